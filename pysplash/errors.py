@@ -1,0 +1,101 @@
+"""Every error PySplash raises, in one tree.
+
+SplashError
+ + ConfigError            a setting is wrong                          exit status 2
+ + ConnectionFailed       no usable Redis at the given address        exit status 1
+ + EmbeddedUnavailable    the embedded server cannot be started       exit status 1
+ + WorkerBootError        workers cannot start                        exit status 3
+ + ImportFailed           a named module, class or function is absent exit status 4
+ + CrashLoop              workers start, then die again and again     exit status 5
+ + BacklogUnavailable     the queues cannot be read right now
+ + JobsError              from wait_jobs and map_jobs
+    + JobFailed           a child failed, was stopped, cancelled or vanished
+    + WouldDeadlock       a job waits for itself, or for one that waits for it
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_CONNECTION = 1
+EXIT_USAGE = 2
+EXIT_BOOT = 3
+EXIT_IMPORT = 4
+EXIT_CRASH_LOOP = 5
+EXIT_UNSAFE_BIND = 6
+
+
+class SplashError(Exception):
+    """Base of all PySplash errors.
+
+    Raised without a message, an error says what its class docstring says. ``exit_status`` is
+    what the command line ends with when the error reaches it.
+    """
+
+    exit_status = EXIT_CONNECTION
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or type(self).__name__).splitlines()[0])
+
+
+class ConfigError(SplashError, ValueError):
+    """A setting is wrong."""
+
+    exit_status = EXIT_USAGE
+
+
+class ConnectionFailed(SplashError):
+    """No usable Redis server answers at the given address."""
+
+
+class EmbeddedUnavailable(SplashError):
+    """The embedded server cannot be started."""
+
+
+class WorkerBootError(SplashError):
+    """Workers cannot start."""
+
+    exit_status = EXIT_BOOT
+
+
+class ImportFailed(SplashError):
+    """A module, class or function named in the settings cannot be imported."""
+
+    exit_status = EXIT_IMPORT
+
+
+class CrashLoop(SplashError):
+    """Workers start, then die again and again before they have run a job."""
+
+    exit_status = EXIT_CRASH_LOOP
+
+
+class BacklogUnavailable(SplashError):
+    """The queues cannot be read right now."""
+
+
+class JobsError(SplashError):
+    """Waiting for jobs went wrong."""
+
+
+class JobFailed(JobsError):
+    """A job that was waited for failed, was stopped or cancelled, or vanished.
+
+    ``job`` is the job as it was given to the waiter; ``status`` is its last known RQ status
+    (``"failed"``, ``"stopped"``, ``"canceled"`` or ``"vanished"``); ``traceback`` is the text of
+    the remote traceback, empty where there is none.
+    """
+
+    def __init__(self, job: object, status: str, traceback: str = "") -> None:
+        self.job = job
+        self.status = status
+        self.traceback = traceback
+        last_line = traceback.strip().rpartition("\n")[2]
+        name = getattr(job, "id", job)
+        super().__init__(f"job {name} {status}" + (f": {last_line}" if last_line else ""))
+
+    def __reduce__(self) -> tuple[type[JobFailed], tuple[object, str, str]]:
+        return type(self), (self.job, self.status, self.traceback)
+
+
+class WouldDeadlock(JobsError):
+    """A job waits for itself, or for a job that waits for it."""

@@ -1,0 +1,53 @@
+"""Logging: plain standard library, one logger tree, nothing configured at import.
+
+The command line and :func:`set_debug` are the only places that attach a handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+NAME = "pysplash"
+FORMAT = "%(asctime)s %(message)s"
+DATE_FORMAT = "%H:%M:%S"
+
+_SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z+]+://)(?P<user>[^:/@\s]*):[^/\s]*@")
+_SECRET_WORD = re.compile(r"(?i)\b(password|passwd|token|secret)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)")
+
+
+def redact(text: str) -> str:
+    """Replace passwords in URLs, and values named password, token or secret, by ``***``."""
+    text = _SECRET_IN_URL.sub(r"\g<scheme>\g<user>:***@", text)
+    return _SECRET_WORD.sub(r"\1\2***", text)
+
+
+class RedactingFormatter(logging.Formatter):
+    """A formatter whose finished line holds no password and no control character but newline."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format *record*, then redact it."""
+        text = redact(super().format(record))
+        return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+
+
+def logger(name: str = NAME) -> logging.Logger:
+    """Return PySplash's logger, or the child *name* of it (``"pool"`` is ``pysplash.pool``)."""
+    if name != NAME and not name.startswith(NAME + "."):
+        name = f"{NAME}.{name}"
+    return logging.getLogger(name)
+
+
+def configure(level: int | str = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT) -> None:
+    """Send PySplash's log to standard error at *level*; calling it again only changes the level."""
+    root = logger()
+    root.setLevel(level)
+    if not any(isinstance(handler.formatter, RedactingFormatter) for handler in root.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(RedactingFormatter(fmt, datefmt))
+        root.addHandler(handler)
+
+
+def set_debug(on: bool = True) -> None:
+    """Log every decision and its reason to standard error (*on*), or lifecycle events only."""
+    configure(logging.DEBUG if on else logging.INFO)

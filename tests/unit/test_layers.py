@@ -1,0 +1,113 @@
+"""Imports go one way, and the core touches nothing: the shape of the package, held by tests."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+from collections.abc import Iterator
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
+
+#: A module may import only from levels below its own, or from the modules named beside it.
+LEVELS: dict[str, int] = {
+    "version": 0,
+    "errors": 0,
+    "log": 0,
+    "state": 1,
+    "policy": 2,
+    "roster": 2,
+    "accounting": 2,
+    "render": 2,
+    "config": 3,
+    "capacity": 3,
+    "sampling": 3,
+    "signals": 3,
+    "backlog": 3,
+    "scoreboard": 3,
+    "process": 3,
+    "settlement": 3,
+    "recorder": 3,
+    "connection": 3,
+    "embedded": 3,
+    "worker": 4,
+    "wait": 4,
+    "forkserver": 5,
+    "pool": 5,
+    "demo": 6,
+    "testing": 6,
+    "options": 6,
+    "cli": 7,
+    "__init__": 7,
+    "__main__": 8,
+}
+FORBIDDEN_IN_CORE = {"os", "time", "signal", "socket", "subprocess", "psutil", "redis", "rq"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imports(module: str) -> Iterator[tuple[int, str]]:
+    """Yield (relative level, dotted name) of every import anywhere in *module*."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.ImportFrom):
+            if node.level and not node.module:
+                yield from ((node.level, alias.name) for alias in node.names)
+            else:
+                yield node.level, node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+
+
+def internal(module: str) -> Iterator[str]:
+    """Yield the names of the package's own modules that *module* imports."""
+    for level, name in imports(module):
+        if level:
+            yield name.partition(".")[0]
+        elif name.partition(".")[0] == "pysplash":
+            yield name.partition(".")[2].partition(".")[0] or "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    """Every module imports only from lower levels, so devices never know one another."""
+    assert module in LEVELS, f"{module}.py has no level: give it one here"
+    wrong = [name for name in internal(module) if LEVELS[name] >= LEVELS[module]]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if LEVELS.get(m, 9) <= 2])
+def test_the_core_touches_nothing(module: str) -> None:
+    """Levels 0 to 2 import neither clock, process, socket, psutil, redis nor rq."""
+    outside = {name.partition(".")[0] for level, name in imports(module) if not level}
+    assert outside & FORBIDDEN_IN_CORE == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_hides_in_a_function(module: str) -> None:
+    """No import of our own modules stands inside a function to dodge a cycle."""
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    hidden = [
+        node.lineno
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and (node.level or "pysplash" in (node.module or ""))
+    ]
+    assert hidden == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_stay_readable(module: str) -> None:
+    """No file is longer than 400 lines."""
+    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "tests" / "unit").glob("*.py")), ids=str)
+def test_unit_tests_neither_sleep_nor_patch(path: pathlib.Path) -> None:
+    """Unit tests inject their doubles: no sleep, no monkeypatch, no mock."""
+    names = {
+        n.attr if isinstance(n, ast.Attribute) else n.id
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.Attribute | ast.Name)
+    }
+    assert names & {"sleep", "monkeypatch", "MagicMock", "patch"} == set()
