@@ -13,7 +13,9 @@ FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%H:%M:%S"
 
 _SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z+]+://)(?P<user>[^:/@\s]*):[^/\s]*@")
-_SECRET_WORD = re.compile(r"(?i)\b(password|passwd|token|secret)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)")
+_SECRET_WORD = re.compile(
+    r"(?i)\b(password|passwd|token|secret)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)"
+)
 
 
 def redact(text: str) -> str:
@@ -38,7 +40,9 @@ def logger(name: str = NAME) -> logging.Logger:
     return logging.getLogger(name)
 
 
-def configure(level: int | str = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT) -> None:
+def configure(
+    level: int | str = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT
+) -> None:
     """Send PySplash's log to standard error at *level*; calling it again only changes the level."""
     root = logger()
     root.setLevel(level)

@@ -10,12 +10,12 @@ Times are monotonic seconds, sizes are bytes, CPU is cores or per cent of the co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 NEVER = float("-inf")
 
 
-class WorkerState(str, Enum):
+class WorkerState(StrEnum):
     """What one worker is doing."""
 
     STARTING = "starting"  #: forked, not yet ready for a job
@@ -25,7 +25,7 @@ class WorkerState(str, Enum):
     STOPPING = "stopping"  #: asked to stop; takes no further job
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why something was decided: one word, the same in log, record, screen and test."""
 
     STEADY = "steady"  #: as many workers as the work needs
@@ -35,7 +35,6 @@ class Reason(str, Enum):
     MEMORY = "memory"  #: the memory limit holds or takes back
     MAX = "max"  #: jobs wait, but max_procs is reached
     QUIET = "quiet"  #: jobs wait; the last change is still being measured
-    UNPROVEN = "unproven"  #: jobs wait; what they cost is not known yet
     IDLE = "idle"  #: idle workers retire
     BACKOFF = "backoff"  #: workers die at start; the next try is due later
     SUSPENDED = "suspended"  #: `rq suspend` is in force
@@ -49,7 +48,7 @@ class Reason(str, Enum):
     TERMINATE = "terminate"  #: a stop was ignored for terminate_seconds
 
 
-class Drain(str, Enum):
+class Drain(StrEnum):
     """How a pool is being stopped."""
 
     WARM = "warm"  #: jobs may finish until the deadline
@@ -121,9 +120,9 @@ class Momentum:
     drained_since: float | None = None
     #: jobs finished by all workers, when `drained_since` was set
     drained_jobs: int = 0
-    #: learned cores per busy worker, and the worker-seconds it rests on
+    #: learned cores per busy worker, and the worker-seconds it rests on; at first a guess
     cores: float = 1.0
-    evidence: float = 0.0
+    evidence: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,64 @@
+"""Accounting: what a pool has done so far, in counts and rates. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .state import PoolView
+
+COUNTED = ("spawned", "exited", "failed", "zombies", "jobs", "jobs_failed")
+
+
+@dataclass(slots=True)
+class Accounting:
+    """Running totals; *started* and every *now* are monotonic seconds."""
+
+    started: float
+    #: workers started, gone as they should, gone as they should not, found without life
+    spawned: int = 0
+    exited: int = 0
+    failed: int = 0
+    zombies: int = 0
+    #: jobs ended, and those among them that failed
+    jobs: int = 0
+    jobs_failed: int = 0
+    workers: int = 0
+    most: int = 0
+    stopping: int = 0
+    worker_seconds: float = 0.0
+    seen_at: float | None = None
+    _reported: tuple[int, ...] = field(default=(), repr=False)
+
+    def observe(self, view: PoolView) -> None:
+        """Count one tick."""
+        self.worker_seconds += self.workers * (view.now - (self.seen_at or view.now))
+        self.seen_at = view.now
+        self.workers = len(view.workers)
+        self.most = max(self.most, self.workers)
+        self.stopping = sum(worker.stopping for worker in view.workers)
+
+    def uptime(self, now: float) -> float:
+        """Return the seconds since the start."""
+        return now - self.started
+
+    def average(self, now: float) -> float:
+        """Return the mean number of workers since the start."""
+        uptime = self.uptime(now)
+        return self.worker_seconds / uptime if uptime > 0 else float(self.workers)
+
+    def changed(self) -> bool:
+        """Return whether anything was counted since this was last asked."""
+        now = (self.workers, self.stopping, *(getattr(self, name) for name in COUNTED))
+        before, self._reported = self._reported, now
+        return now != before
+
+    def line(self, now: float) -> str:
+        """Return everything in one line: each count, and in brackets its rate a minute."""
+        minutes = max(self.uptime(now), 1.0) / 60
+        totals = {name.replace("_", " "): getattr(self, name) for name in COUNTED}
+        counts = ", ".join(f"{name} {n} ({n / minutes:.1f}/min)" for name, n in totals.items())
+        return (
+            f"up {self.uptime(now):.0f} s, workers {self.workers} "
+            f"(average {self.average(now):.1f}, most {self.most}), "
+            f"waiting for termination {self.stopping}, {counts}"
+        )

@@ -1,0 +1,120 @@
+"""How a worker process comes to be: import what its settings name, connect, build, work."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from typing import Any
+
+from redis import ConnectionPool, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq.utils import import_attribute, now
+from rq.worker import BaseWorker, DequeueStrategy
+
+from .config import WorkerSettings
+from .errors import ImportFailed
+from .scoreboard import Slot, attach
+from .worker import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
+
+
+def resolve(path: str, what: str) -> Any:
+    """Import *path*; raise :class:`ImportFailed`, naming *what* it was to be, if that fails."""
+    try:
+        return import_attribute(path)
+    except Exception as error:
+        raise ImportFailed(
+            f"{what} {path!r} cannot be imported ({type(error).__name__}: {error}): "
+            "check the name and --path"
+        ) from error
+
+
+def worker_class(path: str) -> type[Supervised]:
+    """Return the worker class at *path*, supervised if it is not yet.
+
+    Raises :class:`ImportFailed` for what is absent or is no RQ worker class.
+    """
+    found = resolve(path, "worker class")
+    if not (isinstance(found, type) and issubclass(found, BaseWorker)):
+        raise ImportFailed(f"worker class {path!r} is no RQ worker class: derive it from rq.Worker")
+    if issubclass(found, Supervised):
+        return found
+    return type(found.__name__, (Supervised, found), {"__module__": found.__module__})
+
+
+def connect(settings: WorkerSettings) -> Redis:
+    """Return a connection of this process's own, on which no command is ever sent twice.
+
+    A client that repeats a pop after a lost reply takes a second job and loses the first.
+    """
+    redis_class, connection_class, options = settings.connection
+    once = {**options, "retry": Retry(NoBackoff(), 0)}
+    pool: Any = ConnectionPool(connection_class=connection_class, **once)
+    return redis_class(connection_pool=pool)  # type: ignore[no-any-return]
+
+
+def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supervised:
+    """Make the worker that *settings* describe; it has registered nothing yet."""
+    queue_class = resolve(settings.queue_class, "queue class")
+    job_class = resolve(settings.job_class, "job class")
+    queues = [
+        queue_class(
+            queue, connection=connection, job_class=job_class, serializer=settings.serializer
+        )
+        for queue in settings.queues
+    ]
+    worker = worker_class(settings.worker_class)(
+        queues,
+        name=name,
+        connection=connection,
+        default_result_ttl=settings.results_ttl,
+        worker_ttl=settings.worker_ttl,
+        maintenance_interval=settings.maintenance_interval,
+        job_monitoring_interval=settings.job_monitoring_interval,
+        job_class=job_class,
+        queue_class=queue_class,
+        serializer=settings.serializer,
+        exception_handlers=[
+            resolve(path, "exception handler") for path in settings.exception_handlers
+        ],
+        disable_default_exception_handler=settings.disable_default_exception_handler,
+        log_job_description=settings.log_job_description,
+    )
+    if settings.max_age is not None:
+        worker.max_age = settings.max_age + random.uniform(0, settings.max_age_delta)
+    worker.max_job_memory = settings.max_job_memory
+    return worker
+
+
+def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) -> None:
+    """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
+    attach(slot)
+    os.environ["RQ_WORKER_ID"] = name
+    os.environ["PYSPLASH_POOL"] = settings.pool
+    connection = connect(settings)
+    worker = _build_patiently(settings, name, connection, slot)
+    worker.slot = slot
+    worker.parent_pid = os.getppid()
+    if not maintain:
+        worker.last_cleaned_at = now()  # type: ignore[assignment]
+    worker.work(
+        logging_level=settings.logging_level,
+        date_format=settings.date_format,
+        log_format=settings.log_format,
+        max_jobs=settings.max_jobs,
+        dequeue_strategy=DequeueStrategy(settings.dequeue_strategy),
+    )
+
+
+def _build_patiently(
+    settings: WorkerSettings, name: str, connection: Redis, slot: Slot
+) -> Supervised:
+    pause = RETRY_FIRST
+    while True:
+        try:
+            return build_worker(settings, name, connection)
+        except REDIS_AWAY:
+            slot.beat()
+            time.sleep(pause)
+            pause = min(RETRY_MOST, 2 * pause)

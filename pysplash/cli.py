@@ -1,0 +1,226 @@
+"""The command line. Nothing else in PySplash prints, configures logging or ends a process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging.config
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from redis import Redis
+from rq.cli.helpers import read_config_file
+
+from . import demo as demonstration
+from .boot import resolve, worker_class
+from .connection import from_environment, from_settings, from_url
+from .embedded import open_server
+from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
+from .log import configure, redact
+from .options import start_options
+from .pool import Pool
+from .version import __version__
+
+EPILOG = """
+\b
+Examples:
+  pysplash default --max-cpu 80
+  pysplash -u redis://localhost:6379/0 --min-procs 1 --max-procs 8 high default
+  pysplash start --embedded --record run.jsonl default
+  pysplash demo
+\b
+Exit status: 0 clean, 1 setup or connection, 2 usage, 3 workers cannot start,
+4 import, 5 crash loop, 6 unsafe bind refused.
+"""
+#: settings that are the command line's own, not the pool's
+_OWN = {
+    "config",
+    "connection_class",
+    "disable_job_desc_logging",
+    "embedded",
+    "num_workers",
+    "path",
+    "pid",
+    "queues",
+    "quiet",
+    "url",
+    "verbose",
+}
+
+
+class Commands(click.Group):
+    """A group whose command ``start`` may be left out."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``start`` in front of arguments that begin with no command."""
+        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+            args = ["start", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pysplash")
+def cli() -> None:
+    """As many RQ workers as this machine can bear, and not one more."""
+
+
+@cli.command(epilog=EPILOG)
+@click.argument("queues", nargs=-1)
+@start_options
+@click.pass_context
+def start(ctx: click.Context, /, **given: Any) -> int:
+    """Serve QUEUES, in this order of priority, until stopped.
+
+    Each option has a twin in the environment, PYSPLASH_ and its name in capitals, and its name
+    in capitals is read from the module given with --config.
+    """
+    for path in given["path"]:
+        sys.path.append(path)
+    file = _config_module(given["config"])
+    settings = _merge(ctx, given, file)
+    _configure_logging(settings, file)
+    _check_classes(settings)
+    with _pid_file(settings["pid"]), _connection(settings, file) as connection:
+        return _pool(settings, connection).start()
+
+
+@cli.command()
+@click.option("-n", "--number", default=12, show_default=True, help="Which Fibonacci number.")
+@click.option("-u", "--url", envvar="RQ_REDIS_URL", help="Use this server, not an embedded one.")
+@click.option("--max-procs", default=128, show_default=True, help="Most workers.")
+@click.option("--max-cpu", default=80.0, show_default=True, help="Per cent of the cores in reach.")
+def demo(number: int, url: str | None, max_procs: int, max_cpu: float) -> int:
+    """Show a pool at work: a Fibonacci number, computed by jobs that wait for jobs."""
+    if not 0 <= number <= 20:
+        raise ConfigError(f"--number is {number}: give one from 0 to 20")
+    return demonstration.run(number, url, max_procs, max_cpu)
+
+
+def _config_module(name: str | None) -> dict[str, Any]:
+    if not name:
+        return {}
+    try:
+        importlib.invalidate_caches()
+        return dict(read_config_file(name))
+    except Exception as error:
+        raise ImportFailed(
+            f"config module {name!r} cannot be imported ({type(error).__name__}: {error}): "
+            "check the name and --path"
+        ) from error
+
+
+def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
+    """Let the config module speak where neither command line nor environment did."""
+    settings = dict(given)
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        silent = ctx.get_parameter_source(name) is ParameterSource.DEFAULT or not given[name]
+        if silent and name.upper() in file and name not in ("url", "config"):
+            settings[name] = parameter.type_cast_value(ctx, file[name.upper()])
+    settings["queues"] = list(settings["queues"] or file.get("QUEUES", ["default"]))
+    if settings["num_workers"] is not None:
+        for name in ("min_procs", "max_procs"):
+            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+                raise ConfigError(
+                    f"-n is {settings['num_workers']} and --{name.replace('_', '-')} is "
+                    f"{settings[name]}: give a fixed size or a range, not both"
+                )
+            settings[name] = settings["num_workers"]
+    return settings
+
+
+def _configure_logging(settings: dict[str, Any], file: dict[str, Any]) -> None:
+    if settings["verbose"] and settings["quiet"]:
+        raise ConfigError("-v and -q are both given: give one of them")
+    if settings["verbose"]:
+        settings["logging_level"] = "DEBUG"
+    elif settings["quiet"]:
+        settings["logging_level"] = "WARNING"
+    if "DICT_CONFIG" in file:
+        logging.config.dictConfig(file["DICT_CONFIG"])
+    configure(settings["logging_level"].upper(), settings["log_format"], settings["date_format"])
+
+
+def _check_classes(settings: dict[str, Any]) -> None:
+    """Import what is named here, where an error is one line, before any process is started."""
+    worker_class(settings["worker_class"])
+    for name in ("job_class", "queue_class", "connection_class"):
+        resolve(settings[name], name.replace("_", " "))
+    if settings["serializer"] not in (None, "json", "pickle"):
+        resolve(settings["serializer"], "serializer")
+    for handler in settings["exception_handlers"]:
+        resolve(handler, "exception handler")
+
+
+@contextlib.contextmanager
+def _connection(settings: dict[str, Any], file: dict[str, Any]) -> Iterator[Redis]:
+    redis_class: type[Redis] = resolve(settings["connection_class"], "connection class")
+    if settings["embedded"]:
+        if settings["url"]:
+            raise ConfigError("--embedded and a URL are both given: give one of them")
+        with open_server(None) as url:
+            click.echo(f"embedded server at {url}", err=True)
+            yield from_url(url, redis_class)
+    elif settings["url"]:
+        yield from_url(settings["url"], redis_class)
+    elif settings["config"]:
+        yield from_settings(file, redis_class)
+    else:
+        yield from_environment(redis_class)
+
+
+@contextlib.contextmanager
+def _pid_file(path: str | None) -> Iterator[None]:
+    if path is None:
+        yield
+        return
+    file = Path(path).expanduser()
+    try:
+        file.write_text(str(os.getpid()))
+    except OSError as error:
+        raise ConfigError(
+            f"pid file {path!r} cannot be written ({error.strerror}): give a path that is yours"
+        ) from error
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _pool(settings: dict[str, Any], connection: Redis) -> Pool:
+    arguments = {name: value for name, value in settings.items() if name not in _OWN}
+    return Pool(
+        settings["queues"],
+        connection=connection,
+        log_job_description=not settings["disable_job_desc_logging"],
+        **arguments,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    try:
+        status = cli.main(
+            args=None if argv is None else list(argv), prog_name="pysplash", standalone_mode=False
+        )
+    except SplashError as error:
+        return _complain(str(error), error.exit_status)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return EXIT_OK
+    except click.ClickException as error:
+        return _complain(error.format_message(), EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("interrupted", EXIT_CONNECTION)
+    return status if isinstance(status, int) else EXIT_OK
+
+
+def _complain(message: str, status: int) -> int:
+    line = " ".join(redact(message).split())
+    click.echo(f"pysplash: {line}", err=True)
+    return status

@@ -1,0 +1,107 @@
+"""Connections: from what a user gives to a Redis that answers, or one line that says why not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
+from rq.cli.helpers import get_redis_from_config
+from rq.connections import get_connection_kwargs, parse_connection
+
+from .errors import ConfigError, ConnectionFailed
+from .log import redact
+
+#: seconds the pool waits for an answer, so that a slow Redis cannot hold up its loop
+ANSWER = 2.0
+HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its own"
+
+
+def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client for *url*; raise :class:`ConfigError` if it does not parse."""
+    try:
+        client: Redis = redis_class.from_url(url)
+        client.connection_pool.connection_kwargs["db"] = int(
+            client.connection_pool.connection_kwargs.get("db") or 0
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"url {redact(url)!r} does not parse ({error}): "
+            "give one such as redis://localhost:6379/0 or unix:///run/redis.sock"
+        ) from error
+    return client
+
+
+def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
+    try:
+        client: Redis = get_redis_from_config(dict(settings), redis_class)
+        client.connection_pool.connection_kwargs["port"] = int(
+            client.connection_pool.connection_kwargs.get("port") or 6379
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the REDIS_* settings are wrong ({redact(str(error))}): check REDIS_URL, REDIS_HOST, "
+            "REDIS_PORT, REDIS_DB and REDIS_SSL"
+        ) from error
+    return client
+
+
+def from_environment(redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from the environment's REDIS_* variables, else for localhost."""
+    return from_settings(os.environ, redis_class)
+
+
+def address(client: Redis) -> str:
+    """Say where *client* connects to, without its password."""
+    options = client.connection_pool.connection_kwargs
+    if "path" in options:
+        return f"unix://{options['path']}"
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
+
+
+def check(client: Redis) -> None:
+    """Raise :class:`ConnectionFailed`, saying why and what to do, unless Redis answers."""
+    try:
+        client.ping()
+    except AuthenticationError as error:
+        raise ConnectionFailed(
+            f"Redis at {address(client)} refuses the password or user ({error}): "
+            "give it as redis://user:password@host or in REDIS_PASSWORD"
+        ) from error
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise ConnectionFailed(
+            f"no Redis answers at {address(client)}: {HOW_TO_GET_ONE}"
+        ) from error
+    except RedisError as error:
+        if "auth" in str(error).lower():
+            raise ConnectionFailed(
+                f"Redis at {address(client)} demands a password ({error}): "
+                "give it as redis://user:password@host or in REDIS_PASSWORD"
+            ) from error
+        raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
+
+
+def portable(client: Redis) -> tuple[type[Any], type[Any], dict[str, Any]]:
+    """Return what another process needs to connect as *client* does."""
+    redis_class, connection_class, options = parse_connection(client)
+    options.pop("retry", None)
+    return redis_class, connection_class, options
+
+
+def own(client: Redis) -> Redis:
+    """Return a client of the pool's own, to the same place, that gives up after seconds."""
+    pool = client.connection_pool
+    options = get_connection_kwargs(client) | {
+        "socket_timeout": ANSWER,
+        "socket_connect_timeout": ANSWER,
+        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+    }
+    own_pool = type(pool)(connection_class=pool.connection_class, **options)
+    return type(client)(connection_pool=own_pool)

@@ -1,0 +1,99 @@
+"""The demonstration: a Fibonacci number computed by jobs that wait for jobs.
+
+Every job above the leaves enqueues two more and waits for their results, so the pool has to
+find room for a tree of waiting parents while it keeps the CPU at its target.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from redis import Redis
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+from rq import Queue, get_current_job
+
+from .embedded import open_server
+from .errors import SplashError
+from .pool import Pool
+from .render import Story, explain, screen, tick_line
+from .state import Decision, PoolView
+from .wait import wait_jobs
+
+QUEUE = "pysplash-demo"
+#: seconds between two lines where there is no terminal
+PLAIN_EVERY = 2.0
+
+
+def fib(n: int) -> int:
+    """Return the *n*-th Fibonacci number, the work of two further jobs for each n above 1."""
+    job = get_current_job()
+    if n < 2 or job is None:
+        return n
+    queue = Queue(job.origin, connection=job.connection)
+    children = [queue.enqueue(fib, n - 1, at_front=True), queue.enqueue(fib, n - 2, at_front=True)]
+    results: Any = wait_jobs(children, collect_results=True)
+    return int(sum(results))
+
+
+class Show:
+    """Draws each tick: in place on a terminal, as plain lines elsewhere."""
+
+    def __init__(self, console: Console, max_cpu: float, max_mem: float) -> None:
+        self.story = Story()
+        self._console = console
+        self._limits = (max_cpu, max_mem)
+        self._live: Live | None = None
+        self._printed_at: float | None = None
+
+    def __enter__(self) -> Show:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, view: PoolView, decision: Decision) -> None:
+        """Draw one tick."""
+        self.story.add(view, decision)
+        if self._live is not None:
+            lines = screen(view, decision, self.story, *self._limits)
+            self._live.update(Text("\n".join(lines)), refresh=True)
+        elif self._printed_at is None or view.now - self._printed_at >= PLAIN_EVERY:
+            self._printed_at = view.now
+            print(tick_line(view, decision, self.story), flush=True)
+
+
+def run(n: int, url: str | None, max_procs: int, max_cpu: float) -> int:
+    """Compute fib(*n*) with a pool of its own and show how; return the exit status."""
+    console = Console(file=sys.stdout)
+    with open_server(url) as address:
+        connection = Redis.from_url(address)
+        job = Queue(QUEUE, connection=connection).enqueue(fib, n, job_timeout=600)
+        with Show(console, max_cpu, 80.0) as show:
+            Pool(
+                [QUEUE],
+                connection=connection,
+                max_procs=max_procs,
+                max_cpu=max_cpu,
+                scale_frequency=0.5,
+                quiet_period_seconds=0.5,
+                burst=True,
+                observer=show,
+            ).start()
+        answer = job.return_value(refresh=True)
+        status = job.get_status()
+        connection.close()
+    if answer is None:
+        raise SplashError(f"fib({n}) has no answer: its job is {status}; was the demo stopped?")
+    print(f"fib({n}) = {answer}")
+    print(f"workers at most: {show.story.most}")
+    print("why:")
+    for line in explain(show.story):
+        print(f"  {line}")
+    return 0

@@ -1,0 +1,177 @@
+"""Devices: everything of the world a pool touches, behind what it needs of each.
+
+The pool knows only these protocols. The real devices are put together here; tests hand over
+their own (``pysplash.testing``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from redis import Redis
+
+from .backlog import Backlog, Waiting
+from .capacity import Machine
+from .config import WorkerSettings
+from .connection import own
+from .process import Event, Plan, Processes
+from .recorder import Recorder
+from .sampling import Sampler
+from .scoreboard import Row, Scoreboard
+from .settlement import Loss, Settlement
+from .signals import SignalQueue
+from .state import Decision, PoolView, Sample
+
+
+class SamplerLike(Protocol):
+    """Measures the machine and the pool's processes."""
+
+    def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
+        """Return what the last interval looked like."""
+
+    def cores(self, pid: int) -> float | None:
+        """Return the cores *pid* used over the last interval."""
+
+    def pss(self, pid: int) -> int | None:
+        """Return the last known proportional set size of *pid*."""
+
+
+class BacklogLike(Protocol):
+    """Reads the watched queues."""
+
+    def read(self) -> Waiting:
+        """Return what waits; raise BacklogUnavailable if that cannot be known."""
+
+
+class BoardLike(Protocol):
+    """The pool's end of the scoreboard."""
+
+    def read(self, index: int) -> Row | None:
+        """Return one row."""
+
+    def clear(self, index: int) -> None:
+        """Empty one row."""
+
+    def close(self) -> None:
+        """Free it."""
+
+
+class ProcessesLike(Protocol):
+    """Starts, stops and kills workers, and hears of their ends."""
+
+    @property
+    def server_pids(self) -> tuple[int, ...]:
+        """The fork servers' process ids."""
+
+    def renew(self) -> None:
+        """Start a fork server for all further workers."""
+
+    def able(self) -> bool:
+        """Return whether a fork server is ready to spawn."""
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return what is readable when there are events."""
+
+    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
+        """Ask for a process."""
+
+    def stop(self, name: str) -> None:
+        """Ask a process to finish."""
+
+    def kill(self, name: str) -> None:
+        """End a process."""
+
+    def events(self) -> Iterator[Event]:
+        """Yield what has happened."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class SignalsLike(Protocol):
+    """Queues what the pool is told from outside."""
+
+    def install(self) -> None:
+        """Take the handlers."""
+
+    def post(self, number: int) -> None:
+        """Enqueue one."""
+
+    def drain(self) -> list[int]:
+        """Return what has come."""
+
+    def wait(self, seconds: float, also: Iterable[int] = ()) -> None:
+        """Sleep until something comes."""
+
+    def close(self) -> None:
+        """Give the handlers back."""
+
+
+class SettlementLike(Protocol):
+    """Settles the jobs of dead workers."""
+
+    def settle(self, loss: Loss) -> str:
+        """Bring one job into exactly one place."""
+
+
+class RecorderLike(Protocol):
+    """Keeps a record of every tick."""
+
+    def write(self, view: PoolView, decision: Decision) -> None:
+        """Append one tick."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(slots=True)
+class Devices:
+    """One of each."""
+
+    clock: Callable[[], float]
+    signals: SignalsLike
+    processes: ProcessesLike
+    board: BoardLike
+    sampler: SamplerLike
+    backlog: BacklogLike
+    settlement: SettlementLike
+    recorder: RecorderLike | None = None
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self.processes.close()
+        self.signals.close()
+        self.board.close()
+        if self.recorder is not None:
+            self.recorder.close()
+
+
+def open_devices(
+    connection: Redis,
+    settings: WorkerSettings,
+    *,
+    slots: int,
+    preload: tuple[str, ...],
+    terminate: float,
+    on_crash: str,
+    record: str | Path | None,
+) -> Devices:
+    """Return the real devices; no process is started yet."""
+    recorder = Recorder(record) if record is not None else None
+    private = own(connection)
+    board = Scoreboard(slots)
+    plan = Plan(settings, board.fd, slots, preload, terminate)
+    return Devices(
+        clock=time.monotonic,
+        signals=SignalQueue(),
+        processes=Processes(plan),
+        board=board,
+        sampler=Sampler(Machine()),
+        backlog=Backlog(private, settings.queues),
+        settlement=Settlement(private, settings, on_crash),
+        recorder=recorder,
+    )

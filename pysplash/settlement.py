@@ -1,0 +1,168 @@
+"""Settling: the job of a dead worker is brought into exactly one place.
+
+A job that was claimed but never started goes back to the front of its queue, whatever its
+settings. A started one is failed through RQ's own code, which retries it if it was enqueued
+with ``Retry``; with ``on_crash="requeue"`` it is put back instead. A job whose worker has died
+under it three times in three days is taken for the cause and failed.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution, ExecutionRegistry
+from rq.job import Job, JobStatus
+from rq.queue import Queue
+from rq.utils import import_attribute, now
+from rq.worker import SimpleWorker
+
+from .config import WorkerSettings
+from .log import logger
+
+DEATHS_KEY = "pysplash:deaths:{}"
+#: worker deaths a job may cause within DEATHS_TTL seconds
+MOST_DEATHS, DEATHS_TTL = 3, 72 * 3600
+
+log = logger("settlement")
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A dead worker, what it held as far as the scoreboard knows, and how it ended."""
+
+    worker: str
+    job_id: str
+    execution_id: str
+    cause: str
+    #: whether the job may be the cause; a worker the pool itself ended says nothing of its job
+    suspect: bool = True
+
+
+class Settlement:
+    """Settles losses over a connection of the pool's own."""
+
+    def __init__(self, connection: Redis, settings: WorkerSettings, on_crash: str) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._requeue = on_crash == "requeue"
+
+    def settle(self, loss: Loss) -> str:
+        """Settle one loss; return what became of the job, "" if there was none.
+
+        One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
+        ``"kept"`` (its outcome is stored already), ``"vanished"``. Raises redis's errors if Redis
+        cannot be reached; nothing is lost then, and the call may be made again.
+        """
+        worker = self._shell(loss.worker)
+        job_id = loss.job_id or worker.get_current_job_id() or ""
+        outcome = self._settle_job(worker, job_id, loss) if job_id else ""
+        worker.register_death()
+        if outcome:
+            log.warning(
+                "job %s of worker %s: %s (%s)",
+                job_id,
+                loss.worker,
+                outcome,
+                loss.cause,
+                extra={"action": "settle", "job": job_id, "outcome": outcome},
+            )
+        return outcome
+
+    def _shell(self, name: str) -> SimpleWorker:
+        """Return RQ's object for the dead worker, to end its affairs in its name."""
+        queue_class: type[Queue] = import_attribute(self._settings.queue_class)  # type: ignore[assignment]
+        job_class: type[Job] = import_attribute(self._settings.job_class)  # type: ignore[assignment]
+        worker = SimpleWorker(
+            [],
+            name=name,
+            connection=self._connection,
+            job_class=job_class,
+            queue_class=queue_class,
+            serializer=self._settings.serializer,
+            prepare_for_work=False,
+            disable_default_exception_handler=self._settings.disable_default_exception_handler,
+        )
+        worker.queues = [self._queue(worker, name) for name in self._settings.queues]
+        return worker
+
+    def _queue(self, worker: SimpleWorker, name: str) -> Queue:
+        return worker.queue_class(
+            name,
+            connection=self._connection,
+            job_class=worker.job_class,
+            serializer=self._settings.serializer,
+        )
+
+    def _settle_job(self, worker: SimpleWorker, job_id: str, loss: Loss) -> str:
+        try:
+            job = worker.job_class.fetch(job_id, self._connection, worker.serializer)
+        except NoSuchJobError:
+            return "vanished"
+        queue = self._queue(worker, job.origin)
+        worker.execution = self._execution(job, loss)
+        status = job.get_status()
+        if status == JobStatus.QUEUED:
+            return self._put_back(worker, job, queue, "returned")
+        if worker.execution is None or status != JobStatus.STARTED:
+            return "kept"
+        deaths = self._count_death(job_id) if loss.suspect else 0
+        if self._requeue and deaths < MOST_DEATHS:
+            return self._put_back(worker, job, queue, "requeued")
+        if deaths >= MOST_DEATHS:
+            job.retries_left = 0
+        return self._fail(worker, job, queue, loss.cause, deaths)
+
+    def _execution(self, job: Job, loss: Loss) -> Execution | None:
+        """Return the dead worker's execution of the job, if it is still open."""
+        registry = ExecutionRegistry(job.id, self._connection)
+        for execution_id in (
+            [loss.execution_id] if loss.execution_id else registry.get_execution_ids()
+        ):
+            try:
+                execution = Execution.fetch(execution_id, job.id, self._connection)
+            except ValueError:
+                continue
+            if execution.worker_name == loss.worker:
+                return execution
+        return None
+
+    def _put_back(self, worker: SimpleWorker, job: Job, queue: Queue, outcome: str) -> str:
+        """Put the job at the front of its queue, once, and close its execution."""
+        with self._connection.pipeline() as pipeline:
+            worker.cleanup_execution(job, pipeline=pipeline)
+            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+            pipeline.lrem(queue.key, 1, job.id)
+            job.set_status(JobStatus.QUEUED, pipeline=pipeline)
+            pipeline.lpush(queue.key, job.id)
+            pipeline.execute()
+        return outcome
+
+    def _fail(self, worker: SimpleWorker, job: Job, queue: Queue, cause: str, deaths: int) -> str:
+        """Let RQ fail or retry the job; webhooks, which may take seconds, go out beside it."""
+        retried = job.should_retry
+        poison = f" It was the worker's death no. {deaths} under this job." if deaths > 1 else ""
+        text = f"The worker died while it ran the job: {cause}.{poison}"
+        webhooks, job.webhooks = job.webhooks, []
+        job.ended_at = now()
+        worker.handle_job_failure(job, queue, exc_string=text)
+        if webhooks and not retried:
+            job.webhooks = webhooks
+            threading.Thread(
+                target=job.send_webhooks,
+                args=(JobStatus.FAILED,),
+                kwargs={"exc_string": text},
+                daemon=True,
+            ).start()
+        return "retried" if retried else "failed"
+
+    def _count_death(self, job_id: str) -> int:
+        key = DEATHS_KEY.format(job_id)
+        with self._connection.pipeline() as pipeline:
+            pipeline.incr(key)
+            pipeline.expire(key, DEATHS_TTL)
+            counted: list[Any] = pipeline.execute()
+        return int(counted[0])

@@ -1,0 +1,152 @@
+"""The parts of waiting that need no Redis: arguments, outcomes, order, circles."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import zlib
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from rq.job import Job, JobStatus
+from rq.results import Result
+
+from pysplash.deadlock import reaches
+from pysplash.errors import JobFailed
+from pysplash.outcome import VANISHED, Entry, Outcome, classify, collect
+from pysplash.wait import check, wait_jobs
+
+UNUSED = Redis()
+PENDING = sorted(set(JobStatus) - {"finished", "failed", "stopped", "canceled"})
+
+
+def job(name: str = "a", **settings: Any) -> Job:
+    """Return a job that was never enqueued."""
+    return Job.create(print, id=name, connection=UNUSED, **settings)
+
+
+def entry(kind: Result.Type, value: object = None, trace: str = "") -> Entry:
+    """Return an entry of a result stream, as RQ writes it."""
+    fields = {b"type": str(kind.value).encode()}
+    if value is not None:
+        fields[b"return_value"] = b64encode(pickle.dumps(value))
+    if trace:
+        fields[b"exc_string"] = b64encode(zlib.compress(trace.encode()))
+    return b"1-0", fields
+
+
+SUCCESS = entry(Result.Type.SUCCESSFUL, 7)
+
+
+@pytest.mark.parametrize("status", PENDING)
+def test_an_old_entry_does_not_end_a_job(status: str) -> None:
+    """A job that is not in a final status is pending, whatever an earlier run left behind."""
+    assert classify(job(), status.encode(), SUCCESS) is None
+    assert classify(job(), status.encode(), entry(Result.Type.RETRIED, 7)) is None
+
+
+def test_a_finished_job_has_its_newest_value() -> None:
+    """A finished job's value is read from the newest entry."""
+    outcome = classify(job(), b"finished", SUCCESS)
+    assert outcome is not None
+    assert outcome.ok
+    assert outcome.value() == 7
+
+
+@pytest.mark.parametrize("found", [None, entry(Result.Type.SUCCESSFUL)])
+def test_a_finished_job_may_have_no_value(found: Entry | None) -> None:
+    """A finished job without a stored value gives None."""
+    outcome = classify(job(), b"finished", found)
+    assert outcome is not None
+    assert outcome.ok
+    assert outcome.value() is None
+
+
+@pytest.mark.parametrize("status", ["failed", "stopped", "canceled"])
+def test_a_failure_carries_job_status_and_traceback(status: str) -> None:
+    """The error for a job that did not finish names it and quotes its last line."""
+    mine = job("mine")
+    trace = "Traceback:\n  somewhere\nValueError: no\n"
+    outcome = classify(mine, status.encode(), entry(Result.Type.FAILED, trace=trace))
+    assert outcome is not None
+    error = outcome.failure()
+    assert (error.job, error.status, error.traceback) == (mine, status, trace)
+    assert str(error) == f"job mine {status}: ValueError: no"
+
+
+def test_an_earlier_success_is_no_traceback() -> None:
+    """A cancelled job whose newest entry is a success has an empty traceback."""
+    outcome = classify(job(), b"canceled", SUCCESS)
+    assert outcome is not None
+    assert outcome.failure().traceback == ""
+
+
+def test_a_missing_job_vanished_unless_it_keeps_no_result() -> None:
+    """A missing job counts as vanished, but as finished where success removes it."""
+    gone, kept_nothing = classify(job(), None, SUCCESS), classify(job(result_ttl=0), None, SUCCESS)
+    assert gone is not None
+    assert gone.status == VANISHED
+    assert kept_nothing is not None
+    assert kept_nothing.ok
+    assert kept_nothing.value() is None
+
+
+@given(st.lists(st.one_of(st.integers(), st.none())))
+def test_results_stand_in_the_order_asked_for(values: list[int | None]) -> None:
+    """Each position holds the result of its own job; None in *values* stands for a failure."""
+    outcomes = [
+        Outcome(job(), "failed")
+        if value is None
+        else Outcome(job(), "finished", entry(Result.Type.SUCCESSFUL, value))
+        for value in values
+    ]
+    assert collect(outcomes, "none") == values
+    returned = collect(outcomes, "return")
+    assert [None if isinstance(item, JobFailed) else item for item in returned] == values
+
+
+@given(st.dictionaries(st.integers(0, 9), st.sets(st.integers(0, 9))), st.sets(st.integers(0, 9)))
+def test_a_circle_is_found_exactly_if_there_is_one(
+    graph: dict[int, set[int]], start: set[int]
+) -> None:
+    """The walk answers as the transitive closure does, and asks once a level."""
+    asked: list[str] = []
+
+    def follow(nodes: list[str]) -> list[set[str]]:
+        asked.extend(nodes)
+        return [{str(after) for after in graph.get(int(node), ())} for node in nodes]
+
+    closure = set(start)
+    for _ in range(10):
+        closure |= {after for node in closure for after in graph.get(node, ())}
+    assert reaches("0", map(str, start), follow) is (0 in closure)
+    assert len(asked) == len(set(asked))
+
+
+@pytest.mark.parametrize("wrong", [-1, -0.001, math.nan, -math.inf])
+def test_a_wrong_max_wait_is_named(wrong: float) -> None:
+    """A negative or NaN max_wait is refused, by value, before anything else is done."""
+    with pytest.raises(ValueError, match=rf"max_wait.*{wrong!r}"):
+        wait_jobs([], wrong)
+
+
+@pytest.mark.parametrize("right", [None, 0, 0.5, math.inf])
+def test_a_right_max_wait_passes(right: float | None) -> None:
+    """None, zero, fractions and infinity are waiting times."""
+    check(right, "raise")
+
+
+def test_a_wrong_on_failure_is_named() -> None:
+    """An unknown on_failure is refused, by value."""
+    with pytest.raises(ValueError, match=r"on_failure.*'ignore'"):
+        wait_jobs([], on_failure="ignore")
+
+
+def test_no_jobs_have_all_ended() -> None:
+    """An empty list is True at once, or an empty list of results, without a connection."""
+    assert wait_jobs([]) is True
+    assert wait_jobs(iter(()), 0, True) == []
