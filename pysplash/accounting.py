@@ -28,6 +28,8 @@ class Accounting:
     worker_seconds: float = 0.0
     seen_at: float | None = None
     _reported: tuple[int, ...] = field(default=(), repr=False)
+    #: jobs and failed jobs of those workers that are still there, as last seen
+    _present: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
     def observe(self, view: PoolView) -> None:
         """Count one tick."""
@@ -36,6 +38,19 @@ class Accounting:
         self.workers = len(view.workers)
         self.most = max(self.most, self.workers)
         self.stopping = sum(worker.stopping for worker in view.workers)
+        for worker in view.workers:
+            self._count_jobs(worker.name, worker.jobs, worker.failed)
+
+    def depart(self, name: str, jobs: int, failed: int) -> None:
+        """Count the jobs of a worker that is gone."""
+        self._count_jobs(name, jobs, failed)
+        self._present.pop(name, None)
+
+    def _count_jobs(self, name: str, jobs: int, failed: int) -> None:
+        jobs_before, failed_before = self._present.get(name, (0, 0))
+        self.jobs += jobs - jobs_before
+        self.jobs_failed += failed - failed_before
+        self._present[name] = (jobs, failed)
 
     def uptime(self, now: float) -> float:
         """Return the seconds since the start."""

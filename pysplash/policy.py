@@ -116,16 +116,19 @@ def _empty(view: PoolView) -> Decision:
 
 
 def _escalate(view: PoolView, limits: Limits) -> tuple[Stop | Kill, ...]:
-    verdicts = (_verdict(w, view.now, limits) for w in view.workers if w.kill_at is None)
+    """Return what is to be done about workers that hang; who waits for Redis does not."""
+    hearing = view.queued is not None
+    verdicts = (_verdict(w, view.now, limits, hearing) for w in view.workers if w.kill_at is None)
     return tuple(v for v in verdicts if v is not None)
 
 
-def _verdict(worker: WorkerView, now: float, limits: Limits) -> Stop | Kill | None:
+def _verdict(worker: WorkerView, now: float, limits: Limits, hearing: bool) -> Stop | Kill | None:
     late = _overdue(worker, now)
     if worker.stop_at is None:
         if late > OVERDUE_STOP:
             return Stop(worker.name, Reason.OVERDUE)
-        return Stop(worker.name, Reason.ZOMBIE) if _silent(worker, now, limits) else None
+        silent = hearing and _silent(worker, now, limits)
+        return Stop(worker.name, Reason.ZOMBIE) if silent else None
     if late > OVERDUE_KILL:
         return Kill(worker.name, Reason.OVERDUE)
     must_obey = worker.stop_reason is Reason.ZOMBIE or worker.job_started is None
@@ -144,7 +147,7 @@ def _overdue(worker: WorkerView, now: float) -> float:
 def _silent(worker: WorkerView, now: float, limits: Limits) -> bool:
     """Whether a worker that should show life has not; a running job answers to its timeout."""
     if worker.state is WorkerState.STARTING:
-        return now - worker.spawned_at > min(limits.boot_timeout, limits.zombie_timeout)
+        return now - worker.beat > min(limits.boot_timeout, limits.zombie_timeout)
     return worker.job_started is None and now - worker.beat > limits.zombie_timeout
 
 

@@ -120,6 +120,7 @@ class Roster:
             since=facts.since,
             beat=max(facts.beat, entry.spawned_at),
             jobs=facts.jobs,
+            failed=facts.failed,
             job_started=facts.job_started,
             job_timeout=facts.job_timeout,
             stop_at=entry.stop_at,

@@ -89,6 +89,7 @@ class WorkerView:
     beat: float
     #: jobs finished, failed ones included
     jobs: int = 0
+    failed: int = 0
     job_started: float | None = None
     #: seconds the present job may take; None: no limit
     job_timeout: float | None = None

@@ -93,7 +93,7 @@ class Supervisor:
         while not self._ready and self._drain is None:
             self._devices.signals.wait(TICK, self._devices.processes.filenos())
             self._hear()
-        while not self._over():
+        while not self.finished:
             self.tick()
             self._rest()
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
@@ -116,7 +116,9 @@ class Supervisor:
         self._report(view, decision)
         return decision
 
-    def _over(self) -> bool:
+    @property
+    def finished(self) -> bool:
+        """Whether the pool has been stopped and nothing of it is left."""
         if self._drain is None or len(self.roster) or self._scheduler_lives:
             return False
         late = self._devices.clock() - self._drain_since > self._limits.terminate + SETTLE
@@ -127,7 +129,7 @@ class Supervisor:
         clock, signals = self._devices.clock, self._devices.signals
         start = clock()
         period = min(TICK, self._limits.scale_frequency)
-        while not self._over() and (left := start + period - clock()) > 0:
+        while not self.finished and (left := start + period - clock()) > 0:
             signals.wait(left, self._devices.processes.filenos())
             if self._hear():
                 signals.wait(max(0.0, start + LULL - clock()))
@@ -248,8 +250,7 @@ class Supervisor:
         entry = self.roster.remove(name)
         facts = self._senses.forget(name)
         if facts is not None:
-            self.accounting.jobs += facts.jobs
-            self.accounting.jobs_failed += facts.failed
+            self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()
         error = self._casualties.take_in(entry, facts, status, how, text, now)
         if error is not None:

@@ -11,15 +11,25 @@ from typing import Any
 from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.job import Job, JobStatus
-from rq.timeouts import TimerDeathPenalty
+from rq.timeouts import BaseDeathPenalty, TimerDeathPenalty
 
 from tests.waiting import wait_until
+
+
+def square(number: int) -> int:
+    """Be a job with a result."""
+    return number * number
+
+
+def boom() -> None:
+    """Be a job that fails."""
+    raise LookupError("no such thing")
 
 
 class ThreadWorker(SimpleWorker):
     """A worker that can run in any thread: without signals."""
 
-    death_penalty_class = TimerDeathPenalty
+    death_penalty_class: type[BaseDeathPenalty] = TimerDeathPenalty
 
     def _install_signal_handlers(self) -> None:
         pass

@@ -1,0 +1,224 @@
+"""Doubles of the world around a pool, for tests of pools and of what is built on them.
+
+:class:`World` stands for machine, processes, scoreboard and queues at once; time passes only
+when a test says so. The supervisor over it is the real one::
+
+    world = World()
+    world.queued = 5
+    supervisor = Pool(["default"], min_procs=2).supervise(world.devices())
+    supervisor.tick()
+    assert len(world.alive) == 2
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+
+from .backlog import Waiting
+from .devices import Devices
+from .errors import BacklogUnavailable
+from .process import Event, Exited, Spawned
+from .scoreboard import Row
+from .settlement import Loss
+from .state import Decision, PoolView, Sample, WorkerState
+
+MIB = 2**20
+
+
+@dataclass(slots=True)
+class World:
+    """Everything a pool senses and acts on, in plain attributes."""
+
+    now: float = 1000.0
+    #: jobs waiting; None: Redis does not answer
+    queued: int | None = 0
+    suspended: bool = False
+    capacity: float = 2.0
+    #: per cent of the cores and of the memory in use
+    cpu: float = 0.0
+    mem: float = 10.0
+    mem_total: int = 16 * 2**30
+    #: proportional set size of every worker
+    pss: int = 10 * MIB
+    #: cores every busy worker uses
+    cores: float = 0.0
+    #: whether a worker that is spawned becomes ready at once
+    ready_at_once: bool = True
+    #: name to slot, of the workers that exist
+    alive: dict[str, int] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
+    #: what was asked, in order: ("spawn" | "stop" | "kill", name)
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    record: list[tuple[PoolView, Decision]] = field(default_factory=list)
+    signals: list[int] = field(default_factory=list)
+    _events: list[Event] = field(default_factory=list)
+    _pid: int = 100
+
+    def devices(self) -> Devices:
+        """Return this world as a pool's devices."""
+        return Devices(
+            clock=lambda: self.now,
+            signals=_Signals(self),
+            processes=_Processes(self),
+            board=_Board(self),
+            sampler=_Sampler(self),
+            backlog=_Backlog(self),
+            settlement=_Settlement(self),
+            recorder=_Recorder(self),
+        )
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass; workers that show life keep showing it."""
+        self.now += seconds
+        for slot, row in self.rows.items():
+            if row.job_started is None and row.state is not WorkerState.STARTING:
+                self.rows[slot] = replace(row, beat=self.now)
+
+    def set_state(self, name: str, state: WorkerState, **fields: object) -> None:
+        """Put the worker *name* into a state, with any other fields of its row."""
+        slot = self.alive[name]
+        row = replace(self.rows[slot], state=state, since=self.now, beat=self.now)
+        self.rows[slot] = replace(row, **fields)  # type: ignore[arg-type]
+
+    def busy(self, name: str, job_id: str = "job", timeout: float | None = 180.0) -> None:
+        """Let a worker run a job."""
+        self.set_state(
+            name,
+            WorkerState.BUSY,
+            job_started=self.now,
+            job_timeout=timeout,
+            job_id=job_id,
+            execution_id="execution",
+        )
+
+    def idle(self, name: str) -> None:
+        """Let a worker be done with its job."""
+        jobs = self.rows[self.alive[name]].jobs + 1
+        self.set_state(
+            name, WorkerState.IDLE, job_started=None, job_timeout=None, job_id="", jobs=jobs
+        )
+
+    def exit(self, name: str, status: int = 0, text: str = "") -> None:
+        """Let a worker's process end with a wait status."""
+        del self.alive[name]
+        self._events.append(Exited(name, status, text))
+
+    def happen(self, event: Event) -> None:
+        """Let anything else happen to processes."""
+        self._events.append(event)
+
+    def asked_of(self, what: str) -> list[str]:
+        """Return the names for which *what* was asked, in order."""
+        return [name for kind, name in self.asked if kind == what]
+
+
+@dataclass(slots=True)
+class _Part:
+    world: World
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Signals(_Part):
+    def install(self) -> None:
+        """A test posts what it wants."""
+
+    def post(self, number: int) -> None:
+        self.world.signals.append(number)
+
+    def drain(self) -> list[int]:
+        numbers, self.world.signals = self.world.signals, []
+        return numbers
+
+    def wait(self, seconds: float, also: Iterable[int] = ()) -> None:
+        self.world.pass_time(seconds)
+
+
+class _Processes(_Part):
+    server_pids = (99,)
+
+    def renew(self) -> None:
+        self.world.asked.append(("renew", ""))
+
+    def able(self) -> bool:
+        return True
+
+    def filenos(self) -> tuple[int, ...]:
+        return ()
+
+    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
+        world = self.world
+        world.asked.append(("spawn" if role == "worker" else role, name))
+        world._pid += 1
+        world._events.append(Spawned(name, world._pid))
+        if role != "worker":
+            return
+        world.alive[name] = slot
+        state = WorkerState.IDLE if world.ready_at_once else WorkerState.STARTING
+        world.rows[slot] = Row(
+            name, world._pid, state, world.now, world.now, None, None, 0, 0, "", ""
+        )
+
+    def stop(self, name: str) -> None:
+        self.world.asked.append(("stop", name))
+
+    def kill(self, name: str) -> None:
+        self.world.asked.append(("kill", name))
+        if name in self.world.alive:
+            self.world.exit(name, int(signal.SIGKILL))
+
+    def events(self) -> Iterator[Event]:
+        events, self.world._events = self.world._events, []
+        yield from events
+
+
+class _Board(_Part):
+    def read(self, index: int) -> Row | None:
+        return self.world.rows.get(index)
+
+    def clear(self, index: int) -> None:
+        self.world.rows.pop(index, None)
+
+
+class _Sampler(_Part):
+    def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
+        world = self.world
+        return Sample(
+            at=now,
+            interval=1.0,
+            capacity=world.capacity,
+            cpu=world.cpu,
+            pool_cores=world.cores * len(busy),
+            mem=world.mem,
+            mem_used=round(world.mem_total * world.mem / 100),
+            mem_total=world.mem_total,
+            pool_mem=world.pss * len(alive),
+        )
+
+    def cores(self, pid: int) -> float | None:
+        return self.world.cores
+
+    def pss(self, pid: int) -> int | None:
+        return self.world.pss
+
+
+class _Backlog(_Part):
+    def read(self) -> Waiting:
+        if self.world.queued is None:
+            raise BacklogUnavailable
+        return Waiting({"default": self.world.queued}, None, self.world.suspended)
+
+
+class _Settlement(_Part):
+    def settle(self, loss: Loss) -> str:
+        self.world.losses.append(loss)
+        return "failed" if loss.job_id else ""
+
+
+class _Recorder(_Part):
+    def write(self, view: PoolView, decision: Decision) -> None:
+        self.world.record.append((view, decision))
