@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -261,8 +262,8 @@ def measure_command(site: Site, peer: Peer, number: int, figures: Figures) -> No
         figures.note(FROM_START.format(number), ready - supervisor.started)
         time.sleep(CALM)
         figures.note(CONNECTIONS.format(number), site.connections() / number)
-        family = supervisor.descendants()
-        workers = [p for p in family if p.pid in registered(site)]
+        family, pids = supervisor.descendants(), registered(site)
+        workers = [p for p in family if p.pid in pids]
         figures.note(PSS.format(number), sum(map(pss, workers)) / number)
         everything = [psutil.Process(supervisor.process.pid), *family]
         figures.note(PSS_ALL, sum(map(pss, everything)) / number)
@@ -317,7 +318,7 @@ def measure_single_theirs(site: Site, figures: Figures) -> None:
             supervisor.process.stdin.write(b"\n")
             supervisor.process.stdin.flush()
             asked = words.next()
-            ready = until("one worker of RQ", lambda n=number: site.idle(n), LOOK / 2)
+            ready = until("one worker of RQ", partial(site.idle, number), LOOK / 2)
             if number > 1:
                 figures.note(SINGLE, ready - asked)
             time.sleep(0.2)
@@ -427,6 +428,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="rounds; half as many of idling")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one idling")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what runs is ended on the way out
     load = os.getloadavg()[0]
     print(f"{psutil.cpu_count()} CPUs, load {load:.1f} at the start, {options.runs} runs")
     with EmbeddedServer() as server:

@@ -12,6 +12,7 @@ from .accounting import Accounting
 from .devices import SettlementLike
 from .errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBootError
 from .log import logger
+from .process import describe
 from .roster import Entry, Facts, Roster
 from .settlement import Loss
 from .state import Reason, WorkerState
@@ -36,10 +37,16 @@ class Casualties:
         return len(self._losses)
 
     def take_in(
-        self, entry: Entry, facts: Facts | None, status: int, how: str, text: str, now: float
+        self, entry: Entry, facts: Facts | None, status: int | None, text: str, now: float
     ) -> SplashError | None:
-        """Account for one exit; return the error that should end the pool, if it should."""
-        failed_start = self._roster.judge_exit(entry, facts, status, now)
+        """Account for one exit; return the error that should end the pool, if it should.
+
+        *status* is None for a worker that went with its fork server, whatever it was doing.
+        """
+        how = "its fork server died" if status is None else describe(status)
+        failed_start = status is not None and self._roster.judge_exit(
+            entry, facts, status == 0, now
+        )
         well = status == 0 and not failed_start
         self._accounting.exited += well
         self._accounting.failed += not well
@@ -57,7 +64,7 @@ class Casualties:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             loss = Loss(entry.name, facts.job_id, facts.execution_id, cause, suspect)
             self._losses.append(loss)
-        return self._verdict(status, text or cause) if failed_start else None
+        return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:
         failures = self._roster.boot_failures

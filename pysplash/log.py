@@ -14,7 +14,7 @@ DATE_FORMAT = "%H:%M:%S"
 
 _SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z+]+://)(?P<user>[^:/@\s]*):[^/\s]*@")
 _SECRET_WORD = re.compile(
-    r"(?i)\b(password|passwd|token|secret)(\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)"
+    r"(?i)\b(password|passwd|token|secret)(['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)"
 )
 
 

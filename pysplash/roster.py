@@ -85,12 +85,16 @@ class Roster:
         entry = self._entries[name]
         entry.kill_at, entry.kill_reason = now, reason
 
-    def judge_exit(self, entry: Entry, facts: Facts | None, status: int, now: float) -> bool:
-        """Return whether an exit counts as a failed start, and count it if so."""
+    def judge_exit(self, entry: Entry, facts: Facts | None, well: bool, now: float) -> bool:
+        """Return whether an exit counts as a failed start, and count it if so.
+
+        *well* says whether the process ended with status 0.
+        """
         unready = facts is None or facts.state is WorkerState.STARTING
-        early = facts is not None and not facts.jobs and now - entry.spawned_at < PROVEN
-        jobless = facts is None or not facts.job_id
-        failed = entry.stop_at is None and (unready or (early and jobless and status != 0))
+        self.ever_ready |= not unready
+        idle = facts is None or not (facts.jobs or facts.job_id)
+        early = idle and not well and now - entry.spawned_at < PROVEN
+        failed = entry.stop_at is None and (unready or early)
         if failed:
             self.boot_failures += 1
             self.boot_failed_at = now

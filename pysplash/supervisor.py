@@ -16,7 +16,7 @@ from .devices import Devices
 from .errors import EXIT_OK, ImportFailed, SplashError
 from .log import logger
 from .policy import decide, remember
-from .process import Event, Exited, Ready, Refused, ServerDied, Spawned, describe
+from .process import Event, Exited, Ready, Refused, ServerDied, Spawned
 from .roster import Roster
 from .senses import Senses
 from .state import (
@@ -212,7 +212,7 @@ class Supervisor:
             self.roster.spawned(event.name, event.pid)
             return False
         if isinstance(event, Exited):
-            self._exited(event.name, event.status, describe(event.status), event.text)
+            self._exited(event.name, event.status, event.text)
         elif isinstance(event, ServerDied):
             self._server_died(event)
         elif isinstance(event, Refused):
@@ -231,7 +231,7 @@ class Supervisor:
     def _server_died(self, event: ServerDied) -> None:
         log.error("a fork server died (%d)", event.status, extra={"action": "server-died"})
         for name in event.names:
-            self._exited(name, signal.SIGKILL, "its fork server died", "")
+            self._exited(name, None, "")
         if not self._devices.processes.server_pids and self._drain is None:
             self._devices.processes.renew()
 
@@ -242,7 +242,7 @@ class Supervisor:
         else:
             self._fail(ImportFailed(text))
 
-    def _exited(self, name: str, status: int, how: str, text: str) -> None:
+    def _exited(self, name: str, status: int | None, text: str) -> None:
         if name == self._scheduler:
             self._scheduler_lives = False
         if name not in self.roster:
@@ -252,7 +252,7 @@ class Supervisor:
         if facts is not None:
             self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()
-        error = self._casualties.take_in(entry, facts, status, how, text, now)
+        error = self._casualties.take_in(entry, facts, status, text, now)
         if error is not None:
             self._fail(error)
 

@@ -46,11 +46,15 @@ class World:
     cores: float = 0.0
     #: whether a worker that is spawned becomes ready at once
     ready_at_once: bool = True
+    #: the process ids of its fork servers
+    server_pids: tuple[int, ...] = (99,)
     #: name to slot, of the workers that exist
     alive: dict[str, int] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
     #: what was asked, in order: ("spawn" | "stop" | "kill", name)
     asked: list[tuple[str, str]] = field(default_factory=list)
+    #: the workers that were told to clean RQ's registries
+    maintaining: set[str] = field(default_factory=set)
     losses: list[Loss] = field(default_factory=list)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
@@ -139,7 +143,9 @@ class _Signals(_Part):
 
 
 class _Processes(_Part):
-    server_pids = (99,)
+    @property
+    def server_pids(self) -> tuple[int, ...]:
+        return self.world.server_pids
 
     def renew(self) -> None:
         self.world.asked.append(("renew", ""))
@@ -158,6 +164,8 @@ class _Processes(_Part):
         if role != "worker":
             return
         world.alive[name] = slot
+        if maintain:
+            world.maintaining.add(name)
         state = WorkerState.IDLE if world.ready_at_once else WorkerState.STARTING
         world.rows[slot] = Row(
             name, world._pid, state, world.now, world.now, None, None, 0, 0, "", ""

@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Command:
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
+        #: where a pool started by the fixture ``pool`` writes its record
+        self.record_file = folder / "record.jsonl"
         self.mark = secrets.token_hex(8)
         self._out = folder / f"{self.mark}.out"
         self._err = folder / f"{self.mark}.err"
@@ -115,11 +117,6 @@ class Command:
     def embedded_url(self) -> str:
         """Return the address of the server it brought with it."""
         return self.says(r"embedded server at (\S+)")[1]
-
-    @property
-    def record_file(self) -> Path:
-        """Where a pool started by the fixture ``pool`` writes its record."""
-        return self.folder / f"{self.mark}.jsonl"
 
     # --- what it is made of ---
 
@@ -178,6 +175,9 @@ class Command:
             stuck += [f"{process.pid}: {_command_line(process)}" for process in left]
             kill(left)
         return stuck
+
+
+Start = Callable[..., Command]
 
 
 def _children(pid: int) -> list[psutil.Process]:

@@ -522,7 +522,7 @@ def test_properties(facts: PoolView, limits: Limits) -> None:
     assert 0 <= decision.target <= max(limits.max_procs, len(facts.workers))
     assert all(by_name[a.name].stop_at is not None for a in kills), "killed before it was stopped"
     assert all(by_name[a.name].stop_at is None for a in stops), "stopped twice"
-    assert len({a.name for a in [*stops, *kills]}) == len(stops) + len(kills)
+    assert len({a.name for a in stops} | {a.name for a in kills}) == len(stops) + len(kills)
     assert all(by_name[a.name].kill_at is None for a in kills), "killed twice"
 
 

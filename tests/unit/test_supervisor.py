@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -128,7 +129,7 @@ def test_a_backlog_grows_the_pool_in_doubling_steps() -> None:
         world.pass_time(1)
 
     assert sizes[-1] == 8
-    assert [b - a for a, b in zip(sizes, sizes[1:], strict=False) if b > a] == [1, 2, 4]
+    assert [b - a for a, b in pairwise(sizes) if b > a] == [1, 2, 4]
 
 
 def test_idle_workers_retire_to_the_floor() -> None:
@@ -170,7 +171,7 @@ def test_a_boot_that_fails_backs_off_and_gives_up() -> None:
         if supervisor.finished:
             break
 
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(times)]
     assert len(world.asked_of("spawn")) == 5
     assert gaps == sorted(gaps)
     with pytest.raises(WorkerBootError, match="boom"):
@@ -185,7 +186,7 @@ def test_an_import_error_at_start_ends_the_pool_at_once() -> None:
     world.exit(name, IMPORT_FAILED, "pysplash.errors.ImportFailed: worker class 'x' is absent")
     supervisor.tick()
 
-    with pytest.raises(ImportFailed, match="^worker class 'x' is absent"):
+    with pytest.raises(ImportFailed, match=r"^worker class 'x' is absent"):
         supervisor.run()
 
 
@@ -277,17 +278,12 @@ def test_hup_replaces_every_worker() -> None:
 
 def test_a_preload_that_fails_at_start_ends_the_pool() -> None:
     """A module that cannot be preloaded is named, with what was wrong."""
-    world = World()
-    devices = world.devices()
-    pool = Pool(["default"], name="p")
-    devices.processes.__class__.server_pids = ()  # type: ignore[misc]
-    try:
-        supervisor = pool.supervise(devices)
-        world.happen(Refused("absent", "ModuleNotFoundError: No module named 'absent'"))
-        with pytest.raises(ImportFailed, match="'absent' cannot be preloaded"):
-            supervisor.run()
-    finally:
-        devices.processes.__class__.server_pids = (99,)  # type: ignore[misc]
+    world = World(server_pids=())
+    supervisor = supervise(world)
+    world.happen(Refused("absent", "ModuleNotFoundError: No module named 'absent'"))
+
+    with pytest.raises(ImportFailed, match="'absent' cannot be preloaded"):
+        supervisor.run()
 
 
 def test_the_death_of_the_fork_server_costs_its_workers_and_no_more() -> None:
@@ -337,19 +333,10 @@ def test_a_scheduler_is_kept_alive() -> None:
 def test_only_the_first_worker_cleans_registries() -> None:
     """RQ's maintenance runs once an interval, not at every start."""
     world = World()
-    devices = world.devices()
-    maintained: list[bool] = []
-    spawn = devices.processes.spawn
+    supervisor = supervise(world, min_procs=3)
+    supervisor.tick()
 
-    class Watching(type(devices.processes)):  # type: ignore[misc]
-        def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "x") -> None:
-            maintained.append(maintain)
-            spawn(name, slot, maintain=maintain)
-
-    devices.processes = Watching(world)
-    Pool(["default"], min_procs=3).supervise(devices).tick()
-
-    assert maintained == [True, False, False]
+    assert [name in world.maintaining for name in world.asked_of("spawn")] == [True, False, False]
 
 
 def test_jobs_are_counted_once() -> None:

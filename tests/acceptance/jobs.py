@@ -1,0 +1,112 @@
+"""Jobs and classes that workers of a pool under test import: well-behaved and otherwise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rq.job import Job
+
+from pysplash import Worker
+
+#: seconds between two looks of a held job
+LOOK = 0.02
+
+
+def mark(path: str, text: str = "") -> int:
+    """Leave the line *text*, or else the process id; return how many lines there are now."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(fd, f"{text or os.getpid()}\n".encode())
+    finally:
+        os.close(fd)
+    return len(Path(path).read_text().splitlines())
+
+
+def nap(seconds: float) -> None:
+    """Sleep: a job's work, not a test's wait."""
+    time.sleep(seconds)  # noqa: TID251 -- this is the job
+
+
+def pid() -> int:
+    """Return the worker's process id."""
+    return os.getpid()
+
+
+def hold(path: str, gate: str) -> int:
+    """Run until the file *gate* exists."""
+    mark(path)
+    while not Path(gate).exists():
+        nap(LOOK)
+    return os.getpid()
+
+
+def long(path: str, seconds: float) -> None:
+    """Run for *seconds*."""
+    mark(path)
+    nap(seconds)
+
+
+def deaf(path: str, seconds: float) -> None:
+    """Run for *seconds* and hear no polite signal."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    long(path, seconds)
+
+
+def swallow(path: str, seconds: float) -> None:
+    """Run for *seconds*, whatever exception a timeout raises."""
+    mark(path)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            nap(LOOK)
+        except Exception:
+            continue
+
+
+def leave(path: str, status: int) -> NoReturn:
+    """End the worker's process without a word."""
+    mark(path)
+    os._exit(status)
+
+
+def die(path: str) -> NoReturn:
+    """Kill the worker."""
+    mark(path)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("alive after SIGKILL")
+
+
+def die_once(path: str) -> str:
+    """Kill the worker in the first run, finish in the second."""
+    if mark(path) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def parent(path: str, seconds: float) -> None:
+    """Start a process that sleeps and hears no polite signal; leave its id; sleep too."""
+    code = f"import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep({seconds})"
+    with subprocess.Popen([sys.executable, "-c", code]) as child:
+        mark(path, str(child.pid))
+
+
+class Broken(Worker):
+    """A worker class of which no worker can be made."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        raise RuntimeError("no licence found")
+
+
+class Marked(Job):
+    """A job class that can be told from RQ's own."""
+
+    def perform(self) -> Any:
+        """Run, and say by which class."""
+        return [type(self).__name__, super().perform()]

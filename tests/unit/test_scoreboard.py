@@ -1,0 +1,115 @@
+"""The scoreboard: what a worker writes is what the pool reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pysplash.scoreboard import ROW_SIZE, STATES, Scoreboard, Slot, attach, attached
+from pysplash.state import WorkerState
+
+
+@pytest.fixture
+def board() -> Iterator[Scoreboard]:
+    """Return a board of three rows."""
+    board = Scoreboard(3)
+    yield board
+    board.close()
+
+
+def test_an_empty_row_is_nothing(board: Scoreboard) -> None:
+    """A worker that has written nothing yet is told from one that has."""
+    assert board.read(0) is None
+
+
+def test_a_life(board: Scoreboard) -> None:
+    """Every step of a worker's life shows, with times from its clock and the job it holds."""
+    now = 10.0
+    slot = Slot(board, 1, "w", clock=lambda: now)
+    seen = []
+    for step in (
+        slot.idle,
+        lambda: slot.claimed("job", 30.0),
+        lambda: slot.started("exec"),
+        lambda: slot.finished(failed=True),
+        slot.stopping,
+    ):
+        now += 1
+        step()
+        seen.append(board.read(1))
+
+    assert [row and row.state for row in seen] == ["idle", "busy", "busy", "idle", "stopping"]
+    assert [row and row.job_id for row in seen] == ["", "job", "job", "", ""]
+    assert [row and row.execution_id for row in seen] == ["", "", "exec", "", ""]
+    assert [row and row.beat for row in seen] == [11, 12, 13, 14, 15]
+    assert [row and row.since for row in seen] == [11, 12, 12, 14, 15]
+    last = seen[-1]
+    assert last is not None
+    assert (last.name, last.jobs, last.failed, last.job_timeout) == ("w", 1, 1, None)
+    assert board.read(0) is None
+    assert board.read(2) is None
+
+
+def test_parking_is_undone_by_any_way_out(board: Scoreboard) -> None:
+    """A worker waits for the length of the block and is busy again after it."""
+    slot = Slot(board, 0, "w")
+    slot.claimed("job", None)
+    states = []
+
+    def park() -> None:
+        with slot.parked():
+            states.append(board.read(0))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        park()
+    states.append(board.read(0))
+
+    assert [row and row.state for row in states] == [WorkerState.WAITING, WorkerState.BUSY]
+
+
+def test_a_long_job_id_is_left_out_rather_than_cut(board: Scoreboard) -> None:
+    """Half an id would name another job."""
+    slot = Slot(board, 0, "w")
+    slot.claimed("j" * 256, None)
+    row = board.read(0)
+
+    assert row is not None
+    assert row.job_id == ""
+
+
+def test_a_torn_row_is_still_read(board: Scoreboard) -> None:
+    """A worker killed while writing leaves a row that is read as it stands, not for ever."""
+    slot = Slot(board, 0, "w")
+    slot.claimed("job", None)
+    board._map[0:8] = (3).to_bytes(8, "little")
+    row = board.read(0)
+
+    assert row is not None
+    assert row.job_id == "job"
+
+
+def test_a_cleared_row_is_empty(board: Scoreboard) -> None:
+    """The next worker in a row does not inherit the last one's."""
+    Slot(board, 0, "w").idle()
+    board.clear(0)
+
+    assert board.read(0) is None
+
+
+def test_rows_do_not_overlap() -> None:
+    """Every state has a number, and a row its own space."""
+    assert len(set(STATES)) == len(WorkerState)
+    assert ROW_SIZE >= 448
+
+
+def test_attachment(board: Scoreboard) -> None:
+    """A process is a worker only while its row is attached."""
+    assert attached() is None
+    slot = Slot(board, 0, "w")
+    attach(slot)
+    try:
+        assert attached() is slot
+    finally:
+        attach(None)
