@@ -31,11 +31,19 @@ class Accounting:
     #: jobs and failed jobs of those workers that are still there, as last seen
     _present: dict[str, tuple[int, int]] = field(default_factory=dict, repr=False)
 
+    def _count_workers(self, now: float, workers: int) -> None:
+        self.worker_seconds += self.workers * (now - (self.seen_at or now))
+        self.seen_at = now
+        self.workers = workers
+
+    def close(self, now: float) -> None:
+        """Count the end, when nobody is left."""
+        self._count_workers(now, 0)
+        self.stopping = 0
+
     def observe(self, view: PoolView) -> None:
         """Count one tick."""
-        self.worker_seconds += self.workers * (view.now - (self.seen_at or view.now))
-        self.seen_at = view.now
-        self.workers = len(view.workers)
+        self._count_workers(view.now, len(view.workers))
         self.most = max(self.most, self.workers)
         self.stopping = sum(worker.stopping for worker in view.workers)
         for worker in view.workers:

@@ -22,7 +22,7 @@ from .connection import from_environment, from_settings, from_url
 from .embedded import open_server
 from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
 from .log import configure, redact
-from .options import start_options
+from .options import key, start_options
 from .pool import Pool
 from .version import __version__
 
@@ -76,8 +76,8 @@ def cli() -> None:
 def start(ctx: click.Context, /, **given: Any) -> int:
     """Serve QUEUES, in this order of priority, until stopped.
 
-    Each option has a twin in the environment, PYSPLASH_ and its name in capitals, and its name
-    in capitals is read from the module given with --config.
+    Each option has a twin in the environment; its name in capitals is read from the module
+    given with --config. The command line beats the environment, and that the module.
     """
     for path in given["path"]:
         sys.path.append(path)
@@ -117,11 +117,12 @@ def _config_module(name: str | None) -> dict[str, Any]:
 def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
     """Let the config module speak where neither command line nor environment did."""
     settings = dict(given)
-    for parameter in ctx.command.params:
-        name = str(parameter.name)
-        silent = ctx.get_parameter_source(name) is ParameterSource.DEFAULT or not given[name]
-        if silent and name.upper() in file and name not in ("url", "config"):
-            settings[name] = parameter.type_cast_value(ctx, file[name.upper()])
+    for option in ctx.command.params:
+        if not isinstance(option, click.Option) or option.name in (None, "url", "config"):
+            continue
+        silent = ctx.get_parameter_source(option.name) is ParameterSource.DEFAULT
+        if silent and key(option) in file:
+            settings[option.name] = option.type_cast_value(ctx, file[key(option)])
     settings["queues"] = list(settings["queues"] or file.get("QUEUES", ["default"]))
     if settings["num_workers"] is not None:
         for name in ("min_procs", "max_procs"):

@@ -13,14 +13,17 @@ import click
 from .config import ON_CRASH
 
 
-def envvar(name: str) -> str:
-    """Return the environment twin of the setting *name*."""
-    return f"PYSPLASH_{name.upper()}"
+def key(option: click.Option) -> str:
+    """Return an option's key in a config module: its first long flag in capitals."""
+    long = next(flag for flag in option.opts if flag.startswith("--"))
+    return long.removeprefix("--").replace("-", "_").upper()
 
 
 def _option(*flags: str, name: str, **details: Any) -> click.Option:
-    details.setdefault("envvar", envvar(name))
-    return click.Option([*flags, name], show_default=details.get("default") is not None, **details)
+    shown = details.get("default") is not None
+    option = click.Option([*flags, name], show_default=shown, show_envvar=True, **details)
+    option.envvar = option.envvar or f"PYSPLASH_{key(option)}"
+    return option
 
 
 #: where Redis is and which classes to use: RQ's own flags and variables

@@ -57,6 +57,8 @@ class Story:
     most: int = 0
     changes: list[Change] = field(default_factory=list)
     held: Counter[Reason] = field(default_factory=Counter)
+    #: jobs done by each worker, departed ones included
+    jobs: dict[str, int] = field(default_factory=dict)
     _seen_at: float = 0.0
 
     def add(self, view: PoolView, decision: Decision) -> None:
@@ -66,6 +68,7 @@ class Story:
         self.held[decision.reason] += round(1000 * (view.now - self._seen_at))
         self._seen_at = view.now
         self.most = max(self.most, len(view.workers))
+        self.jobs.update((worker.name, worker.jobs) for worker in view.workers)
         if decision.target != self.target:
             cpu = view.samples[-1].cpu if view.samples else 0.0
             self.changes.append(
@@ -108,7 +111,7 @@ def screen(
     latest = view.samples[-1] if view.samples else None
     cpu, mem = (latest.cpu, latest.mem) if latest else (0.0, 0.0)
     states = census(view)
-    done = sum(worker.jobs for worker in view.workers)
+    done = sum(story.jobs.values())
     queued = "?" if view.queued is None else view.queued
     lines = [
         f"{clock(view.now - (story.started or view.now))}  "
@@ -116,7 +119,7 @@ def screen(
         + "  ".join(f"{state} {states[state]}" for state in STATES if states[state]),
         f"CPU  {bar(cpu, max_cpu)} {cpu:3.0f} %   limit {max_cpu:.0f} %",
         f"MEM  {bar(mem, max_mem)} {mem:3.0f} %   limit {max_mem:.0f} %",
-        f"jobs {queued} waiting, {done} done by these workers",
+        f"jobs {queued} waiting, {done} done",
         f"now  {decision.reason}: {MEANING.get(decision.reason, '')}",
         "",
     ]
@@ -149,17 +152,15 @@ def explain(story: Story) -> list[str]:
     """Return why the pool had the sizes it had, a line for each kind of change and each hold."""
     lines = []
     for reason in Reason:
-        steps = [c for c in story.changes if c.reason is reason]
+        steps = [change for change in story.changes if change.reason is reason]
         if steps:
             first, last = steps[0], steps[-1]
-            times = "once" if len(steps) == 1 else f"{len(steps)} times"
-            lines.append(
-                f"{reason}: target changed {times}, first {first.before} -> {first.after} "
-                f"at {clock(first.at)}, last {last.before} -> {last.after} at {clock(last.at)}: "
-                f"{MEANING.get(reason, reason)}"
-            )
+            when = clock(first.at) if len(steps) == 1 else f"{clock(first.at)}-{clock(last.at)}"
+            count = "" if len(steps) == 1 else f" in {len(steps)} steps"
+            sizes = f"{first.before} -> {last.after}{count}"
+            lines.append(f"{when:<11}  {reason}: {sizes}: {MEANING.get(reason, reason)}")
     for reason, milliseconds in story.held.most_common():
         if milliseconds >= 100 and not any(c.reason is reason for c in story.changes):
             seconds = milliseconds / 1000
-            lines.append(f"{reason}: held for {seconds:.1f} s: {MEANING.get(reason, reason)}")
+            lines.append(f"for {seconds:5.1f} s  {reason}: {MEANING.get(reason, reason)}")
     return lines

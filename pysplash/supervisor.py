@@ -96,6 +96,7 @@ class Supervisor:
         while not self.finished:
             self.tick()
             self._rest()
+        self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
             raise self._fatal

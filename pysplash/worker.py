@@ -142,6 +142,14 @@ class Supervised(BaseWorker):
         except REDIS_AWAY as error:
             log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
 
+    def unsubscribe(self) -> None:
+        """Leave the command channel; RQ's order of these calls costs a second half of the time."""
+        if self.pubsub_thread is not None and self.pubsub is not None:
+            self.pubsub_thread.stop()
+            self.pubsub.unsubscribe()
+            self.pubsub_thread.join(timeout=1)
+            self.pubsub.close()
+
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Take and run one job; False where there is none to come."""
         try:

@@ -59,11 +59,13 @@ class Command:
 
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
+        self.arguments = arguments
         #: where a pool started by the fixture ``pool`` writes its record
         self.record_file = folder / "record.jsonl"
         self.mark = secrets.token_hex(8)
         self._out = folder / f"{self.mark}.out"
         self._err = folder / f"{self.mark}.err"
+        self._seen: set[psutil.Process] = set()
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(OURS)}
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
@@ -95,7 +97,7 @@ class Command:
             return self.process.wait(bound)
         except subprocess.TimeoutExpired:
             raise AssertionError(
-                f"{self.process.args} did not end within {bound:g} s: {self.err}"
+                f"{self.arguments} did not end within {bound:g} s: {self.err}"
             ) from None
 
     # --- what it says ---
@@ -112,7 +114,9 @@ class Command:
 
     def says(self, pattern: str, bound: float = READY) -> re.Match[str]:
         """Return the first match of *pattern* in its standard error, within *bound* seconds."""
-        return wait_until(lambda: re.search(pattern, self.err), bound, f"{pattern!r} in the log")
+        match = wait_until(lambda: re.search(pattern, self.err), bound, f"{pattern!r} in the log")
+        assert match is not None
+        return match
 
     def embedded_url(self) -> str:
         """Return the address of the server it brought with it."""
@@ -121,8 +125,15 @@ class Command:
     # --- what it is made of ---
 
     def processes(self) -> list[psutil.Process]:
-        """Return every living process that came of it, itself included, orphans too."""
-        return marked(self.mark)
+        """Return every living process that came of it, itself included, orphans too.
+
+        A server that writes over its own environment is known by its parent, so it must have been
+        seen once before that parent ends.
+        """
+        for process in marked(self.mark):
+            self._seen.update([process, *_descendants(process)])
+        self._seen = {process for process in self._seen if _alive(process)}
+        return sorted(self._seen, key=lambda process: process.pid)
 
     def fork_servers(self) -> list[int]:
         """Return the process ids of the pool's fork servers."""
@@ -151,6 +162,11 @@ class Command:
         whole = self.record_file.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
+    def await_ticks(self, count: int, bound: float = READY) -> None:
+        """Return after *count* further ticks on record."""
+        before = len(self.record())
+        wait_until(lambda: len(self.record()) >= before + count, bound, f"{count} more ticks")
+
     # --- its end ---
 
     def await_gone(self, bound: float) -> None:
@@ -160,6 +176,7 @@ class Command:
     def end(self) -> list[str]:
         """End it; return what came of it and outlived it, which is then killed."""
         stuck = []
+        self.processes()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGQUIT)
             try:
@@ -188,9 +205,16 @@ def _children(pid: int) -> list[psutil.Process]:
     return [child for child in children if _alive(child)]
 
 
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.Error:
+        return []
+
+
 def _alive(process: psutil.Process) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

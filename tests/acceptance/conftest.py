@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,13 @@ from rq import Queue
 from tests.acceptance.command import Command, Start
 
 
-@pytest.fixture
-def splash(tmp_path: Path) -> Iterator[Start]:
-    """Starts ``pysplash`` with arguments and, by keyword, variables; nothing outlives the test."""
+@contextlib.contextmanager
+def starter(folder: Path, *always: str) -> Iterator[Start]:
+    """Yield what starts the command; fail if anything it started outlives the block."""
     started: list[Command] = []
 
     def start(*arguments: str, **environment: str) -> Command:
-        started.append(Command(tmp_path, *arguments, **environment))
+        started.append(Command(folder, *always, *arguments, **environment))
         return started[-1]
 
     yield start
@@ -27,13 +28,17 @@ def splash(tmp_path: Path) -> Iterator[Start]:
 
 
 @pytest.fixture
-def pool(splash: Start, url: str) -> Start:
+def splash(tmp_path: Path) -> Iterator[Start]:
+    """Starts ``pysplash`` with arguments and, by keyword, variables; nothing outlives the test."""
+    with starter(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def pool(tmp_path: Path, url: str) -> Iterator[Start]:
     """Starts a pool on the test's own server, with the record in its ``record_file``."""
-
-    def start(*arguments: str, **environment: str) -> Command:
-        return splash("-u", url, "--record", "record.jsonl", *arguments, **environment)
-
-    return start
+    with starter(tmp_path, "-u", url, "--record", "record.jsonl") as start:
+        yield start
 
 
 @pytest.fixture

@@ -110,3 +110,11 @@ class Marked(Job):
     def perform(self) -> Any:
         """Run, and say by which class."""
         return [type(self).__name__, super().perform()]
+
+
+class Lingering(Worker):
+    """A worker class that takes its time to leave."""
+
+    def teardown(self) -> None:
+        nap(1.5)
+        super().teardown()  # type: ignore[no-untyped-call]

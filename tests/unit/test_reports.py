@@ -152,8 +152,8 @@ def test_the_explanation_names_each_change_and_each_hold() -> None:
         )
     text = "\n".join(explain(story))
 
-    assert "backlog: target changed 2 times, first 1 -> 2 at 00:01, last 2 -> 4 at 00:02" in text
-    assert "cpu: held for 2.0 s: the CPU limit allowed no more" in text
+    assert "00:01-00:02  backlog: 1 -> 4 in 2 steps: jobs waited and there was room" in text
+    assert "for   2.0 s  cpu: the CPU limit allowed no more" in text
 
 
 @pytest.mark.parametrize(("per_cent", "full"), [(0, 0), (50, 12), (100, 24), (250, 24), (-3, 0)])

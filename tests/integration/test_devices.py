@@ -1,0 +1,156 @@
+"""Backlog and connection on a real server, signals in a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import pytest
+from redis import Redis
+from rq import Queue
+from rq.suspension import resume, suspend
+
+from pysplash.backlog import Backlog
+from pysplash.connection import address, check, from_settings, from_url, own, portable
+from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
+from pysplash.signals import SignalQueue
+
+
+def test_what_waits_is_read_without_changing_it(redis: Redis) -> None:
+    """Lengths by queue, the age of the oldest job, suspension; and no key is written."""
+    high, low = Queue("high", connection=redis), Queue("low", connection=redis)
+    low.enqueue("time.sleep", 0)
+    for _ in range(3):
+        high.enqueue("time.sleep", 0)
+    suspend(redis)
+    keys = sorted(redis.keys())
+    waiting = Backlog(redis, ["high", "low", "absent"], lambda: time.time() + 100).read()
+
+    assert waiting.queues == {"high": 3, "low": 1, "absent": 0}
+    assert waiting.total == 4
+    assert waiting.oldest == pytest.approx(100, abs=10)
+    assert waiting.suspended
+    assert sorted(redis.keys()) == keys
+    resume(redis)
+    assert not Backlog(redis, ["high"]).read().suspended
+
+
+def test_odd_queues_do_not_stop_the_reading(redis: Redis) -> None:
+    """A queue key of the wrong type, or an entry that names no job, counts for what it is."""
+    redis.set("rq:queue:odd", "text")
+    redis.rpush("rq:queue:strange", b"\xff\n")
+
+    waiting = Backlog(redis, ["odd", "strange"]).read()
+
+    assert waiting.queues == {"odd": 0, "strange": 1}
+    assert waiting.oldest is None
+
+
+def test_a_server_that_is_gone_is_unavailable_not_empty() -> None:
+    """A pool must not take an absent Redis for empty queues."""
+    with pytest.raises(BacklogUnavailable):
+        Backlog(Redis(port=closed_port()), ["default"]).read()
+
+
+def test_a_server_that_demands_a_password_is_unavailable(redis: Redis, url: str) -> None:
+    """A refusal in mid-life is no empty queue either."""
+    stranger = Redis.from_url(url)
+    redis.config_set("requirepass", "hunter2")
+    with pytest.raises(BacklogUnavailable):
+        Backlog(stranger, ["default"]).read()
+    with pytest.raises(ConnectionFailed, match="REDIS_PASSWORD"):
+        check(stranger)
+    stranger.close()
+
+
+def closed_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_no_answer_is_one_line_that_says_how_to_get_one() -> None:
+    """Where it looked, and the three ways out."""
+    port = closed_port()
+    with pytest.raises(ConnectionFailed, match=rf"localhost:{port}/0.*-u.*--embedded") as caught:
+        check(Redis(port=port))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "redis://h:port/", "http://localhost", ""])
+def test_a_url_that_does_not_parse(url: str) -> None:
+    """The value and an example are named."""
+    with pytest.raises(ConfigError, match="redis://localhost"):
+        from_url(url)
+
+
+@pytest.mark.parametrize("bad", [{"REDIS_PORT": "many"}, {"REDIS_SSL": "perhaps"}])
+def test_bad_redis_settings(bad: dict[str, str]) -> None:
+    """The variables to look at are named."""
+    with pytest.raises(ConfigError, match="REDIS_PORT"):
+        from_settings(bad)
+
+
+def test_clients_travel(redis: Redis, url: str) -> None:
+    """What another process is told leads to the same place; the pool's own client is its own."""
+    _, _, options = portable(redis)
+    mine = own(redis)
+
+    assert options["path"] == url.removeprefix("unix://")
+    assert address(redis) == url
+    assert mine.ping()
+    assert mine.connection_pool is not redis.connection_pool
+    mine.close()
+
+
+def test_signals_are_queued_and_wake_the_waiter() -> None:
+    """A handler only enqueues; the wait ends at once, and the handlers go back as they were."""
+    before = signal.getsignal(signal.SIGHUP)
+    signals = SignalQueue()
+    signals.install()
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTTIN)
+        started = time.monotonic()
+        signals.wait(5)
+        assert time.monotonic() - started < 1
+        assert signals.drain() == [signal.SIGHUP, signal.SIGTTIN]
+        assert signals.drain() == []
+    finally:
+        signals.close()
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_another_thread_may_post() -> None:
+    """stop() from anywhere wakes the loop; outside the main thread no handler is taken."""
+    signals = SignalQueue()
+
+    def elsewhere() -> None:
+        signals.install()
+        signals.post(15)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    signals.wait(5)
+    thread.join()
+
+    assert signals.drain() == [15]
+    signals.close()
+
+
+def test_a_wait_ends_when_a_descriptor_is_readable() -> None:
+    """News from the fork server ends the sleep."""
+    signals = SignalQueue()
+    read, write = os.pipe()
+    os.write(write, b"x")
+    started = time.monotonic()
+    signals.wait(5, [read])
+
+    assert time.monotonic() - started < 1
+    for fd in (read, write):
+        os.close(fd)
+    signals.close()

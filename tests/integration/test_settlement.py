@@ -1,0 +1,190 @@
+"""Settling on a real server: each way a worker can leave a job, and where the job must be then."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job, JobStatus
+from rq.worker import SimpleWorker, Worker
+
+from pysplash.config import WorkerSettings
+from pysplash.connection import portable
+from pysplash.settlement import MOST_DEATHS, Loss, Settlement
+
+CAUSE = "killed by SIGKILL"
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    """Return the queue all jobs here are on."""
+    return Queue("default", connection=redis)
+
+
+def settlement(redis: Redis, on_crash: str = "fail") -> Settlement:
+    """Return a settlement for a pool that watches two queues."""
+    settings = WorkerSettings(("default", "other"), portable(redis))
+    return Settlement(redis, settings, on_crash)
+
+
+def claim(queue: Queue) -> tuple[SimpleWorker, Job]:
+    """Take the next job as a worker does, up to the point where it starts it."""
+    worker = SimpleWorker([queue], connection=queue.connection)
+    worker.register_birth()
+    found = worker.queue_class.dequeue_any([queue], None, connection=queue.connection)
+    assert found is not None
+    return worker, found[0]
+
+
+def run(queue: Queue, *, prepared: bool = True) -> Loss:
+    """Take and start the next job, then die; *prepared*: RQ has marked the job as started."""
+    worker, job = claim(queue)
+    execution = worker.prepare_execution(job)
+    if prepared:
+        worker.prepare_job_execution(job, remove_from_intermediate_queue=True)
+    return Loss(worker.name, job.id, execution.id, CAUSE)
+
+
+def left_behind(redis: Redis) -> list[bytes | str]:
+    """Return what no settled job may leave: executions, started and intermediate entries."""
+    patterns = ("rq:execution:*", "rq:wip:*", "rq:queue:*:intermediate")
+    return [key for pattern in patterns for key in redis.keys(pattern)]
+
+
+def test_a_started_job_fails_with_the_cause(redis: Redis, queue: Queue) -> None:
+    """Without Retry a started job is failed, once, and its result says why."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+
+    assert settlement(redis).settle(loss) == "failed"
+
+    result = job.latest_result()
+    assert result is not None
+    assert job.get_status() == JobStatus.FAILED
+    assert CAUSE in str(result.exc_string)
+    assert queue.failed_job_registry.get_job_ids(cleanup=False) == [job.id]
+    assert queue.job_ids == []
+    assert left_behind(redis) == []
+
+
+def test_a_job_with_retry_is_retried(redis: Redis, queue: Queue) -> None:
+    """RQ's own Retry decides: the job is back in its queue, one retry fewer."""
+    job = queue.enqueue("time.sleep", 9, retry=Retry(max=2))
+
+    assert settlement(redis).settle(run(queue)) == "retried"
+
+    job.refresh()
+    assert queue.job_ids == [job.id]
+    assert job.retries_left == 1
+    assert left_behind(redis) == []
+
+
+@pytest.mark.parametrize("on_crash", ["fail", "requeue"])
+def test_a_job_that_never_started_goes_back_to_the_front(
+    redis: Redis, queue: Queue, on_crash: str
+) -> None:
+    """Claimed is not started: no retry is spent, nothing failed, first in its queue again."""
+    first = queue.enqueue("time.sleep", 9)
+    second = queue.enqueue("time.sleep", 9)
+    worker, job = claim(queue)
+
+    outcome = settlement(redis, on_crash).settle(Loss(worker.name, job.id, "", CAUSE))
+
+    assert outcome == "returned"
+    assert queue.job_ids == [first.id, second.id]
+    assert left_behind(redis) == []
+
+
+def test_an_execution_without_a_start_is_no_start(redis: Redis, queue: Queue) -> None:
+    """Killed between the execution record and the start: the job goes back all the same."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue, prepared=False)
+
+    assert settlement(redis).settle(loss) == "returned"
+    assert queue.job_ids == [job.id]
+    assert left_behind(redis) == []
+
+
+def test_requeue_puts_a_started_job_back(redis: Redis, queue: Queue) -> None:
+    """With on_crash=requeue a started job without Retry runs again."""
+    job = queue.enqueue("time.sleep", 9)
+
+    assert settlement(redis, "requeue").settle(run(queue)) == "requeued"
+    assert queue.job_ids == [job.id]
+    assert job.get_status() == JobStatus.QUEUED
+
+
+@pytest.mark.parametrize(("on_crash", "retry"), [("requeue", None), ("fail", Retry(max=99))])
+def test_a_job_that_keeps_killing_is_failed(
+    redis: Redis, queue: Queue, on_crash: str, retry: Retry | None
+) -> None:
+    """The third death under the same job is its last, whatever its retries."""
+    job = queue.enqueue("time.sleep", 9, retry=retry)
+    settle = settlement(redis, on_crash).settle
+    outcomes = [settle(run(queue)) for _ in range(MOST_DEATHS)]
+
+    assert outcomes[-1] == "failed"
+    assert "failed" not in outcomes[:-1]
+    result = job.latest_result()
+    assert result is not None
+    assert "death no. 3" in str(result.exc_string)
+
+
+def test_a_death_the_pool_caused_does_not_count(redis: Redis, queue: Queue) -> None:
+    """A job cut short by a stopping pool is no poison."""
+    queue.enqueue("time.sleep", 9, retry=Retry(max=99))
+    for _ in range(MOST_DEATHS + 1):
+        loss = run(queue)
+        innocent = Loss(loss.worker, loss.job_id, loss.execution_id, CAUSE, suspect=False)
+        assert settlement(redis).settle(innocent) == "retried"
+
+
+def test_a_stored_outcome_stands(redis: Redis, queue: Queue) -> None:
+    """A worker that died after its job had ended changes nothing."""
+    job = queue.enqueue("operator.add", 1, 2)
+    worker, _ = claim(queue)
+    execution = worker.prepare_execution(job)
+    worker.perform_job(job, queue)
+
+    outcome = settlement(redis).settle(Loss(worker.name, job.id, execution.id, CAUSE))
+
+    assert outcome == "kept"
+    assert job.get_status() == JobStatus.FINISHED
+    assert job.return_value() == 3
+
+
+def test_another_workers_execution_is_not_touched(redis: Redis, queue: Queue) -> None:
+    """A late settlement does not fail a job that someone else runs by now."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    other = Loss("somebody-else", loss.job_id, loss.execution_id, CAUSE)
+
+    assert settlement(redis).settle(other) == "kept"
+    assert job.get_status() == JobStatus.STARTED
+
+
+def test_a_long_job_id_is_found_through_its_worker(redis: Redis, queue: Queue) -> None:
+    """An id the scoreboard could not hold stands in the worker's hash."""
+    queue.enqueue("time.sleep", 9, job_id="j" * 300)
+    loss = run(queue)
+
+    assert settlement(redis).settle(Loss(loss.worker, "", "", CAUSE)) == "failed"
+
+
+def test_a_vanished_job_is_no_trouble(redis: Redis, queue: Queue) -> None:
+    """A job whose hash is gone is reported, and the worker's key is ended."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    redis.delete(job.key)
+
+    assert settlement(redis).settle(loss) == "vanished"
+    assert Worker.all(connection=redis) == []
+
+
+def test_an_idle_worker_only_leaves_its_key(redis: Redis, queue: Queue) -> None:
+    """Nothing to settle: the worker's death is registered, so tools no longer show it."""
+    worker = SimpleWorker([queue], connection=redis)
+    worker.register_birth()
+
+    assert settlement(redis).settle(Loss(worker.name, "", "", CAUSE)) == ""
+    assert Worker.all(connection=redis) == []

@@ -1,0 +1,263 @@
+"""The worker alone, on a real server: RQ's bookkeeping, its row, and stops that lose nothing."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry
+from rq.job import Job, JobStatus
+from rq.worker import Worker as ForkingWorker
+
+from pysplash.boot import resolve, worker_class
+from pysplash.errors import ImportFailed
+from pysplash.scoreboard import Row, Scoreboard, Slot
+from pysplash.worker import QUARANTINE_KEY, Supervised, Worker
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def queue(redis: Redis) -> Queue:
+    """Return the queue all jobs here are on."""
+    return Queue("default", connection=redis)
+
+
+@pytest.fixture
+def board() -> Iterator[Scoreboard]:
+    """Return a board of one row."""
+    board = Scoreboard(1)
+    yield board
+    board.close()
+
+
+@pytest.fixture(autouse=True)
+def _keep_handlers() -> Iterator[None]:
+    """Workers take the process's handlers; give them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def nap(seconds: float) -> str:
+    """Sleep and say so."""
+    time.sleep(seconds)  # noqa: TID251 -- this is the job's work
+    return "rested"
+
+
+def fail() -> None:
+    """Raise."""
+    raise ValueError("boom")
+
+
+def stop_me(number: int) -> str:
+    """Send this worker a signal from inside its own job."""
+    signal.raise_signal(number)
+    return "stopped"
+
+
+def test_burst_runs_everything_as_rq_would(redis: Redis, queue: Queue) -> None:
+    """Statuses, results, registries, counters and the worker's death are RQ's."""
+    good = queue.enqueue(nap, 0)
+    bad = queue.enqueue(fail)
+    worker = Worker([queue], connection=redis)
+
+    assert worker.work(burst=True, logging_level="CRITICAL")
+
+    assert good.get_status() == JobStatus.FINISHED
+    assert good.return_value() == "rested"
+    assert bad.get_status() == JobStatus.FAILED
+    assert queue.finished_job_registry.get_job_ids(cleanup=False) == [good.id]
+    assert queue.failed_job_registry.get_job_ids(cleanup=False) == [bad.id]
+    assert redis.hget(worker.key, "successful_job_count") == b"1"
+    assert redis.hget(worker.key, "failed_job_count") == b"1"
+    assert redis.hexists(worker.key, "death")
+    assert Worker.all(connection=redis) == []
+    assert redis.keys("rq:execution:*") + redis.keys("rq:wip:*") == []
+
+
+def test_its_row_tells_the_story(redis: Redis, queue: Queue, board: Scoreboard) -> None:
+    """Busy with id, execution and timeout while it runs; counted, failures apart, when done."""
+    rows: list[Row] = []
+    worker = Worker([queue], connection=redis)
+    worker.slot = Slot(board, 0, worker.name)
+    job = queue.enqueue(nap, 0.3, job_timeout=7)
+    queue.enqueue(fail)
+
+    def look() -> None:
+        wait_until(lambda: started() is not None, 5, "a started job")
+
+    def started() -> Row | None:
+        row = board.read(0)
+        if row is not None and row.execution_id:
+            rows.append(row)
+            return row
+        return None
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    worker.work(burst=True, logging_level="CRITICAL")
+    watcher.join()
+
+    during = rows[0]
+    after = board.read(0)
+    assert after is not None
+    assert (during.state, during.job_id, during.job_timeout) == ("busy", job.id, 7.0)
+    assert (after.state, after.jobs, after.failed, after.job_id) == ("stopping", 2, 1, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_only_sets_a_flag(redis: Redis, queue: Queue, number: int) -> None:
+    """The job that is interrupted ends well, the next one stays where it is."""
+    first = queue.enqueue(stop_me, int(number))
+    second = queue.enqueue(nap, 0)
+    worker = Worker([queue, Queue("low", connection=redis)], connection=redis)
+    worker.slot = None
+
+    worker.work(logging_level="CRITICAL")
+
+    assert first.return_value() == "stopped"
+    assert queue.job_ids == [second.id]
+
+
+def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> None:
+    """A stop that comes while it waits for jobs is obeyed within three seconds."""
+    worker = Worker([queue, Queue("low", connection=redis)], connection=redis)
+    stopped_at = []
+
+    def stop() -> None:
+        wait_until(lambda: worker.get_state() == "idle", 5, "an idle worker")
+        stopped_at.append(time.monotonic())
+        worker.request_stop(signal.SIGTERM, None)
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    worker.work(logging_level="CRITICAL")
+    took = time.monotonic() - stopped_at[0]
+    stopper.join()
+
+    assert took < 3
+
+
+def test_max_jobs_and_age_end_it_between_jobs(redis: Redis, queue: Queue) -> None:
+    """Recycling takes a worker after a job, never during one."""
+    jobs = [queue.enqueue(nap, 0.06) for _ in range(4)]
+    Worker([queue], connection=redis).work(max_jobs=1, logging_level="CRITICAL")
+    aged = Worker([queue], connection=redis)
+    aged.max_age = 0.05
+    aged.work(logging_level="CRITICAL")
+
+    assert [str(job.get_status()) == "JobStatus.FINISHED" for job in jobs] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_growth_ends_it(redis: Redis, queue: Queue) -> None:
+    """A worker that keeps what its jobs leave behind goes after the job that was too much."""
+    hoard = [queue.enqueue("tests.integration.test_worker.hoard", 40) for _ in range(3)]
+    worker = Worker([queue], connection=redis)
+    worker.max_job_memory = 60 * 2**20
+
+    worker.work(logging_level="CRITICAL")
+    HOARD.clear()
+
+    assert [job.get_status() for job in hoard] == [
+        JobStatus.FINISHED,
+        JobStatus.FINISHED,
+        JobStatus.QUEUED,
+    ]
+
+
+HOARD: list[bytearray] = []
+
+
+def hoard(mebibytes: int) -> None:
+    """Keep memory for ever."""
+    HOARD.append(bytearray(b"x" * mebibytes * 2**20))
+
+
+def test_a_job_that_cannot_be_read_is_set_aside(redis: Redis, queue: Queue) -> None:
+    """The worker lives, the id is kept where a person finds it, the next job runs."""
+    bad = queue.enqueue(nap, 0)
+    good = queue.enqueue(nap, 0)
+    redis.hset(bad.key, "created_at", "yesterday")
+
+    Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    assert redis.lrange(QUARANTINE_KEY.format("default"), 0, -1) == [bad.id.encode()]
+    assert good.get_status() == JobStatus.FINISHED
+    assert redis.llen(queue.intermediate_queue_key) == 0
+
+
+def test_an_absent_redis_is_waited_for(redis: Redis, url: str, queue: Queue) -> None:
+    """A refusal between two jobs costs no worker: it goes on when Redis does."""
+    job = queue.enqueue(nap, 0)
+    connection = Redis.from_url(url)
+    worker = Worker([queue.__class__("default", connection=connection)], connection=connection)
+    redis.client_pause(1500)
+
+    assert worker.work(burst=True, logging_level="CRITICAL")
+    assert job.get_status() == JobStatus.FINISHED
+    connection.close()
+
+
+def test_retries_and_callbacks_are_rqs(redis: Redis, queue: Queue) -> None:
+    """What RQ does with a failure, this worker does."""
+    job = queue.enqueue(fail, retry=Retry(max=1))
+    Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    job.refresh()
+    assert job.retries_left == 0
+    assert job.get_status() == JobStatus.FAILED
+
+
+def test_priority_is_the_order_of_queues(redis: Redis, queue: Queue) -> None:
+    """The first queue is served before the second, whatever came first."""
+    low = Queue("low", connection=redis)
+    later = low.enqueue(nap, 0)
+    sooner = queue.enqueue(nap, 0)
+    Worker([queue, low], connection=redis).work(max_jobs=1, logging_level="CRITICAL")
+
+    assert sooner.get_status() == JobStatus.FINISHED
+    assert later.get_status() == JobStatus.QUEUED
+
+
+def test_any_rq_worker_class_can_be_supervised() -> None:
+    """A foreign class is completed, ours is taken as it is, and anything else is refused."""
+    foreign = worker_class("rq.worker.Worker")
+
+    assert issubclass(foreign, Supervised)
+    assert issubclass(foreign, ForkingWorker)
+    assert worker_class("pysplash.worker.Worker") is Worker
+    with pytest.raises(ImportFailed, match=r"rq\.Queue.*no RQ worker class"):
+        worker_class("rq.Queue")
+    with pytest.raises(ImportFailed, match=r"absent\.Worker"):
+        resolve("absent.Worker", "worker class")
+
+
+def test_a_custom_job_class_is_used(redis: Redis) -> None:
+    """Jobs are restored by the class that was named."""
+    queue = Queue("default", connection=redis, job_class=LoudJob)
+    job = queue.enqueue(nap, 0)
+    Worker([queue], connection=redis, job_class=LoudJob).work(burst=True, logging_level="CRITICAL")
+
+    assert job.get_status() == JobStatus.FINISHED
+    assert LoudJob.performed == [job.id]
+
+
+class LoudJob(Job):
+    """Notes that it was performed."""
+
+    performed: list[str] = []  # noqa: RUF012 -- shared on purpose: the test reads it
+
+    def perform(self) -> object:
+        """Note, then perform."""
+        self.performed.append(self.id)
+        return super().perform()
