@@ -321,7 +321,9 @@ class Parent:
 
 @contextmanager
 def parent(scene: Callable[..., None], url: str, *arguments: str) -> Iterator[Parent]:
-    """Run *scene* in a parent process for the length of a block."""
+    """Run *scene* in a parent process for the length of a block, on a server that holds nothing."""
+    with Redis.from_url(url) as client:
+        client.flushall()
     found = Parent(scene, url, *arguments)
     try:
         yield found
@@ -402,7 +404,6 @@ def crowd_started(url: str) -> None:
 def one_crowd(scene: Callable[..., None], url: str) -> tuple[float, float, float]:
     """Return seconds to ready, seconds the parent spent, and bytes a worker."""
     with Redis.from_url(url) as client, parent(scene, url) as subject:
-        client.flushall()
         time.sleep(2.0)  # preloading
         subject.go()
         facts = subject.word()

@@ -162,6 +162,16 @@ class Command:
         whole = self.record_file.read_text().rpartition("\n")[0]
         return [json.loads(line) for line in whole.splitlines()]
 
+    def await_idle(self, count: int, bound: float = READY) -> list[int]:
+        """Return the process ids of the workers as soon as they are *count* and all idle."""
+        self.await_workers(count, bound)
+        wait_until(
+            lambda: [tick["idle"] for tick in self.record()[-1:]] == [count],
+            bound,
+            f"{count} idle workers",
+        )
+        return self.workers()
+
     def await_ticks(self, count: int, bound: float = READY) -> None:
         """Return after *count* further ticks on record."""
         before = len(self.record())

@@ -56,12 +56,15 @@ def assert_nothing_started(redis: Redis) -> None:
     assert list(redis.scan_iter("rq:queue:*:intermediate")) == []
 
 
+def await_pid_gone(pid: int) -> None:
+    """Fail unless the process *pid* is gone, and its exit seen, before a job must be settled."""
+    wait_until(lambda: not psutil.pid_exists(pid), SETTLED + SLACK, f"the end of process {pid}")
+
+
 def idle_pool(pool: Start, size: int, *arguments: str) -> tuple[Command, list[int]]:
     """Start a pool of *size* workers; return it and their process ids once all are idle."""
     command = pool(*QUICK, "-n", str(size), *arguments)
-    workers = command.await_workers(size)
-    wait_until(lambda: command.record()[-1]["idle"] == size, READY, "idle workers")
-    return command, workers
+    return command, command.await_idle(size)
 
 
 # --- workers that cannot start ---
@@ -112,10 +115,10 @@ def test_killed_worker_before_its_job_was_started(pool: Start, queue: Queue, mar
     ]
     kills = 0
     while kills < 12 and queue.count:
-        victims = command.workers()
-        tell(victims[:1], signal.SIGKILL)
-        kills += len(victims[:1])
-        wait_until(lambda gone=victims[:1]: not set(gone) & set(command.workers()), READY)
+        for victim in command.workers()[:1]:
+            tell([victim], signal.SIGKILL)
+            await_pid_gone(victim)
+            kills += 1
     assert kills >= 3
     wait_until(
         lambda: all(job.get_status() is JobStatus.FINISHED for job in enqueued),
@@ -185,7 +188,7 @@ def test_grandchildren_die_with_a_killed_worker(pool: Start, queue: Queue, marks
     assert grandchild in [process.pid for process in command.processes()]
     tell([victim], signal.SIGKILL)
     await_status(job, JobStatus.FAILED, SETTLED + SLACK)
-    wait_until(lambda: not psutil.pid_exists(grandchild), SETTLED + SLACK, "the grandchild's end")
+    await_pid_gone(grandchild)
 
 
 def test_grandchildren_die_with_a_job_at_the_deadline(
@@ -197,7 +200,7 @@ def test_grandchildren_die_with_a_job_at_the_deadline(
     (grandchild,) = await_marks(marks)
     command.signal(signal.SIGTERM)
     assert command.wait(1 + 2 + SLACK) == 0
-    wait_until(lambda: not psutil.pid_exists(grandchild), SLACK, "the grandchild's end")
+    await_pid_gone(grandchild)
 
 
 def test_forking_worker_killed_mid_job(pool: Start, queue: Queue, marks: Path) -> None:
@@ -208,7 +211,7 @@ def test_forking_worker_killed_mid_job(pool: Start, queue: Queue, marks: Path) -
     assert horse != victim
     tell([victim], signal.SIGKILL)
     await_status(job, JobStatus.FAILED, SETTLED + SLACK)
-    wait_until(lambda: not psutil.pid_exists(horse), SETTLED + SLACK, "the work horse's end")
+    await_pid_gone(horse)
     command.await_workers(1)
     assert_nothing_started(queue.connection)
 
@@ -287,12 +290,12 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
     server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s", persist=True)
     server.start()
     yield server
-    if server.is_running:
+    if server.is_running():
         server.stop()
 
 
 def away_and_back(command: Command, leave: Callable[[], None], come: Callable[[], None]) -> None:
-    """Take the server away from a pool until it has gone without for three ticks and five seconds."""
+    """Take the server away until the pool has been without for three ticks and five seconds."""
     workers = command.workers()
     since = time.monotonic()
     ticks = len(command.record())

@@ -98,8 +98,7 @@ def test_record_has_a_line_a_tick_with_every_field(
 def test_target_stays_when_somebody_else_stops_a_worker(pool: Start) -> None:
     """While a worker that was stopped from outside leaves, a pool of two still wants two."""
     command = pool(*QUICK, "-n", "2", "-w", "tests.acceptance.jobs.Lingering")
-    victim = command.await_workers(2)[0]
-    wait_until(lambda: command.record()[-1]["idle"] == 2, READY, "two idle workers")
+    victim = command.await_idle(2)[0]
     tell([victim], signal.SIGTERM)
     wait_until(lambda: victim not in command.workers(), DONE, "the end of the victim")
     command.await_workers(2)
