@@ -239,8 +239,6 @@ def habits_standard(_url: str) -> None:
         same_server=server == standard_server() == psutil.Process(another.pid).ppid(),
         threads=psutil.Process(server).num_threads(),
         reaped_unseen=not psutil.pid_exists(victim.pid),
-        processes=[p.pid for p in psutil.Process().children(recursive=True)],
-        pipes=sorted(pipes(server) & pipes(child.pid)),
     )
     time.sleep(PATIENCE)
 
@@ -364,7 +362,7 @@ def parent_killed(url: str) -> None:
             subject.kill()
             children = gone_after(facts["children"], GRACE)
             server = gone_after([facts["server"]], GRACE)
-            show(name, f"children: {children}; fork server: {server}")
+            show(name, f"children: {children}; then fork server: {server}")
             if alive(facts["children"]):
                 for pid in facts["children"]:
                     os.kill(pid, signal.SIGKILL)
@@ -467,7 +465,6 @@ def habits(url: str) -> None:
     print("(vi) also, of the standard one:")
     with parent(habits_standard, url) as subject:
         facts = subject.word()
-        show("", f"pipes that fork server and children both hold: {facts['pipes'] or 'none'}")
         show("", f"children hold the pipe that keeps it alive: {holds_alive_pipe(subject)}")
         show("", f"a second context has the first one's server: {facts['same_server']}")
         show("", f"children have a session of their own: {facts['own_session']}")

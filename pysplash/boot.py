@@ -7,13 +7,14 @@ import random
 import time
 from typing import Any
 
-from redis import ConnectionPool, Redis
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.utils import import_attribute, now
 from rq.worker import BaseWorker, DequeueStrategy
 
 from .config import WorkerSettings
+from .connection import reach
 from .errors import ImportFailed
 from .scoreboard import Slot, attach
 from .worker import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
@@ -48,10 +49,7 @@ def connect(settings: WorkerSettings) -> Redis:
 
     A client that repeats a pop after a lost reply takes a second job and loses the first.
     """
-    redis_class, connection_class, options = settings.connection
-    once = {**options, "retry": Retry(NoBackoff(), 0)}
-    pool: Any = ConnectionPool(connection_class=connection_class, **once)
-    return redis_class(connection_pool=pool)  # type: ignore[no-any-return]
+    return reach(settings.address, retry=Retry(NoBackoff(), 0))
 
 
 def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supervised:

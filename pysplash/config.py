@@ -22,6 +22,17 @@ ON_CRASH = ("fail", "requeue")
 
 
 @dataclass(frozen=True, slots=True)
+class Address:
+    """What any process needs to connect as a certain client does."""
+
+    redis_class: type[Any]
+    connection_class: type[Any]
+    options: dict[str, Any]
+    #: behind Sentinel: the service's name, the sentinels as (host, port), and their options
+    sentinel: tuple[str, tuple[tuple[str, int], ...], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """All a worker process must know; sent once to the fork server, never by a command line.
 
@@ -30,8 +41,7 @@ class WorkerSettings:
     """
 
     queues: tuple[str, ...]
-    #: Redis class, its connection class, and the keyword arguments of its connection pool
-    connection: tuple[type[Any], type[Any], dict[str, Any]]
+    address: Address
     pool: str = ""
     worker_class: str = "pysplash.worker.Worker"
     job_class: str = "rq.job.Job"

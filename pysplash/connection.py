@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
-from redis import Redis
+from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.cli.helpers import get_redis_from_config
-from rq.connections import get_connection_kwargs, parse_connection
+from rq.connections import parse_connection
 
+from .config import Address
 from .errors import ConfigError, ConnectionFailed
 from .log import redact
 
@@ -88,20 +91,51 @@ def check(client: Redis) -> None:
         raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
 
 
-def portable(client: Redis) -> tuple[type[Any], type[Any], dict[str, Any]]:
-    """Return what another process needs to connect as *client* does."""
+def portable(client: Redis) -> Address:
+    """Return what another process needs to connect as *client* does.
+
+    Raises :class:`ConfigError` for a client whose settings cannot travel.
+    """
     redis_class, connection_class, options = parse_connection(client)
-    options.pop("retry", None)
-    return redis_class, connection_class, options
+    for own in ("retry", "connection_pool"):
+        options.pop(own, None)
+    pool = client.connection_pool
+    sentinel = None
+    if isinstance(pool, SentinelConnectionPool):
+        manager = pool.sentinel_manager
+        hosts = [s.connection_pool.connection_kwargs for s in manager.sentinels]
+        places = tuple((str(host["host"]), int(host["port"])) for host in hosts)
+        sentinel = (pool.service_name, places, dict(manager.sentinel_kwargs))
+    address = Address(redis_class, connection_class, options, sentinel)
+    try:
+        pickle.dumps(address)
+    except Exception as error:
+        raise ConfigError(
+            f"the connection's settings cannot be sent to workers ({error}): give a URL instead"
+        ) from error
+    return address
+
+
+def reach(address: Address, **changes: Any) -> Redis:
+    """Return a new client for *address*, some of its options changed."""
+    options = address.options | changes
+    pool: ConnectionPool
+    if address.sentinel is None:
+        pool = ConnectionPool(connection_class=address.connection_class, **options)
+    else:
+        service, hosts, sentinel_options = address.sentinel
+        sentinel = Sentinel(list(hosts), sentinel_kwargs=sentinel_options)
+        pool = SentinelConnectionPool(
+            service, sentinel, connection_class=address.connection_class, **options
+        )
+    return address.redis_class(connection_pool=pool)  # type: ignore[no-any-return]
 
 
 def own(client: Redis) -> Redis:
     """Return a client of the pool's own, to the same place, that gives up after seconds."""
-    pool = client.connection_pool
-    options = get_connection_kwargs(client) | {
-        "socket_timeout": ANSWER,
-        "socket_connect_timeout": ANSWER,
-        "retry": Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
-    }
-    own_pool = type(pool)(connection_class=pool.connection_class, **options)
-    return type(client)(connection_pool=own_pool)
+    return reach(
+        portable(client),
+        socket_timeout=ANSWER,
+        socket_connect_timeout=ANSWER,
+        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+    )

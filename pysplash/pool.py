@@ -137,7 +137,7 @@ class Pool:
         self.settings = check_worker(
             WorkerSettings(
                 queues=check_queues(named.names),
-                connection=portable(self.connection),
+                address=portable(self.connection),
                 pool=self.name,
                 worker_class=import_path(worker_class, "worker class"),
                 job_class=import_path(job_class or named.job_class, "job class"),

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import socket
 import threading
 import time
+from typing import Any
 
 import pytest
-from redis import Redis
+from redis import CredentialProvider, Redis
+from redis.sentinel import Sentinel
 from rq import Queue
 from rq.suspension import resume, suspend
 
 from pysplash.backlog import Backlog
-from pysplash.connection import address, check, from_settings, from_url, own, portable
+from pysplash.connection import address, check, from_settings, from_url, own, portable, reach
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
 from pysplash.signals import SignalQueue
 
@@ -97,14 +100,46 @@ def test_bad_redis_settings(bad: dict[str, str]) -> None:
 
 def test_clients_travel(redis: Redis, url: str) -> None:
     """What another process is told leads to the same place; the pool's own client is its own."""
-    _, _, options = portable(redis)
     mine = own(redis)
 
-    assert options["path"] == url.removeprefix("unix://")
+    assert portable(redis).options["path"] == url.removeprefix("unix://")
     assert address(redis) == url
     assert mine.ping()
     assert mine.connection_pool is not redis.connection_pool
     mine.close()
+
+
+def test_a_client_behind_sentinel_travels(redis: Redis) -> None:
+    """A pool behind Sentinel asks the sentinels anew, wherever the service has moved to."""
+    places = [("127.0.0.1", 26379), ("127.0.0.1", 26380)]
+    sentinel = Sentinel(places, sentinel_kwargs={"socket_timeout": 0.1})
+    client = sentinel.master_for("main", db=3)
+    again = pickle.loads(pickle.dumps(portable(client)))
+    pool: Any = reach(again).connection_pool
+
+    assert again.sentinel == ("main", tuple(places), {"socket_timeout": 0.1})
+    assert pool.service_name == "main"
+    assert pool.connection_kwargs["db"] == 3
+    assert len(pool.sentinel_manager.sentinels) == 2
+
+
+def test_a_client_that_cannot_travel_is_refused(url: str) -> None:
+    """What another process could not be told is a config error, not a broken worker."""
+    client = Redis.from_url(url, credential_provider=Unportable())
+    with pytest.raises(ConfigError, match="give a URL instead"):
+        portable(client)
+    client.close()
+
+
+class Unportable(CredentialProvider):
+    """Holds what no other process can have."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def get_credentials(self) -> tuple[str]:
+        """Return a password."""
+        return ("x",)
 
 
 def test_signals_are_queued_and_wake_the_waiter() -> None:
