@@ -18,8 +18,9 @@ from rq.cli.helpers import read_config_file
 
 from . import demo as demonstration
 from .boot import resolve, worker_class
-from .connection import from_environment, from_settings, from_url
+from .connection import from_url
 from .embedded import open_server
+from .environment import from_environment, from_settings
 from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
 from .log import configure, redact
 from .options import key, start_options

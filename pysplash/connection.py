@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-from collections.abc import Mapping
 from typing import Any
 
+import redis
 from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import AuthenticationError, RedisError
@@ -14,12 +13,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
-from rq.cli.helpers import get_redis_from_config
 from rq.connections import parse_connection
 
 from .config import Address
 from .errors import ConfigError, ConnectionFailed
 from .log import redact
+
+#: what redis-py tells the server about itself, worked out once and not at every connection
+if hasattr(redis, "DriverInfo"):
+    _DRIVER: dict[str, Any] = {"driver_info": redis.DriverInfo()}
+else:
+    _DRIVER = {"lib_version": redis.__version__}
 
 #: seconds the pool waits for an answer, so that a slow Redis cannot hold up its loop
 ANSWER = 2.0
@@ -39,26 +43,6 @@ def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
             "give one such as redis://localhost:6379/0 or unix:///run/redis.sock"
         ) from error
     return client
-
-
-def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:
-    """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
-    try:
-        client: Redis = get_redis_from_config(dict(settings), redis_class)
-        client.connection_pool.connection_kwargs["port"] = int(
-            client.connection_pool.connection_kwargs.get("port") or 6379
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"the REDIS_* settings are wrong ({redact(str(error))}): check REDIS_URL, REDIS_HOST, "
-            "REDIS_PORT, REDIS_DB and REDIS_SSL"
-        ) from error
-    return client
-
-
-def from_environment(redis_class: type[Redis] = Redis) -> Redis:
-    """Return a client from the environment's REDIS_* variables, else for localhost."""
-    return from_settings(os.environ, redis_class)
 
 
 def address(client: Redis) -> str:
@@ -118,7 +102,7 @@ def portable(client: Redis) -> Address:
 
 def reach(address: Address, **changes: Any) -> Redis:
     """Return a new client for *address*, some of its options changed."""
-    options = address.options | changes
+    options = address.options | _DRIVER | changes
     pool: ConnectionPool
     if address.sentinel is None:
         pool = ConnectionPool(connection_class=address.connection_class, **options)

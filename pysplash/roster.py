@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .state import NEVER, Reason, WorkerState, WorkerView
 
@@ -108,12 +108,17 @@ class Roster:
         now: float,
     ) -> tuple[WorkerView, ...]:
         """Return every worker as the policy is to see it, and take note of good starts."""
-        views = tuple(self._view(entry, facts.get(entry.name)) for entry in self)
+        views = tuple(
+            self._view(entry, facts.get(entry.name), pss(entry.pid), cores(entry.pid))
+            for entry in self
+        )
         for view in views:
             self._note_good_start(view, now)
-        return tuple(replace(view, pss=pss(view.pid), cores=cores(view.pid)) for view in views)
+        return views
 
-    def _view(self, entry: Entry, facts: Facts | None) -> WorkerView:
+    def _view(
+        self, entry: Entry, facts: Facts | None, pss: int | None, cores: float | None
+    ) -> WorkerView:
         at = entry.spawned_at
         facts = facts or Facts(WorkerState.STARTING, at, at)
         return WorkerView(
@@ -127,6 +132,8 @@ class Roster:
             failed=facts.failed,
             job_started=facts.job_started,
             job_timeout=facts.job_timeout,
+            pss=pss,
+            cores=cores,
             stop_at=entry.stop_at,
             stop_reason=entry.stop_reason,
             kill_at=entry.kill_at,

@@ -71,7 +71,7 @@ class Sampler:
         machine: MachineLike,
         *,
         processes: Callable[[int], ProcessLike] = psutil.Process,
-        pss_budget: float = 0.010,
+        pss_budget: float = 0.005,
         pss_interval: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -16,7 +16,9 @@ from types import FrameType
 from typing import Any
 
 import psutil
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import DequeueTimeout, StopRequested
@@ -62,6 +64,14 @@ class Supervised(BaseWorker):
     def dequeue_timeout(self) -> int:
         """Seconds one wait for a job may block; a dead connection is noticed 10 s later."""
         return BLOCK
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """Name the connection and learn its address, without a list of all clients."""
+        try:
+            connection.client_setname(self.name)
+            self.ip_address = str(connection.client_info().get("addr", "unknown"))
+        except ResponseError:
+            self.ip_address = "unknown"
 
     # --- stopping ---
 

@@ -17,7 +17,8 @@ from rq import Queue
 from rq.suspension import resume, suspend
 
 from pysplash.backlog import Backlog
-from pysplash.connection import address, check, from_settings, from_url, own, portable, reach
+from pysplash.connection import address, check, from_url, own, portable, reach
+from pysplash.environment import from_settings
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
 from pysplash.signals import SignalQueue
 

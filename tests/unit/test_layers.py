@@ -43,6 +43,7 @@ LEVELS: dict[str, float] = {
     "casualties": 5,
     "supervisor": 5.5,
     "pool": 5.8,
+    "environment": 3.5,
     "demo": 6,
     "testing": 6,
     "options": 6,

@@ -85,7 +85,7 @@ class World:
         self.kind = "pss"
 
     def sampler(self) -> Sampler:
-        return Sampler(self.machine, processes=self.open, clock=lambda: self.now)
+        return Sampler(self.machine, processes=self.open, pss_budget=0.010, clock=lambda: self.now)
 
     def open(self, pid: int) -> Process:
         self.check(pid)

@@ -1,0 +1,33 @@
+"""Redis as RQ's settings name it: in the environment, or in a config module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from redis import Redis
+from rq.cli.helpers import get_redis_from_config
+
+from .errors import ConfigError
+from .log import redact
+
+
+def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
+    try:
+        client: Redis = get_redis_from_config(dict(settings), redis_class)
+        client.connection_pool.connection_kwargs["port"] = int(
+            client.connection_pool.connection_kwargs.get("port") or 6379
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the REDIS_* settings are wrong ({redact(str(error))}): check REDIS_URL, REDIS_HOST, "
+            "REDIS_PORT, REDIS_DB and REDIS_SSL"
+        ) from error
+    return client
+
+
+def from_environment(redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from the environment's REDIS_* variables, else for localhost."""
+    return from_settings(os.environ, redis_class)
