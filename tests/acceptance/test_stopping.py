@@ -229,7 +229,7 @@ def test_killed_pool_lets_a_short_job_finish(
 def test_killed_fork_server_is_replaced(pool: Start, queue: Queue, marks: Path) -> None:
     """When the fork server is killed its workers die, their job is settled, and work goes on."""
     command = pool(*QUICK, "-n", "2")
-    before = command.await_workers(2)
+    before = command.await_idle(2)
     held = queue.enqueue(jobs.long, str(marks), 60)
     await_marks(marks)
     (server,) = command.fork_servers()

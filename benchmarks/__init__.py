@@ -1,0 +1,1 @@
+"""Measurements against peers, each a program of its own."""

@@ -1,0 +1,149 @@
+"""Our worker leaves behind what RQ's leaves: each scenario is played by both, every key compared."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from pysplash.embedded import EmbeddedServer
+
+from . import scenario_jobs as jobs
+from .scenarios import ONE_JOB
+from .scenarios_of_many import MANY_JOBS
+from .snapshot import Snapshot, differences, take
+from .staging import Build, Scenario, build_alone, build_in_pool, build_reference, play
+
+SCENARIOS = {scenario.name: scenario for scenario in [*ONE_JOB, *MANY_JOBS]}
+
+#: where our worker may differ from RQ's, as patterns of whole paths, and why
+ALLOWED = {
+    r"after run 1: rq:worker:w1\[shutdown_requested_date\]": (
+        "our stop handler sets a flag and nothing else, so that a stop can fall anywhere"
+    ),
+}
+#: where it may differ besides when it works for a pool
+ALLOWED_IN_POOL: dict[str, str] = {}
+
+MODES: dict[str, tuple[Build, tuple[str, ...]]] = {
+    "alone": (build_alone, tuple(ALLOWED)),
+    "in a pool": (build_in_pool, (*ALLOWED, *ALLOWED_IN_POOL)),
+}
+CASES = [
+    pytest.param(scenario, mode, id=f"{scenario.name}-{mode}")
+    for scenario in SCENARIOS.values()
+    for mode in MODES
+    if scenario.pool or mode == "alone"
+]
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Return the address of the one server on which all is played."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def played() -> dict[str, Snapshot]:
+    """Return what RQ's worker has left, scenario by scenario, as far as it was played."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def _keep_handlers() -> Iterator[None]:
+    """Workers take the process's handlers; give them back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("scenario", "mode"), CASES)
+def test_all_keys_are_rqs(
+    scenario: Scenario, mode: str, url: str, played: dict[str, Snapshot]
+) -> None:
+    """What a scenario leaves in Redis, and shows on its way, does not depend on the worker."""
+    if scenario.name not in played:
+        played[scenario.name] = play(scenario, build_reference, url)
+    build, allowed = MODES[mode]
+
+    found = differences(played[scenario.name], play(scenario, build, url), allowed)
+
+    assert not found, "\n".join(found)
+
+
+def test_no_scenario_is_hidden_by_another() -> None:
+    """Each scenario has a name of its own."""
+    assert len(SCENARIOS) == len(ONE_JOB) + len(MANY_JOBS)
+
+
+def test_every_job_of_a_scenario_is_seen(url: str) -> None:
+    """The comparison is of something: a play shows looks, registries, results and the journal."""
+    seen = play(SCENARIOS["mixed"], build_reference, url)
+
+    for path in (
+        "run 1: work()",
+        "run 1: look 1: rq:worker:w1[current_job]",
+        "run 1: look 1: rq:wip:default[a:<id 1>]",
+        "run 1: look 4: rq:execution:f:<id 1>[created_at]",
+        "after run 1: rq:results:b[0][exc_string]",
+        "after run 1: rq:finished:default[a]",
+        "after run 1: rq:job:a ttl",
+        "after run 1: journal[0]",
+    ):
+        assert path in seen
+
+
+MEDDLING: dict[str, tuple[Callable[[Redis], object], str]] = {
+    "job never expires": (lambda redis: redis.persist("rq:job:a"), "rq:job:a ttl"),
+    "job expires too late": (lambda redis: redis.expire("rq:job:a", 560), "rq:job:a ttl"),
+    "result expires too early": (lambda redis: redis.expire("rq:results:a", 60), "rq:results:a ttl"),
+    "wrong status": (lambda redis: redis.hset("rq:job:a", "status", "x"), "rq:job:a[status]"),
+    "no end": (lambda redis: redis.hset("rq:job:a", "ended_at", ""), "rq:job:a[ended_at]"),
+    "time in another form": (
+        lambda redis: redis.hset("rq:job:a", "ended_at", redis.time()[0]),
+        "rq:job:a[ended_at]",
+    ),
+    "field lost": (lambda redis: redis.hdel("rq:job:a", "enqueued_at"), "rq:job:a[enqueued_at]"),
+    "field too many": (lambda redis: redis.hset("rq:worker:w1", "current_job", "a"), "rq:worker:w1[current_job]"),
+    "wrong count": (lambda redis: redis.hincrby("rq:worker:w1", "failed_job_count", 1), "rq:worker:w1[failed_job_count]"),
+    "wrong score": (lambda redis: redis.zincrby("rq:finished:default", -440, "a"), "rq:finished:default[a]"),
+    "score with a fraction": (lambda redis: redis.zincrby("rq:finished:default", 0.5, "a"), "rq:finished:default[a]"),
+    "wrong member": (lambda redis: redis.zadd("rq:finished:default", {"b": 1}), "rq:finished:default[b]"),
+    "execution left": (lambda redis: redis.hset("rq:execution:a:1", "id", 1), "rq:execution:a:1[id]"),
+    "worker not signed off": (lambda redis: redis.sadd("rq:workers", "rq:worker:w1"), "rq:workers[rq:worker:w1]"),
+    "job left on a queue": (lambda redis: redis.rpush("rq:queue:default:intermediate", "a"), "rq:queue:default:intermediate[0]"),
+    "result twice": (lambda redis: redis.xadd("rq:results:a", {"type": 1}), "rq:results:a[1][type]"),
+    "error forgotten": (
+        lambda redis: redis.xtrim("rq:results:b", maxlen=0),
+        "rq:results:b[0][exc_string]",
+    ),
+    "order of work": (lambda redis: redis.lmove("journal", "journal"), "journal[0]"),
+    "key too many": (lambda redis: redis.set("rq:clean_registries:default", 1), "rq:clean_registries:default"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEDDLING)
+def test_a_planted_difference_is_found(name: str, url: str) -> None:
+    """The comparison is no formality: each fault, planted by hand in a database, is named."""
+    play(SCENARIOS["mixed"], build_reference, url)
+    meddle, path = MEDDLING[name]
+    with Redis.from_url(url) as client:
+        before = take(client)
+        meddle(client)
+        found = differences(before, take(client))
+
+    assert any(line.startswith(f"{path}: RQ has") for line in found), found
+
+
+def test_two_plays_by_the_same_worker_are_alike(url: str) -> None:
+    """What differs from run to run is left out of the comparison."""
+    first = play(SCENARIOS["mixed"], build_reference, url)
+    second = play(SCENARIOS["mixed"], build_reference, url)
+
+    assert differences(first, second) == []
+    assert jobs.SEEN
