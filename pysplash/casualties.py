@@ -15,7 +15,7 @@ from .log import logger
 from .process import describe
 from .roster import Entry, Facts, Roster
 from .settlement import Loss
-from .state import Reason, WorkerState
+from .state import Reason
 
 log = logger("pool")
 
@@ -60,10 +60,10 @@ class Casualties:
             f"{cause}; {text}" if text else cause,
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
-        if facts is not None and facts.state is not WorkerState.STARTING and not well:
+        job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
+        if job_id or not well:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
-            loss = Loss(entry.name, facts.job_id, facts.execution_id, cause, suspect)
-            self._losses.append(loss)
+            self._losses.append(Loss(entry.name, job_id, execution_id, cause, suspect))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:

@@ -124,7 +124,7 @@ def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> d
         silent = ctx.get_parameter_source(option.name) is ParameterSource.DEFAULT
         if silent and key(option) in file:
             settings[option.name] = option.type_cast_value(ctx, file[key(option)])
-    settings["queues"] = list(settings["queues"] or file.get("QUEUES", ["default"]))
+    settings["queues"] = list(settings["queues"]) or _queues(file.get("QUEUES", ["default"]))
     if settings["num_workers"] is not None:
         for name in ("min_procs", "max_procs"):
             if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
@@ -134,6 +134,15 @@ def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> d
                 )
             settings[name] = settings["num_workers"]
     return settings
+
+
+def _queues(named: Any) -> list[Any]:
+    """Return the queues a config module names; one name is one queue."""
+    if isinstance(named, str):
+        return [named]
+    if not isinstance(named, list | tuple):
+        raise ConfigError(f"QUEUES is {named!r}: give a list of names, such as ['default']")
+    return list(named)
 
 
 def _configure_logging(settings: dict[str, Any], file: dict[str, Any]) -> None:

@@ -104,7 +104,7 @@ def check_limits(limits: Limits) -> Limits:
     check_number("scale_frequency", limits.scale_frequency, 0.05, 3600)
     check_number("quiet_period_seconds", limits.quiet_period, 0, 3600)
     check_number("terminate_seconds", limits.terminate, 0, 86400)
-    check_number("zombie_timeout", limits.zombie_timeout, 1, 10**7)
+    check_number("zombie_timeout", limits.zombie_timeout, 3, 10**7)
     check_number("max_cpu", limits.max_cpu, 1, 100)
     check_number("max_mem", limits.max_mem, 1, 100)
     check_number("idle_seconds", limits.idle_seconds, 0, 10**7)

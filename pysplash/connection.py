@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis import ConnectionPool, Redis
@@ -17,7 +18,6 @@ from rq.connections import parse_connection
 
 from .config import Address
 from .errors import ConfigError, ConnectionFailed
-from .log import redact
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
 if hasattr(redis, "DriverInfo"):
@@ -25,7 +25,7 @@ if hasattr(redis, "DriverInfo"):
 else:
     _DRIVER = {"lib_version": redis.__version__}
 
-#: seconds the pool waits for an answer, so that a slow Redis cannot hold up its loop
+#: seconds the pool waits for an answer before it goes on without
 ANSWER = 2.0
 HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its own"
 
@@ -34,12 +34,16 @@ def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
     """Return a client for *url*; raise :class:`ConfigError` if it does not parse."""
     try:
         client: Redis = redis_class.from_url(url)
-        client.connection_pool.connection_kwargs["db"] = int(
-            client.connection_pool.connection_kwargs.get("db") or 0
-        )
+        parts = urlsplit(url)
+        if parts.scheme in ("redis", "rediss") and parts.path.strip("/"):
+            int(parts.path.strip("/"))
     except (ValueError, TypeError) as error:
+        scheme, separator, rest = url.rpartition("://")
+        secret, at, place = rest.rpartition("@")
+        shown = f"{scheme}{separator}{'***@' if at else ''}{place}"
+        why = "" if secret else f" ({error})"
         raise ConfigError(
-            f"url {redact(url)!r} does not parse ({error}): "
+            f"url {shown!r} does not parse{why}: "
             "give one such as redis://localhost:6379/0 or unix:///run/redis.sock"
         ) from error
     return client
@@ -115,11 +119,15 @@ def reach(address: Address, **changes: Any) -> Redis:
     return address.redis_class(connection_pool=pool)  # type: ignore[no-any-return]
 
 
-def own(client: Redis) -> Redis:
-    """Return a client of the pool's own, to the same place, that gives up after seconds."""
+def own(client: Redis, answer: float = ANSWER) -> Redis:
+    """Return a client of the pool's own, to the same place, that gives up after *answer* seconds.
+
+    A connection that was closed meanwhile is opened again, once; a slow answer is not waited
+    for twice.
+    """
     return reach(
         portable(client),
-        socket_timeout=ANSWER,
-        socket_connect_timeout=ANSWER,
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1),
+        socket_timeout=answer,
+        socket_connect_timeout=answer,
+        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1, (RedisConnectionError,)),
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from redis import Redis
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 from rq import Queue, get_current_job
 
+from .connection import check, from_url
 from .embedded import open_server
 from .errors import SplashError
 from .pool import Pool
@@ -73,7 +73,8 @@ def run(n: int, url: str | None, max_procs: int, max_cpu: float) -> int:
     """Compute fib(*n*) with a pool of its own and show how; return the exit status."""
     console = Console(file=sys.stdout)
     with open_server(url) as address:
-        connection = Redis.from_url(address)
+        connection = from_url(address)
+        check(connection)
         job = Queue(QUEUE, connection=connection).enqueue(fib, n, job_timeout=600)
         with Show(console, max_cpu, 80.0) as show:
             Pool(

@@ -26,6 +26,9 @@ from .settlement import Loss, Settlement
 from .signals import SignalQueue
 from .state import Decision, PoolView, Sample
 
+#: seconds one look at the queues may take; a hung Redis must not hold up the loop
+GLANCE = 0.4
+
 
 class SamplerLike(Protocol):
     """Measures the machine and the pool's processes."""
@@ -162,7 +165,6 @@ def open_devices(
 ) -> Devices:
     """Return the real devices; no process is started yet."""
     recorder = Recorder(record) if record is not None else None
-    private = own(connection)
     board = Scoreboard(slots)
     plan = Plan(settings, board.fd, slots, preload, terminate)
     return Devices(
@@ -171,7 +173,7 @@ def open_devices(
         processes=Processes(plan),
         board=board,
         sampler=Sampler(Machine()),
-        backlog=Backlog(private, settings.queues),
-        settlement=Settlement(private, settings, on_crash),
+        backlog=Backlog(own(connection, GLANCE), settings.queues),
+        settlement=Settlement(own(connection), settings, on_crash),
         recorder=recorder,
     )

@@ -17,9 +17,9 @@ def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis)
     """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
     try:
         client: Redis = get_redis_from_config(dict(settings), redis_class)
-        client.connection_pool.connection_kwargs["port"] = int(
-            client.connection_pool.connection_kwargs.get("port") or 6379
-        )
+        options = client.connection_pool.connection_kwargs
+        if "path" not in options:
+            options["port"] = int(options.get("port") or 6379)
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"the REDIS_* settings are wrong ({redact(str(error))}): check REDIS_URL, REDIS_HOST, "

@@ -12,7 +12,7 @@ NAME = "pysplash"
 FORMAT = "%(asctime)s %(message)s"
 DATE_FORMAT = "%H:%M:%S"
 
-_SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z+]+://)(?P<user>[^:/@\s]*):[^/\s]*@")
+_SECRET_IN_URL = re.compile(r"(?P<scheme>[a-z+]+://)(?P<user>[^:/@\s]*):\S*@")
 _SECRET_WORD = re.compile(
     r"(?i)\b(password|passwd|token|secret)(['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|\S+)"
 )

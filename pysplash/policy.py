@@ -188,14 +188,14 @@ def floor(view: PoolView, limits: Limits) -> int:
 
 
 def _fill(view: PoolView, processes: int, limits: Limits) -> Decision | None:
-    size = len(view.workers)
-    missing = min(floor(view, limits) - size, limits.max_procs - processes)
-    if missing <= 0:
+    size, least = len(view.workers), floor(view, limits)
+    if size >= least:
         return None
-    count, held = _admit(view, missing, limits)
-    if count == 0:
-        return Decision(size, held)
-    return Decision(size + count, Reason.MIN, (Spawn(count, Reason.MIN),))
+    room = limits.max_procs - processes
+    count, held = _admit(view, min(least - size, room), limits) if room > 0 else (0, Reason.MAX)
+    if count <= 0:
+        return Decision(least, held)
+    return Decision(least, Reason.MIN, (Spawn(count, Reason.MIN),))
 
 
 def _admit(view: PoolView, wanted: int, limits: Limits) -> tuple[int, Reason]:

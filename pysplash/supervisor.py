@@ -74,6 +74,7 @@ class Supervisor:
         self._drain: Drain | None = None
         self._drain_since = self._restart_before = NEVER
         self._drain_deadline: float | None = None
+        self._settle_until = NEVER
         self._ready = False
         self._fatal: SplashError | None = None
         self._maintained_at = NEVER
@@ -112,7 +113,8 @@ class Supervisor:
             self._begin_drain(Drain.WARM)
         for action in decision.actions:
             self._apply(action)
-        self._casualties.settle()
+        if view.queued is not None:
+            self._casualties.settle()
         self._keep_scheduler()
         self._report(view, decision)
         return decision
@@ -122,8 +124,7 @@ class Supervisor:
         """Whether the pool has been stopped and nothing of it is left."""
         if self._drain is None or len(self.roster) or self._scheduler_lives:
             return False
-        late = self._devices.clock() - self._drain_since > self._limits.terminate + SETTLE
-        return late or not len(self._casualties)
+        return not len(self._casualties) or self._devices.clock() > self._settle_until
 
     def _rest(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
@@ -253,6 +254,7 @@ class Supervisor:
         if facts is not None:
             self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()
+        self._settle_until = now + SETTLE
         error = self._casualties.take_in(entry, facts, status, text, now)
         if error is not None:
             self._fail(error)

@@ -162,10 +162,6 @@ class Supervised(BaseWorker):
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Take and run one job; False where there is none to come."""
-        try:
-            self._patiently(lambda: self.check_for_suspension(burst))
-        except StopRequested:
-            return False
         result = self.dequeue_job_and_maintain_ttl(None if burst else BLOCK, max_idle_time)
         if result is None:
             return False
@@ -184,7 +180,10 @@ class Supervised(BaseWorker):
                 self.slot.idle()
             try:
                 self._maintain()
+                self.check_for_suspension(timeout is None)
                 found = self._pop(timeout)
+            except StopRequested:
+                return None
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None

@@ -134,7 +134,9 @@ class _Reader:
     def _stream(self, key: bytes, path: str) -> None:
         for number, (entry, fields) in enumerate(self._client.xrange(key)):
             milliseconds = int(entry.split(b"-")[0])
-            self._found[f"{path}[{number}] id"] = About("stream time", milliseconds / 1e3 - self._now)
+            self._found[f"{path}[{number}] id"] = About(
+                "stream time", milliseconds / 1e3 - self._now
+            )
             for field, value in sorted(fields.items()):
                 self._found[f"{path}[{number}][{field.decode()}]"] = self._leaf(
                     field.decode(), value

@@ -244,16 +244,24 @@ TABLE = [
     case(
         "backoff-after-a-failed-start",
         view(boot_failures=3, boot_failed_at=NOW - 1.9),
-        0,
+        1,
         Reason.BACKOFF,
     ),
     case(
         "after-the-backoff-one-is-tried",
         view(boot_failures=3, boot_failed_at=NOW - 2.1),
-        1,
+        4,
         Reason.MIN,
         Spawn(1, Reason.MIN),
         min_procs=4,
+    ),
+    case(
+        "a-full-house-waits-for-the-one-that-leaves",
+        view(busy("a"), busy("b", stop_at=NOW - 1, stop_reason=Reason.ZOMBIE)),
+        2,
+        Reason.MAX,
+        min_procs=2,
+        max_procs=2,
     ),
     case(
         "ttin-raises-the-floor",
