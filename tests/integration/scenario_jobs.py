@@ -330,7 +330,7 @@ def on_any_look(job: Job, connection: Redis, *rest: Any) -> None:
     SEEN.append(take(connection))
 
 
-CALLBACKS: dict[str, Callback] = {
+CALLBACKS: dict[str, Any] = {
     "on_success": Callback(on_success),
     "on_failure": Callback(on_failure, timeout=30),
     "on_stopped": Callback(f"{HERE}.on_stopped", timeout="2m"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from rq import Queue, Repeat, Retry
 from rq.exceptions import DuplicateJobError
 from rq.group import Group
-from rq.job import Callback, Dependency
+from rq.job import Callback, Dependency, Job
 from rq.suspension import resume, suspend
 
 from . import scenario_jobs as jobs
@@ -18,13 +18,11 @@ from .staging import Scenario, Stage
 
 TWO = {"queues": ("high", "low")}
 THREE = {"queues": ("high", "default", "low")}
-Data = Any
 
 
-def several(on: Stage, count: int = 5, **options: Any) -> None:
+def several(on: Stage, count: int = 5, **options: Any) -> list[Job]:
     """Enqueue some jobs."""
-    for number in range(count):
-        on.put(f"a{number}", jobs.note, number, **options)
+    return [on.put(f"a{number}", jobs.note, number, **options) for number in range(count)]
 
 
 def mixed(on: Stage) -> None:
@@ -37,24 +35,27 @@ def mixed(on: Stage) -> None:
     on.put("f", jobs.look, job_timeout=-1)
 
 
-def on_each(on: Stage, looking: bool = False) -> None:
+def on_each(on: Stage, looking: bool = False) -> list[Job]:
     """Enqueue two jobs on each queue, the least important first."""
-    for name in reversed(on.queues):
-        for number in range(2):
-            on.put(f"{name}{number}", jobs.look if looking else jobs.note, on=name)
+    function = jobs.look if looking else jobs.note
+    return [
+        on.put(f"{name}{number}", function, queue=name)
+        for name in reversed(on.queues)
+        for number in range(2)
+    ]
 
 
 def at_random(on: Stage) -> None:
     """Enqueue jobs on each queue that leave no trace of their order."""
     for name in on.queues:
         for number in range(3):
-            on.put(f"{name}{number}", jobs.add, number, 1, on=name)
+            on.put(f"{name}{number}", jobs.add, number, 1, queue=name)
 
 
 def on_a_foreign_queue(on: Stage) -> None:
     """Move a job to a queue that is not where it came from."""
-    on.put("a", jobs.look, on="low")
-    on.put("b", jobs.fail, on="low")
+    on.put("a", jobs.look, queue="low")
+    on.put("b", jobs.fail, queue="low")
     on.client.rename("rq:queue:low", "rq:queue:high")
 
 
@@ -108,7 +109,7 @@ def one_at_a_time(on: Stage) -> Iterator[None]:
     yield
 
 
-def many(*ids: str, function: Any = jobs.note, **options: Any) -> list[Data]:
+def many(*ids: str, function: Any = jobs.note, **options: Any) -> list[Any]:
     """Prepare jobs to be enqueued together."""
     return [Queue.prepare_data(function, (1,), job_id=job_id, **options) for job_id in ids]
 
@@ -167,9 +168,9 @@ def allow(**options: bool) -> Dependency:
 
 def across(on: Stage) -> None:
     """Let a job wait for one on another queue."""
-    on.put("a", jobs.note, on="low")
-    on.put("b", jobs.note, on="high", depends_on="a")
-    on.put("c", jobs.note, on="low", depends_on="b")
+    on.put("a", jobs.note, queue="low")
+    on.put("b", jobs.note, queue="high", depends_on="a")
+    on.put("c", jobs.note, queue="low", depends_on="b")
 
 
 def elsewhere(on: Stage) -> None:
@@ -195,7 +196,7 @@ def depends_on_the_done(on: Stage) -> Iterator[None]:
 
 def scheduled(on: Stage) -> None:
     """Schedule jobs for earlier and later."""
-    on.queue.enqueue_at(datetime(2020, 1, 1, tzinfo=UTC), jobs.note, job_id="due")
+    on.queue.enqueue_in(timedelta(hours=-1), jobs.note, job_id="due")
     on.queue.enqueue_in(timedelta(hours=1), jobs.note, job_id="later")
 
 
@@ -205,28 +206,48 @@ ORDER = [
     Scenario("mixed", mixed),
     Scenario("mixed, blocking", mixed, {"max_jobs": 7}, burst=False),
     Scenario("at front", lambda on: [on.put(i, jobs.note, at_front=True) for i in "abc"]),
-    Scenario("retry at front", lambda on: [on.put("a", jobs.fail_until, 2, retry=Retry(1, enqueue_at_front=True)), several(on)]),
-    Scenario("retry at the back", lambda on: [on.put("a", jobs.fail_until, 2, retry=Retry(1)), several(on)]),
-    Scenario("repeat among others", lambda on: [on.put("r", jobs.note, repeat=Repeat(2)), several(on)]),
+    Scenario(
+        "retry at front",
+        lambda on: [
+            on.put("a", jobs.fail_until, 2, retry=Retry(1, enqueue_at_front=True)),
+            several(on),
+        ],
+    ),
+    Scenario(
+        "retry at the back",
+        lambda on: [on.put("a", jobs.fail_until, 2, retry=Retry(1)), several(on)],
+    ),
+    Scenario(
+        "repeat among others", lambda on: [on.put("r", jobs.note, repeat=Repeat(2)), several(on)]
+    ),
     Scenario("two queues", on_each, TWO),
     Scenario("three queues", on_each, THREE),
     Scenario("three queues, looking", lambda on: on_each(on, looking=True), THREE),
     Scenario("three queues, blocking", on_each, {**THREE, "max_jobs": 6}, burst=False),
     Scenario("round robin", on_each, {**THREE, "dequeue_strategy": "round_robin"}),
     Scenario("random", at_random, {**THREE, "dequeue_strategy": "random"}),
-    Scenario("queue with an odd name", lambda on: on.put("a", jobs.look), {"queues": ("a:b c\u00e9",)}),
+    Scenario(
+        "queue with an odd name", lambda on: on.put("a", jobs.look), {"queues": ("a:b c\u00e9",)}
+    ),
     Scenario("job on a foreign queue", on_a_foreign_queue, TWO),
     Scenario("max jobs", one_at_a_time, {"max_jobs": 2}),
     Scenario("suspended", suspended),
     Scenario("same id twice", twice),
     Scenario("unique", unique),
-    Scenario("done, and still on the queue", lambda on: [on.put("a", jobs.note), on.client.rpush(on.queue.key, "a")]),
+    Scenario(
+        "done, and still on the queue",
+        lambda on: [on.put("a", jobs.note), on.client.rpush(on.queue.key, "a")],
+    ),
     Scenario("ids without jobs", gone_then_cleaned),
-    Scenario("ids without jobs, two queues", lambda on: [on_each(on), on.client.delete("rq:job:high0")], TWO),
+    Scenario(
+        "ids without jobs, two queues",
+        lambda on: [on_each(on), on.client.delete("rq:job:high0")],
+        TWO,
+    ),
     Scenario("enqueue_many", enqueue_many),
     Scenario("scheduled, no scheduler", scheduled),
     Scenario("scheduled", scheduled, with_scheduler=True),
-]  # fmt: skip
+]
 
 RELATED = [
     Scenario("group", lambda on: grouped(on, "a", "b")),
@@ -244,13 +265,24 @@ RELATED = [
     Scenario("dependent of a failure", lambda on: pair(on, jobs.fail)),
     Scenario("dependents of a failure", lambda on: star(on, jobs.fail)),
     Scenario("failure allowed", lambda on: pair(on, jobs.fail, how=allow(allow_failure=True))),
-    Scenario("failure allowed, retried", lambda on: pair(on, jobs.fail, how=allow(allow_failure=True), retry=Retry(1))),
-    Scenario("failure allowed, asks again in vain", lambda on: pair(on, jobs.ask_again, 1, how=allow(allow_failure=True))),
+    Scenario(
+        "failure allowed, retried",
+        lambda on: pair(on, jobs.fail, how=allow(allow_failure=True), retry=Retry(1)),
+    ),
+    Scenario(
+        "failure allowed, asks again in vain",
+        lambda on: pair(on, jobs.ask_again, 1, how=allow(allow_failure=True)),
+    ),
     Scenario("dependent of a retry", lambda on: pair(on, jobs.fail_until, 2, retry=Retry(max=1))),
     Scenario("dependent of a repeat", lambda on: pair(on, jobs.note, repeat=Repeat(times=1))),
-    Scenario("dependent at front", lambda on: pair(on, jobs.note, how=allow(enqueue_at_front=True))),
+    Scenario(
+        "dependent at front", lambda on: pair(on, jobs.note, how=allow(enqueue_at_front=True))
+    ),
     Scenario("dependent and callbacks", lambda on: pair(on, jobs.note, **jobs.CALLBACKS)),
-    Scenario("dependent and broken callback", lambda on: pair(on, jobs.note, on_success=Callback(jobs.on_any_broken))),
+    Scenario(
+        "dependent and broken callback",
+        lambda on: pair(on, jobs.note, on_success=Callback(jobs.on_any_broken)),
+    ),
     Scenario("dependents across queues", across, TWO),
     Scenario("dependent elsewhere", elsewhere),
     Scenario("dependent cancelled", cancelled_dependent),
@@ -258,18 +290,42 @@ RELATED = [
     Scenario("cancelled", cancelled),
     Scenario("cancelled, dependents go on", lambda on: cancelled(on, enqueue_dependents=True)),
     Scenario("cancelled and still on the queue", lambda on: cancelled(on, still_queued=True)),
-]  # fmt: skip
+]
 
 MEDDLED = [
     Scenario("sends another", lambda on: [on.put("a", jobs.send, "b"), on.put("c", jobs.note)]),
-    Scenario("sends another to the front", lambda on: [on.put("a", f"{jobs.HERE}.send", args=("b",), kwargs={"at_front": True}), several(on)]),
-    Scenario("sends another to a better queue", lambda on: [on.put("a", jobs.send, "b", "high", on="low"), several(on, on="low")], TWO),
-    Scenario("sends its own dependent", lambda on: [on.put("a", jobs.send_dependent, "b"), on.put("c", jobs.note)]),
-    Scenario("cancels the next", lambda on: [on.put("a", jobs.cancel, "b"), on.put("b", jobs.note), on.put("c", jobs.note)]),
-    Scenario("cancels its dependent", lambda on: [on.put("a", jobs.cancel, "b"), on.put("b", jobs.note, depends_on="a")]),
-    Scenario("deletes the next", lambda on: [on.put("a", jobs.delete, "b"), on.put("b", jobs.note), on.put("c", jobs.note)]),
-    Scenario("rewrites the next", lambda on: [on.put("a", jobs.rewrite, "b"), on.put("b", jobs.note)]),
+    Scenario(
+        "sends another to the front",
+        lambda on: [
+            on.put("a", f"{jobs.HERE}.send", args=("b",), kwargs={"at_front": True}),
+            several(on),
+        ],
+    ),
+    Scenario(
+        "sends another to a better queue",
+        lambda on: [on.put("a", jobs.send, "b", "high", queue="low"), several(on, queue="low")],
+        TWO,
+    ),
+    Scenario(
+        "sends its own dependent",
+        lambda on: [on.put("a", jobs.send_dependent, "b"), on.put("c", jobs.note)],
+    ),
+    Scenario(
+        "cancels the next",
+        lambda on: [on.put("a", jobs.cancel, "b"), on.put("b", jobs.note), on.put("c", jobs.note)],
+    ),
+    Scenario(
+        "cancels its dependent",
+        lambda on: [on.put("a", jobs.cancel, "b"), on.put("b", jobs.note, depends_on="a")],
+    ),
+    Scenario(
+        "deletes the next",
+        lambda on: [on.put("a", jobs.delete, "b"), on.put("b", jobs.note), on.put("c", jobs.note)],
+    ),
+    Scenario(
+        "rewrites the next", lambda on: [on.put("a", jobs.rewrite, "b"), on.put("b", jobs.note)]
+    ),
     Scenario("suspends all", lambda on: [on.put("a", jobs.suspend_all), on.put("b", jobs.note)]),
-]  # fmt: skip
+]
 
 MANY_JOBS = [*ORDER, *RELATED, *MEDDLED]

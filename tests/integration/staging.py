@@ -49,10 +49,10 @@ class Stage:
         }
         self.queue = next(iter(self.queues.values()))
 
-    def put(self, job_id: str, function: Any, *args: Any, on: str = "", **options: Any) -> Job:
-        """Enqueue *function* as the job *job_id*, on the queue *on* or the first there is."""
-        queue = self.queues[on] if on else self.queue
-        return queue.enqueue(function, *args, job_id=job_id, **options)
+    def put(self, job_id: str, function: Any, *args: Any, queue: str = "", **options: Any) -> Job:
+        """Enqueue *function* as the job *job_id*, on *queue* or the first there is."""
+        target = self.queues[queue] if queue else self.queue
+        return target.enqueue(function, *args, job_id=job_id, **options)
 
     def job(self, job_id: str) -> Job:
         """Return a job as it is stored now."""
@@ -130,9 +130,8 @@ def play(scenario: Scenario, build: Build, url: str) -> Snapshot:
     seen: Snapshot = {}
     with Redis.from_url(url) as client:
         client.flushall()
-        settings = WorkerSettings(
-            **{"queues": ("default",), "address": portable(client)} | scenario.settings
-        )
+        basis: dict[str, Any] = {"queues": ("default",), "address": portable(client)}
+        settings = WorkerSettings(**basis | scenario.settings)
         for number, _ in enumerate(_runs(scenario.script, Stage(client, settings)), start=1):
             for key, leaf in _one_run(scenario, build, url, settings, f"w{number}").items():
                 seen[f"run {number}: {key}"] = leaf
