@@ -17,7 +17,7 @@ from .config import WorkerSettings
 from .connection import reach
 from .errors import ImportFailed
 from .scoreboard import Slot, attach
-from .worker import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
+from .supervised import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
 
 
 def resolve(path: str, what: str) -> Any:

@@ -174,11 +174,14 @@ class Slot:
         """Take no further job."""
         self._enter(WorkerState.STOPPING)
 
-    def claimed(self, job_id: str, timeout: float | None) -> None:
-        """Hold the job *job_id*, not yet started; *timeout* is in seconds, None for no limit."""
+    def claimed(self, job_id: str, timeout: float | None, execution_id: str = "") -> None:
+        """Hold the job *job_id*, not yet started unless it has an execution.
+
+        *timeout* is in seconds, None for no limit.
+        """
         encoded = job_id.encode()
         self._job = encoded if len(encoded) <= MAX_JOB_ID else b""
-        self._execution = b""
+        self._execution = execution_id.encode()[:40]
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
         self._enter(WorkerState.BUSY)

@@ -1,321 +1,362 @@
-"""The worker: an RQ worker that runs jobs in its own process and answers to a pool.
+"""The worker: RQ's bookkeeping at one round trip a job.
 
-:class:`Supervised` goes over any RQ worker class: it keeps RQ's bookkeeping, writes the worker's
-state to the scoreboard, and its stop handler only sets a flag, so that a stop can never fall
-between taking a job off its queue and starting it. :class:`Worker` is the usual one.
+A turn (:mod:`pysplash.turn`) stores what one job returned and claims the next. What a turn does
+not cover goes through RQ's own methods: failures, ``Retry``, callbacks, dependents, repeats,
+webhooks, results that cannot be serialised or are not kept, and classes of the user's own.
+:meth:`Worker._finish` is the one place that chooses; the debug log says what it chose.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
-from collections.abc import Callable
-from types import FrameType
+from base64 import b64encode
+from datetime import UTC, datetime
 from typing import Any
 
-import psutil
-from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
-from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
-from rq.job import Job
+from rq.job import Job, JobStatus, Retry, _job_stack
 from rq.queue import Queue
-from rq.worker import BaseWorker, DequeueStrategy, SimpleWorker, WorkerStatus
+from rq.timeouts import JobTimeoutException
+from rq.worker import SimpleWorker, WorkerStatus
 
+from .claims import Claims
 from .log import logger
-from .scoreboard import Slot
+from .rq_outcomes import JobStopped, RQOutcomes
+from .supervised import QUARANTINE_KEY, REDIS_AWAY
+from .timeouts import StackingDeathPenalty
+from .turn import Answer, Finish, Turn
 
-#: seconds an idle worker blocks before it looks at its stop flag
-BLOCK = 1
-#: seconds between two refreshes of an idle worker's key in Redis
-HEARTBEAT = 15.0
-#: first and longest pause, in seconds, while Redis is away
-RETRY_FIRST, RETRY_MOST = 0.1, 2.0
-#: seconds after a first stop signal in which a second one is taken for the same
-COLD_AFTER = 1.0
-QUARANTINE_KEY = "pysplash:quarantine:{}"
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
+#: longest result in bytes, serialised
+MAX_RESULT = 16 * 2**20
+#: longest time in seconds an idle worker listens before it asks again by itself
+LISTEN = 10.0
+#: seconds between two signs of life of an idle worker
+BEAT = 1.0
+#: seconds between two looks at a suspended RQ
+SUSPENDED = 1.0
+STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+#: fields of a job's hash that make its success RQ's business
+SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left")
+#: methods a subclass may have made its own; then they are called
+OVERRIDABLE = ("execute_job", "perform_job", "handle_job_success", "prepare_job_execution")
 
 log = logger("worker")
 
 
-class Supervised(BaseWorker):
-    """What makes an RQ worker class fit for a pool; mixed in before the class it completes."""
-
-    #: this worker's row; None where no pool watches
-    slot: Slot | None = None
-    #: the process this worker must not outlive; None: no such bond
-    parent_pid: int | None = None
-    max_age: float | None = None
-    max_job_memory: int | None = None
-
-    _stop_signal_at: float | None = None
-    _job_failed = False
-    _memory_floor = 0
-    _heartbeat_at = 0.0
-    _born = 0.0
-
-    @property
-    def dequeue_timeout(self) -> int:
-        """Seconds one wait for a job may block; a dead connection is noticed 10 s later."""
-        return BLOCK
-
-    def _set_ip_address(self, connection: Redis) -> None:
-        """Name the connection and learn its address, without a list of all clients."""
-        try:
-            connection.client_setname(self.name)
-            self.ip_address = str(connection.client_info().get("addr", "unknown"))
-        except ResponseError:
-            self.ip_address = "unknown"
-
-    # --- stopping ---
-
-    def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGINT, self.request_stop)
-        signal.signal(signal.SIGTERM, self.request_stop)
-
-    def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """Ask for a warm stop: set a flag, nothing else.
-
-        A worker without a pool takes a second signal, more than a second later, for a cold stop
-        and leaves its job through SystemExit, which RQ stores as the job's failure.
-        """
-        first, self._stop_signal_at = self._stop_signal_at, time.monotonic()
-        self._stop_requested = True
-        alone_in_job = self.slot is None and self.get_state() == WorkerStatus.BUSY
-        if first is not None and alone_in_job and self._stop_signal_at - first > COLD_AFTER:
-            raise SystemExit("cold stop")
-
-    def _leaving(self) -> bool:
-        """Whether this worker takes no further job."""
-        orphaned = self.parent_pid is not None and os.getppid() != self.parent_pid
-        return self._stop_requested or orphaned
-
-    def _worn_out(self) -> str:
-        """Say why this worker should be recycled; empty if it should not."""
-        if self.max_age is not None and time.monotonic() - self._born >= self.max_age:
-            return f"it is older than {self.max_age:.0f} s"
-        if self.max_job_memory is not None:
-            growth = own_memory() - self._memory_floor
-            if growth > self.max_job_memory:
-                return f"it has grown by {growth} bytes"
-        return ""
-
-    # --- the loop ---
-
-    def work(
-        self,
-        burst: bool = False,
-        logging_level: str | None = None,
-        date_format: str = DEFAULT_LOGGING_DATE_FORMAT,
-        log_format: str = DEFAULT_LOGGING_FORMAT,
-        max_jobs: int | None = None,
-        max_idle_time: int | None = None,
-        with_scheduler: bool = False,
-        dequeue_strategy: DequeueStrategy = DequeueStrategy.DEFAULT,
-    ) -> bool:
-        """Take and run jobs until stopped; as RQ's, but an absent Redis is waited for.
-
-        Returns whether any job was run.
-        """
-        self._born = time.monotonic()
-        self._install_signal_handlers()
-        if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
-            return False
-        self._dequeue_strategy = dequeue_strategy
-        if with_scheduler:
-            self._start_scheduler(burst, logging_level, date_format, log_format)
-        if self.max_job_memory is not None:
-            self._memory_floor = own_memory()
-        done = 0
-        try:
-            while not self._leaving() and self._turn(burst, max_idle_time):
-                done += 1
-                reason = f"{done} jobs are done" if done == max_jobs else self._worn_out()
-                if reason:
-                    log.info("worker %s leaves: %s", self.name, reason, extra={"action": "recycle"})
-                    break
-        finally:
-            self._depart()
-        return bool(done)
-
-    def _depart(self) -> None:
-        if self.slot is not None:
-            self.slot.stopping()
-        try:
-            self.teardown()
-        except REDIS_AWAY as error:
-            log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
-
-    def unsubscribe(self) -> None:
-        """Leave the command channel; RQ's order of these calls costs a second half of the time."""
-        if self.pubsub_thread is not None and self.pubsub is not None:
-            self.pubsub_thread.stop()
-            self.pubsub.unsubscribe()
-            self.pubsub_thread.join(timeout=1)
-            self.pubsub.close()
-
-    def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
-        """Take and run one job; False where there is none to come."""
-        result = self.dequeue_job_and_maintain_ttl(None if burst else BLOCK, max_idle_time)
-        if result is None:
-            return False
-        self.execute_job(*result)
-        return True
-
-    def dequeue_job_and_maintain_ttl(
-        self, timeout: int | None, max_idle_time: int | None = None
-    ) -> tuple[Job, Queue] | None:
-        """Wait for a job in short blocks, looking at the stop flag between them."""
-        idle_since = time.monotonic()
-        self._patiently(lambda: self.set_state(WorkerStatus.IDLE))
-        self.procline("Listening on " + ",".join(self.queue_names()))
-        while not self._leaving():
-            if self.slot is not None:
-                self.slot.idle()
-            try:
-                self._maintain()
-                self.check_for_suspension(timeout is None)
-                found = self._pop(timeout)
-            except StopRequested:
-                return None
-            except DequeueTimeout:
-                if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
-                    return None
-                if self.max_age is not None and self._worn_out():
-                    return None
-            except REDIS_AWAY as error:
-                self._redis_is_away(error)
-            else:
-                return found
-        return None
-
-    def _pop(self, timeout: int | None) -> tuple[Job, Queue] | None:
-        """Take one job; one that cannot be read is set aside, and the next is taken."""
-        while True:
-            try:
-                found = self.queue_class.dequeue_any(
-                    self._ordered_queues,
-                    timeout,
-                    connection=self.connection,
-                    job_class=self.job_class,
-                    serializer=self.serializer,
-                    death_penalty_class=self.death_penalty_class,
-                )
-            except (DequeueTimeout, *REDIS_AWAY):
-                raise
-            except Exception as error:
-                if not hasattr(error, "job_id"):
-                    raise
-                self._set_aside(error)
-                continue
-            if found is not None:
-                job, queue = found
-                if self.slot is not None:
-                    self.slot.claimed(job.id, self._seconds(job))
-                self.reorder_queues(reference_queue=queue)
-                job.redis_server_version = self.get_redis_server_version()
-                self._announce(job, queue)
-            return found
-
-    def _announce(self, job: Job, queue: Queue) -> None:
-        what = job.description if self.log_job_description else "a job"
-        self.log.info("Worker %s: %s: %s (%s)", self.name, queue.name, what, job.id)
-
-    def _seconds(self, job: Job) -> float | None:
-        """Seconds the job may run; None where it has no limit."""
-        seconds = job.timeout or self.queue_class.DEFAULT_TIMEOUT
-        return None if seconds < 0 else float(seconds)
-
-    def _set_aside(self, error: Any) -> None:
-        key = QUARANTINE_KEY.format(error.queue.name)
-        with self.connection.pipeline() as pipeline:
-            pipeline.rpush(key, error.job_id)
-            pipeline.lrem(error.queue.intermediate_queue_key, 1, error.job_id)
-            pipeline.execute()
-        log.error(
-            "job %s of queue %s cannot be read and is set aside in %s: %s",
-            error.job_id,
-            error.queue.name,
-            key,
-            error,
-            extra={"action": "quarantine"},
-        )
-
-    def _maintain(self) -> None:
-        if self.should_run_maintenance_tasks:
-            self.run_maintenance_tasks()
-        if time.monotonic() - self._heartbeat_at >= HEARTBEAT:
-            self._heartbeat_at = time.monotonic()
-            self.heartbeat()
-
-    # --- one job ---
-
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run one job as the class beneath does, its state on the scoreboard."""
-        os.environ["RQ_JOB_ID"] = job.id
-        self._job_failed = False
-        try:
-            super().execute_job(job, queue)
-        finally:
-            os.environ.pop("RQ_JOB_ID", None)
-            if self.slot is not None:
-                self.slot.finished(self._job_failed)
-
-    def prepare_execution(self, job: Job) -> Execution:
-        """Register the job as started; it is in this worker's hands until Redis has taken it."""
-        pause = RETRY_FIRST
-        while True:
-            try:
-                execution = super().prepare_execution(job)
-            except REDIS_AWAY as error:
-                pause = self._redis_is_away(error, pause)
-            else:
-                break
-        if self.slot is not None:
-            self.slot.started(execution.id)
-        return execution
-
-    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        """Note the failure, then let RQ store it."""
-        self._job_failed = True
-        super().handle_job_failure(*args, **kwargs)
-
-    # --- an absent Redis ---
-
-    def _patiently(self, call: Callable[[], object]) -> bool:
-        """Call *call* until Redis is there to answer; False if the worker is to leave first."""
-        pause = RETRY_FIRST
-        while not self._leaving():
-            try:
-                call()
-            except REDIS_AWAY as error:
-                pause = self._redis_is_away(error, pause)
-            else:
-                return True
-        return False
-
-    def _redis_is_away(self, error: Exception, pause: float = RETRY_MOST / 4) -> float:
-        if self.slot is not None:
-            self.slot.beat()
-        log.debug("worker %s: Redis is away: %s", self.name, error)
-        time.sleep(pause * random.uniform(0.75, 1.25))
-        return min(RETRY_MOST, pause * 2)
+def _portrait(job: Job) -> tuple[Any, ...]:
+    """Return what of a job its own function may change, and RQ then saves."""
+    return (
+        job.description,
+        job.timeout,
+        job.result_ttl,
+        job.failure_ttl,
+        job.retries_left,
+        job.retry_intervals,
+        job.repeats_left,
+        job.group_id,
+        job.origin,
+        job.worker_name,
+    )
 
 
-class Worker(Supervised, SimpleWorker):
+class ResultTooLarge(Exception):
+    """A job returned more than may be stored."""
+
+
+class Worker(RQOutcomes, SimpleWorker):
     """An RQ worker that runs each job in its own process and never loses one to a stop.
 
     Usable in a pool, alone, and with ``rq worker -w pysplash.Worker``.
     """
 
+    death_penalty_class = StackingDeathPenalty
+    max_result = MAX_RESULT
 
-def own_memory() -> int:
-    """Bytes this process is charged with: its proportional set, where the system knows it."""
-    full = psutil.Process().memory_full_info()
-    return int(getattr(full, "pss", full.uss))
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._claims = Claims(
+            self.connection,
+            self.name,
+            idle_ttl=self.worker_ttl + 60,
+            leaving=self._leaving,
+            away=self._redis_is_away,
+        )
+        self._done: Finish | None = None
+        self._held: tuple[Job, Queue, Any] | None = None
+        self._wake_read, self._wake_write = -1, -1
+        self._in_job = False
+        own = type(self)
+        self._plain = self.queue_class is Queue and all(
+            getattr(own, name) in (getattr(Worker, name), getattr(SimpleWorker, name))
+            for name in OVERRIDABLE
+        )
+
+    # --- the loop ---
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()
+        if self._wake_read < 0:
+            self._wake_read, self._wake_write = os.pipe()
+            os.set_blocking(self._wake_read, False)
+            os.set_blocking(self._wake_write, False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGUSR1, self._stop_job)
+
+    def teardown(self) -> None:
+        """Store what is done, leave the server, then RQ's own farewell."""
+        if self._done is not None:
+            self._take_turn([])
+        self._claims.close()
+        signal.set_wakeup_fd(-1)
+        for fd in (self._wake_read, self._wake_write):
+            if fd >= 0:
+                os.close(fd)
+        self._wake_read, self._wake_write = -1, -1
+        super().teardown()  # type: ignore[no-untyped-call]
+
+    def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
+        """Claim and run one job; False where there is none to come."""
+        idle_since = time.monotonic()
+        while not self._leaving():
+            turn = self._take_turn([queue.name for queue in self._ordered_queues])
+            if turn.answer is Answer.JOB:
+                if self._run(turn):
+                    return True
+                continue
+            if burst and turn.answer in (Answer.EMPTY, Answer.SUSPENDED):
+                return False
+            if not self._claims.watching:
+                continue
+            if self.slot is not None:
+                self.slot.idle()
+            if self._bored(idle_since, max_idle_time):
+                return False
+            self._rest(turn, idle_since, max_idle_time)
+        return False
+
+    def _bored(self, idle_since: float, max_idle_time: int | None) -> bool:
+        idle = time.monotonic() - idle_since
+        too_long = max_idle_time is not None and idle >= max_idle_time
+        return too_long or (self.max_age is not None and bool(self._worn_out()))
+
+    def _rest(self, turn: Turn, idle_since: float, max_idle_time: int | None) -> None:
+        """Wait until a queue has changed, a signal came, or it is time to look anyway."""
+        self._state = WorkerStatus.IDLE
+        seconds = SUSPENDED if turn.answer is Answer.SUSPENDED else LISTEN
+        ends = [self._born + self.max_age] if self.max_age is not None else []
+        if max_idle_time is not None:
+            ends.append(idle_since + max_idle_time)
+        if ends:
+            seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
+        try:
+            self._maintain()
+            self._listen(time.monotonic() + seconds)
+        except REDIS_AWAY as error:
+            self._redis_is_away(error)
+        self._hush()
+
+    def _listen(self, until: float) -> None:
+        while not (self._claims.rung or self._leaving()):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._claims.listen(min(BEAT, left), self._wake_read)
+            if self.slot is not None:
+                self.slot.beat()
+
+    def _hush(self) -> None:
+        try:
+            os.read(self._wake_read, 64)
+        except BlockingIOError:
+            return
+
+    # --- one turn ---
+
+    def _take_turn(self, queues: list[str]) -> Turn:
+        """Store the last outcome and claim the next job from *queues*."""
+        done, self._done = self._done, None
+        held, self._held = self._held, None
+        turn = self._claims.take(done, queues)
+        if turn.answer is Answer.DEPENDENTS and held is not None:
+            log.debug("job %s: slow: others depend on it", held[0].id)
+            job, queue, value = held
+            try:
+                self._finish_by_rq(job, queue, value)
+            except Exception:
+                self._fail(job, queue)
+        elif turn.answer is Answer.FENCED and done is not None:
+            log.warning(
+                "job %s was settled meanwhile; what it returned is dropped",
+                done.job_id,
+                extra={"action": "fenced", "job": done.job_id},
+            )
+        for kind, queue, what in turn.skipped:
+            self._tell_skipped(kind, queue.decode(errors="replace"), what)
+        return turn
+
+    def _tell_skipped(self, kind: bytes, queue: str, what: bytes) -> None:
+        text = what.decode(errors="backslashreplace")
+        if kind == b"vanished":
+            log.debug("job %s of queue %s is gone; skipped", text, queue)
+        elif kind == b"queue":
+            log.error("queue %s cannot be read: %s", queue, text)
+        else:
+            self._tell_quarantine(text, queue, "it has no data")
+
+    # --- one job ---
+
+    def _run(self, turn: Turn) -> bool:
+        """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
+        job_id = turn.job_id.decode(errors="backslashreplace")
+        queue = self._queue(turn.queue)
+        fields = turn.hash()
+        try:
+            job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
+            job.restore(fields)
+        except Exception as error:
+            self._quarantine(turn, error)
+            return False
+        job.worker_name = self.name
+        job._status = JobStatus.STARTED
+        self.execution = self._execution(job)
+        self._job_failed = False
+        if self.slot is not None:
+            self.slot.claimed(job_id, self._seconds(job), self._claims.execution)
+        self.reorder_queues(reference_queue=queue)
+        if self.log.isEnabledFor(20):
+            self._announce(job, queue)
+        os.environ["RQ_JOB_ID"] = job_id
+        try:
+            if self._plain and self.job_class is Job:
+                self._perform(job, queue, any(fields.get(name) for name in SLOW_FIELDS))
+            else:
+                log.debug("job %s: slow: a class of the user's own", job_id)
+                self.perform_job(job, queue)
+        finally:
+            del os.environ["RQ_JOB_ID"]
+            if self.slot is not None:
+                self.slot.finished(self._job_failed)
+        return True
+
+    def _queue(self, name: str) -> Queue:
+        for queue in self.queues:
+            if queue.name == name:
+                return queue
+        return self.queue_class(name, connection=self.connection, serializer=self.serializer)
+
+    def _execution(self, job: Job) -> Execution:
+        return Execution(self._claims.execution, job.id, self.connection, worker_name=self.name)
+
+    def _quarantine(self, turn: Turn, error: Exception) -> None:
+        """Set a job aside that cannot be read, and let go of it."""
+        job_id, claim = turn.job_id, self._claims.execution.encode()
+        origin = turn.hash().get(b"origin", turn.queue.encode())
+        with self.connection.pipeline() as pipeline:
+            pipeline.rpush(QUARANTINE_KEY.format(turn.queue), job_id)
+            pipeline.zrem(b"rq:wip:" + origin, job_id + b":" + claim)
+            pipeline.delete(b"rq:execution:" + job_id + b":" + claim, b"rq:executions:" + job_id)
+            pipeline.hdel(self.key, "current_job")
+            pipeline.execute()
+        self._tell_quarantine(job_id.decode(errors="backslashreplace"), turn.queue, error)
+
+    def _tell_quarantine(self, job_id: str, queue: str, why: object) -> None:
+        log.error(
+            "job %s of queue %s cannot be read and is set aside in %s: %s",
+            job_id,
+            queue,
+            QUARANTINE_KEY.format(queue),
+            why,
+            extra={"action": "quarantine"},
+        )
+
+    def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
+        job.started_at = datetime.now(UTC)
+        portrait = _portrait(job)
+        timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
+        try:
+            with self.death_penalty_class(timeout, JobTimeoutException, job_id=job.id):
+                value = self._call(job)
+            self._finish(job, queue, value, slow or _portrait(job) != portrait)
+        except BaseException:
+            self._fail(job, queue)
+
+    def _call(self, job: Job) -> Any:
+        """Call the job's function as RQ's perform does; the key was persisted with the claim."""
+        _job_stack.push(job)
+        self._in_job = True
+        try:
+            return job._execute()
+        finally:
+            self._in_job = False
+            _job_stack.pop()
+
+    def _finish(self, job: Job, queue: Queue, value: Any, slow: bool) -> None:
+        """Make the outcome ready for the next turn, or let RQ store it now."""
+        ended = job.ended_at = datetime.now(UTC)
+        ttl = job.get_result_ttl(self.default_result_ttl)
+        payload = None
+        if not (slow or isinstance(value, Retry) or ttl == 0):
+            payload = self._serialised(job, value)
+        if payload is None:
+            log.debug("job %s: slow: RQ stores it", job.id)
+            self._finish_by_rq(job, queue, value)
+            return
+        started = job.started_at
+        assert started is not None
+        self._held = (job, queue, value)
+        self._done = Finish(
+            job_id=job.id,
+            execution_id=self._claims.execution,
+            queue=job.origin or queue.name,
+            ttl=ttl,
+            seconds=(ended - started).total_seconds(),
+            started_at=started.strftime(STAMP),
+            ended_at=ended.strftime(STAMP),
+            value=payload,
+            execution_started_at=str(started.timestamp()),
+            execution_ended_at=str(ended.timestamp()),
+        )
+        self.execution = None
+
+    def _serialised(self, job: Job, value: Any) -> bytes | None:
+        """Return the result as RQ stores it, b"" for None; None if it cannot be serialised."""
+        if value is None:
+            return b""
+        try:
+            raw = job.serializer.dumps(value)
+        except Exception:
+            return None
+        if len(raw) > self.max_result:
+            raise ResultTooLarge(
+                f"the result has {len(raw)} bytes, {self.max_result} are allowed: "
+                "store it elsewhere and return where"
+            )
+        return b64encode(raw)
+
+    def _may_store(self, job: Job) -> bool:
+        """Wait for Redis, then say whether the execution is still this worker's."""
+        ours = self._claims.still_ours(job.id)
+        if not ours:
+            self.execution = None
+            log.warning("job %s was settled meanwhile; its outcome is dropped", job.id)
+        elif self.execution is None:
+            self.execution = self._execution(job)
+        return ours
+
+    # --- commands ---
+
+    @property
+    def horse_pid(self) -> int:
+        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
+        return os.getpid() if self._in_job else 0
+
+    def kill_horse(self, sig: signal.Signals = signal.SIGUSR1) -> None:
+        """Interrupt the running job, as RQ's stop-job and kill-horse ask."""
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def _stop_job(self, _signum: int, _frame: object) -> None:
+        job = _job_stack.top
+        if self._in_job and job is not None and self._stopped_job_id in (None, job.id):
+            raise JobStopped

@@ -1,0 +1,148 @@
+"""Claims: a worker's turns at the server, made once each however often Redis goes away.
+
+An outcome is kept until it is stored. A claim whose reply was lost is found again by its
+execution, so it is neither made twice nor forgotten. Between turns the server tells a worker
+that found its queues empty when one of them changes (client-side caching, opt-in), so it waits
+without asking and without taking anything off a queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .lane import Lane
+from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
+
+STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
+#: longest lease in seconds; 0: as long as the job may take
+LEASE_CAP = 0
+FIRST_PAUSE = 0.1
+AWAY = (RedisConnectionError, RedisTimeoutError)
+
+
+class Claims:
+    """One worker's desk at the server.
+
+    *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
+    pause to make and returns the next one.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        worker: str,
+        *,
+        idle_ttl: int,
+        leaving: Callable[[], bool],
+        away: Callable[[Exception, float], float],
+    ) -> None:
+        self._lane = Lane(client)
+        self._worker = worker
+        self._idle_ttl = idle_ttl
+        self._leaving = leaving
+        self._away = away
+        self._script = ""
+        self._resting = False
+        #: the execution under which the last job was claimed
+        self.execution = ""
+        #: whether the queues found empty by the last turn are watched
+        self.watching = False
+
+    def take(self, done: Finish | None, queues: list[str]) -> Turn:
+        """Store *done* and claim from *queues*, waiting for Redis as long as it takes.
+
+        A worker that is to leave and has nothing to store does not wait.
+        """
+        pause = FIRST_PAUSE
+        execution = uuid4().hex
+        while True:
+            try:
+                turn = self._lost_claim(execution) or self._ask(done, queues, execution)
+            except AWAY as error:
+                if done is None and self._leaving():
+                    return Turn(Answer.EMPTY, "", b"", (), ())
+                pause = self._away(error, pause)
+                continue
+            if turn.answer is Answer.JOB:
+                self.execution = execution
+            self._resting = turn.answer in (Answer.EMPTY, Answer.SUSPENDED)
+            return turn
+
+    def still_ours(self, job_id: str) -> bool:
+        """Return whether the job's execution is still open, waiting for Redis to say."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                if not self._lane.open:
+                    self._connect()
+                return bool(self._lane.call("EXISTS", f"rq:execution:{job_id}:{self.execution}"))
+            except AWAY as error:
+                pause = self._away(error, pause)
+
+    @property
+    def rung(self) -> bool:
+        """Whether the server has told of a change since the last turn."""
+        return self._lane.rung
+
+    def listen(self, seconds: float, also: int) -> None:
+        """Wait until a watched queue changes, *also* is readable, or *seconds* have passed."""
+        self._lane.listen(seconds, also)
+
+    def close(self) -> None:
+        """Leave the server."""
+        self._lane.close()
+
+    def _ask(self, done: Finish | None, queues: list[str], execution: str) -> Turn:
+        moment = datetime.now(UTC)
+        nothing = NOTHING if self._resting else UNREST
+        words = (
+            "EVALSHA",
+            self._script,
+            0,
+            self._worker,
+            str(moment.timestamp()),
+            moment.strftime(STAMP),
+            LEASE_CAP,
+            *(nothing if done is None else done.words()),
+            execution,
+            self._idle_ttl,
+            *queues,
+        )
+        self._lane.rung = False
+        self.watching = done is None
+        if done is not None:
+            return read(self._lane.call(*words))
+        _, reply = self._lane.call_all(("CLIENT", "CACHING", "YES"), words)
+        if isinstance(reply, Exception):
+            raise ResponseError(str(reply))
+        return read(reply)
+
+    def _connect(self) -> None:
+        """Connect, and ask to be told when what an idle worker has just looked at changes."""
+        self._lane.connect()
+        self._lane.call("CLIENT", "SETNAME", self._worker)
+        self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
+        self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+
+    def _lost_claim(self, execution: str) -> Turn | None:
+        """Connect if need be; return the job that was claimed before the connection was lost."""
+        if self._lane.open:
+            return None
+        self._connect()
+        job_id = self._lane.call("HGET", f"rq:worker:{self._worker}", "current_job")
+        mine = job_id and b"rq:execution:" + job_id + b":" + execution.encode()
+        if not mine or not self._lane.call("EXISTS", mine):
+            return None
+        reply: Any = self._lane.call("HGETALL", b"rq:job:" + job_id)
+        if isinstance(reply, dict):
+            reply = [word for pair in reply.items() for word in pair]
+        fields = dict(zip(reply[::2], reply[1::2], strict=True))
+        return Turn(Answer.JOB, fields.get(b"origin", b"").decode(), job_id, (), reply)

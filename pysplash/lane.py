@@ -1,0 +1,126 @@
+"""A lane: one connection to Redis, taken over from redis-py once it is open.
+
+redis-py opens it (addresses, TLS, Sentinel, authentication); from then on bytes go straight to
+the socket and replies come from hiredis, because a worker's one round trip a job is worth it.
+Nothing is ever sent twice. Server pushes (RESP3) are heard between replies.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any
+
+import hiredis
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+BUFFER = 65536
+#: seconds a reply may take before the connection counts as dead
+ANSWER = 10.0
+_NOTHING = object()
+Word = str | bytes | int | float
+_pack: Any = hiredis.pack_command
+
+
+class Lane:
+    """Commands out, replies in, in order; after any error the lane is closed and must be opened."""
+
+    def __init__(self, client: Redis) -> None:
+        self._pool = client.connection_pool
+        self._connection: Any = None
+        self._socket: socket.socket | None = None
+        self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._buffer = bytearray(BUFFER)
+        #: whether the server has told of a change since this was last cleared
+        self.rung = False
+
+    @property
+    def open(self) -> bool:
+        """Whether there is a connection."""
+        return self._socket is not None
+
+    def connect(self) -> None:
+        """Open the connection, speaking RESP3; raise redis's errors if that fails."""
+        self.close()
+        options = self._pool.connection_kwargs | {"protocol": 3}
+        connection = self._pool.connection_class(**options)
+        connection.connect()
+        self._connection, self._socket = connection, connection._sock
+        self._socket.settimeout(ANSWER)
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        connection, self._connection, self._socket = self._connection, None, None
+        if connection is not None:
+            connection.disconnect()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 if there is none."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    def call(self, *words: Word) -> Any:
+        """Send one command and return its reply; raise ResponseError if it is an error."""
+        (reply,) = self.call_all(words)
+        if isinstance(reply, hiredis.ReplyError):
+            raise ResponseError(str(reply))
+        return reply
+
+    def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
+        """Send commands in one packet and return their replies, errors among them as they are."""
+        if self._socket is None:
+            raise RedisConnectionError("the lane is closed")
+        packet = b"".join([_pack(command) for command in commands])
+        try:
+            self._socket.sendall(packet)
+            return [self._reply() for _ in commands]
+        except TimeoutError as error:
+            self.close()
+            raise RedisTimeoutError("Redis did not answer in time") from error
+        except OSError as error:
+            self.close()
+            raise RedisConnectionError(str(error)) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _reply(self) -> Any:
+        while True:
+            reply = self._reader.gets()
+            if reply is _NOTHING:
+                self._receive()
+            elif isinstance(reply, hiredis.PushNotification):
+                self.rung = True
+            else:
+                return reply
+
+    def _receive(self) -> None:
+        assert self._socket is not None
+        count = self._socket.recv_into(self._buffer)
+        if count == 0:
+            raise RedisConnectionError("Redis closed the connection")
+        self._reader.feed(self._buffer, 0, count)
+
+    def listen(self, seconds: float, also: int) -> None:
+        """Wait for a push, at most *seconds*, or until descriptor *also* is readable."""
+        if self._socket is None:
+            raise RedisConnectionError("the lane is closed")
+        if self._hear() or self.rung:
+            return
+        ready, _, _ = select.select([self._socket.fileno(), also], [], [], seconds)
+        if self._socket.fileno() in ready:
+            try:
+                self._receive()
+            except (OSError, RedisConnectionError) as error:
+                self.close()
+                raise RedisConnectionError(str(error)) from error
+            self._hear()
+
+    def _hear(self) -> bool:
+        heard = False
+        while (reply := self._reader.gets()) is not _NOTHING:
+            heard = self.rung = isinstance(reply, hiredis.PushNotification) or heard
+        return heard
