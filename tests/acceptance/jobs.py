@@ -117,4 +117,4 @@ class Lingering(Worker):
 
     def teardown(self) -> None:
         nap(1.5)
-        super().teardown()  # type: ignore[no-untyped-call]
+        super().teardown()

@@ -24,7 +24,7 @@ from pysplash.boot import build_worker, connect
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.worker import Supervised
+from pysplash.supervised import Supervised
 
 from . import scenario_jobs as jobs
 from .snapshot import Snapshot, take

@@ -31,6 +31,25 @@ ALLOWED = {
         "what leaves RQ's bookkeeping ends both workers, but RQ's says so in its log only"
     ),
 }
+#: where single scenarios differ, and why
+ALLOWED_IN_SCENARIO = {
+    "ttl is over": (r".*:intermediate.*", "RQ leaves the id of a job that is gone behind"),
+    "hash is gone": (r".*:intermediate.*", "RQ leaves the id of a job that is gone behind"),
+    "ids without jobs": (r".*:intermediate.*", "RQ leaves the id of a job that is gone behind"),
+    "hash without data": (
+        r".*(:intermediate|pysplash:quarantine:).*",
+        "RQ passes over it in silence; we set its id aside where a person finds it",
+    ),
+    "data is not packed": (
+        r".*rq:job:a\[data\]",
+        "RQ packs what an old version stored unpacked; we leave it as it is",
+    ),
+    "deletes itself": (r".*", "RQ brings a job back that deleted itself; here it stays deleted"),
+    "stopped by command": (
+        r".*",
+        "RQ's in-process worker cannot stop its job, which then fails by itself; ours stops it",
+    ),
+}
 #: where it may differ besides when it works for a pool
 ALLOWED_IN_POOL: dict[str, str] = {}
 
@@ -81,7 +100,10 @@ def test_all_keys_are_rqs(
     """What a scenario leaves in Redis, and shows on its way, does not depend on the worker."""
     if scenario.name not in played:
         played[scenario.name] = play(scenario, build_reference, url)
-    build, allowed = MODES[mode]
+    build, everywhere = MODES[mode]
+    allowed = [*everywhere]
+    if scenario.name in ALLOWED_IN_SCENARIO:
+        allowed.append(ALLOWED_IN_SCENARIO[scenario.name][0])
 
     found = differences(played[scenario.name], play(scenario, build, url))
     found = [line for line in found if not permitted(f"{scenario.name}: {line}", allowed)]
