@@ -25,6 +25,7 @@ FOREIGN = {
     "--workers",
     "--idle",
     "--runs",
+    "--signal",
 }
 
 
