@@ -19,9 +19,9 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .lane import Lane
+from .restoring import stamp
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
-STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
 #: longest lease in seconds; 0: as long as the job may take
 LEASE_CAP = 0
 FIRST_PAUSE = 0.1
@@ -109,7 +109,7 @@ class Claims:
             0,
             self._worker,
             str(moment.timestamp()),
-            moment.strftime(STAMP),
+            stamp(moment),
             LEASE_CAP,
             *(nothing if done is None else done.words()),
             execution,

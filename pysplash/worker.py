@@ -8,6 +8,7 @@ webhooks, results that cannot be serialised or are not kept, and classes of the 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -23,6 +24,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 
 from .claims import Claims
 from .log import logger
+from .restoring import Restorer, stamp
 from .rq_outcomes import JobStopped, RQOutcomes
 from .supervised import QUARANTINE_KEY, REDIS_AWAY
 from .timeouts import StackingDeathPenalty
@@ -36,7 +38,6 @@ LISTEN = 10.0
 BEAT = 1.0
 #: seconds between two looks at a suspended RQ
 SUSPENDED = 1.0
-STAMP = "%Y-%m-%dT%H:%M:%S.%fZ"
 #: fields of a job's hash that make its success RQ's business
 SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left")
 #: methods a subclass may have made its own; then they are called
@@ -83,6 +84,7 @@ class Worker(RQOutcomes, SimpleWorker):
             leaving=self._leaving,
             away=self._redis_is_away,
         )
+        self._restorer = Restorer(self.connection, self.serializer)
         self._done: Finish | None = None
         self._held: tuple[Job, Queue, Any] | None = None
         self._wake_read, self._wake_write = -1, -1
@@ -213,8 +215,7 @@ class Worker(RQOutcomes, SimpleWorker):
         queue = self._queue(turn.queue)
         fields = turn.hash()
         try:
-            job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
-            job.restore(fields)
+            job = self._restore(job_id, fields)
         except Exception as error:
             self._quarantine(turn, error)
             return False
@@ -235,10 +236,16 @@ class Worker(RQOutcomes, SimpleWorker):
                 log.debug("job %s: slow: a class of the user's own", job_id)
                 self.perform_job(job, queue)
         finally:
-            del os.environ["RQ_JOB_ID"]
             if self.slot is not None:
                 self.slot.finished(self._job_failed)
         return True
+
+    def _restore(self, job_id: str, fields: dict[bytes, bytes]) -> Job:
+        if self.job_class is Job:
+            return self._restorer.restore(job_id, fields)
+        job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
+        job.restore(fields)
+        return job
 
     def _queue(self, name: str) -> Queue:
         for queue in self.queues:
@@ -287,7 +294,13 @@ class Worker(RQOutcomes, SimpleWorker):
         _job_stack.push(job)
         self._in_job = True
         try:
-            return job._execute()
+            function = job.func
+            if function is None:
+                raise ValueError("Cannot execute job: function is None")
+            result = function(*job.args, **job.kwargs)
+            if asyncio.iscoroutine(result):
+                return asyncio.new_event_loop().run_until_complete(result)
+            return result
         finally:
             self._in_job = False
             _job_stack.pop()
@@ -312,8 +325,8 @@ class Worker(RQOutcomes, SimpleWorker):
             queue=job.origin or queue.name,
             ttl=ttl,
             seconds=(ended - started).total_seconds(),
-            started_at=started.strftime(STAMP),
-            ended_at=ended.strftime(STAMP),
+            started_at=stamp(started),
+            ended_at=stamp(ended),
             value=payload,
             execution_started_at=str(started.timestamp()),
             execution_ended_at=str(ended.timestamp()),

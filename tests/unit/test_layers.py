@@ -35,6 +35,7 @@ LEVELS: dict[str, float] = {
     "lane": 3.5,
     "turn": 3.5,
     "timeouts": 3.5,
+    "restoring": 3.5,
     "claims": 3.8,
     "supervised": 4,
     "rq_outcomes": 4.2,
