@@ -6,7 +6,7 @@ TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all lint format bench clean
+.PHONY: help demo test unit test-all lint format bench bench-throughput bench-latency bench-limit clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -50,6 +50,15 @@ format: $(VENV)/.test ## Put every file into shape
 
 bench: $(VENV)/.test ## Print what starting and idling cost, beside rq worker-pool
 	$(BIN)/python benchmarks/spawn.py
+
+bench-throughput: $(VENV)/.test ## Print jobs a second, beside other task queues
+	$(BIN)/python benchmarks/throughput.py
+
+bench-latency: $(VENV)/.test ## Print the time from enqueue to result, beside RQ's workers
+	$(BIN)/python benchmarks/latency.py
+
+bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can do at most
+	$(BIN)/python benchmarks/limit.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venvs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

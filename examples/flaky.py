@@ -2,6 +2,8 @@
 
     python examples/flaky.py          with the embedded server
     python examples/flaky.py --url redis://localhost:6379/0
+
+The counts printed at the end are what RQ's registries say.
 """
 
 from __future__ import annotations

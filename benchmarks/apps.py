@@ -1,0 +1,181 @@
+"""The little programs the peers run: the same jobs for all, and each peer's own way to take them.
+
+Each application has ``fill(kind, count)``, which enqueues, and those of RQ and Celery also have
+``roundtrip(count, pause)``, which enqueues one job at a time and waits for its result. Arguments
+and results are pickled everywhere, which is the default of RQ and Huey.
+"""
+
+from __future__ import annotations
+
+#: the module bench_jobs: what is to be done
+JOBS = """
+import os, time
+from pathlib import Path
+
+def mark():
+    # where each job has a process of its own, the worker is its parent
+    pid = os.getppid() if os.environ.get("BENCH_FORKS") else os.getpid()
+    Path(os.environ["BENCH_MARKS"], str(pid)).touch()
+    time.sleep(0.02)
+    return 0
+
+def noop():
+    return 0
+
+def nap():
+    time.sleep(0.01)
+    return 0
+
+def large(data):
+    return 0
+
+FUNCTIONS = {"mark": mark, "noop": noop, "nap": nap, "large": large}
+# bytes that cannot be compressed
+ARGUMENTS = {"large": (os.urandom(65536),)}
+URL, RESULTS = os.environ["BENCH_URL"], os.environ["BENCH_RESULTS"]
+"""
+
+#: a client in the peer's own environment: answers each line of JSON, [function, *arguments]
+FEEDER = """
+import json, sys
+from importlib import metadata
+print(json.dumps({name: metadata.version(name) for name in sys.argv[1:]}), flush=True)
+import bench_app
+for line in sys.stdin:
+    name, *arguments = json.loads(line)
+    print(json.dumps(getattr(bench_app, name)(*arguments)), flush=True)
+"""
+
+#: The jobs are copies, made by the server, of one that RQ itself has enqueued.
+RQ = """
+import time, uuid
+from redis import Redis
+from rq import Queue
+from bench_jobs import ARGUMENTS, FUNCTIONS, URL
+
+redis = Redis.from_url(URL)
+copy = redis.register_script('''
+for i = 2, #ARGV do
+  local key = 'rq:job:' .. ARGV[i]
+  redis.call('COPY', ARGV[1], key)
+  redis.call('HSET', key, 'origin', 'default')
+  redis.call('RPUSH', 'rq:queue:default', ARGV[i])
+end
+''')
+
+def fill(kind, count):
+    redis.sadd("rq:queues", "rq:queue:default")
+    model = Queue("model", connection=redis).enqueue(FUNCTIONS[kind], *ARGUMENTS.get(kind, ()))
+    while count > 0:
+        copy(args=[model.key, *(str(uuid.uuid4()) for _ in range(min(count, 500)))])
+        count -= 500
+    Queue("model", connection=redis).delete()
+
+def roundtrip(count, pause):
+    queue, times = Queue(connection=redis), []
+    for _ in range(count):
+        time.sleep(pause)
+        begin = time.perf_counter()
+        result = queue.enqueue(FUNCTIONS["noop"]).latest_result(timeout=10)
+        times.append(time.perf_counter() - begin)
+        assert result is not None and result.return_value == 0
+    return times
+"""
+
+CELERY = """
+import time
+from celery import Celery
+from bench_jobs import ARGUMENTS, FUNCTIONS, RESULTS, URL
+
+PICKLE = dict(
+    task_serializer="pickle",
+    result_serializer="pickle",
+    accept_content=["pickle"],
+    broker_connection_retry_on_startup=True,
+)
+app = Celery("bench", broker=URL, backend=RESULTS)
+app.conf.update(PICKLE)
+TASKS = {name: app.task(name=name)(function) for name, function in FUNCTIONS.items()}
+# who only enqueues need not listen for results
+sender = Celery("sender", broker=URL, set_as_current=False)
+sender.conf.update(PICKLE)
+
+def fill(kind, count):
+    with sender.producer_pool.acquire(block=True) as producer:
+        for _ in range(count):
+            sender.send_task(kind, ARGUMENTS.get(kind, ()), producer=producer)
+
+def roundtrip(count, pause):
+    times = []
+    for _ in range(count):
+        time.sleep(pause)
+        begin = time.perf_counter()
+        assert TASKS["noop"].delay().get(timeout=10) == 0
+        times.append(time.perf_counter() - begin)
+    return times
+"""
+
+DRAMATIQ = """
+import dramatiq
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.results import Results
+from dramatiq.results.backends import RedisBackend
+from bench_jobs import ARGUMENTS, FUNCTIONS, RESULTS, URL
+
+dramatiq.set_encoder(dramatiq.PickleEncoder())
+broker = RedisBroker(url=URL)
+broker.add_middleware(Results(backend=RedisBackend(url=RESULTS)))
+dramatiq.set_broker(broker)
+ACTORS = {
+    name: dramatiq.actor(function, actor_name=name, store_results=True)
+    for name, function in FUNCTIONS.items()
+}
+
+def fill(kind, count):
+    for _ in range(count):
+        ACTORS[kind].send(*ARGUMENTS.get(kind, ()))
+"""
+
+HUEY = """
+from huey import RedisHuey
+from bench_jobs import ARGUMENTS, FUNCTIONS, URL
+
+huey = RedisHuey("bench", url=URL)
+TASKS = {name: huey.task(name=name)(function) for name, function in FUNCTIONS.items()}
+
+def fill(kind, count):
+    for _ in range(count):
+        TASKS[kind](*ARGUMENTS.get(kind, ()))
+"""
+
+#: Jobs are coroutines that do not let go of the loop: one at a time, and no thread to hand them to.
+#: Whatever the serializer, arguments must be fit for JSON: bytes travel in base64.
+TASKIQ = """
+import asyncio, base64
+from taskiq.serializers import PickleSerializer
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
+from bench_jobs import ARGUMENTS, FUNCTIONS, RESULTS, URL
+
+broker = ListQueueBroker(url=URL).with_result_backend(RedisAsyncResultBackend(redis_url=RESULTS))
+broker = broker.with_serializer(PickleSerializer())
+
+def task(name, function):
+    async def run(*arguments):
+        return function(*map(base64.b64decode, arguments))
+    return broker.task(task_name=name)(run)
+
+TASKS = {name: task(name, function) for name, function in FUNCTIONS.items()}
+loop = None
+
+def fill(kind, count):
+    global loop
+    if loop is None:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(broker.startup())
+    loop.run_until_complete(send(kind, count))
+
+async def send(kind, count):
+    arguments = [base64.b64encode(data).decode() for data in ARGUMENTS.get(kind, ())]
+    for _ in range(count):
+        await TASKS[kind].kiq(*arguments)
+"""

@@ -1,0 +1,130 @@
+"""How long from enqueuing a job until its result is seen, while workers idle, beside others.
+
+``python benchmarks/latency.py`` brings its own server (``pysplash[embedded]``), makes a virtual
+environment for each peer when it first needs one, lets all take turns and prints percentiles and
+ratios of the medians. A peer that cannot be installed or does not run is named and skipped.
+
+A client enqueues a job that does nothing and waits for its result by a blocking read of the
+server, as ``job.latest_result(timeout=10)`` does; Celery's client is told by the server too. Then
+it pauses, long enough for the worker to come to rest, and goes on with the next job. Each run of a
+peer gives its own percentiles; of these the median over the runs is shown, with the least and the
+most.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks.harness import Session, Site, end_on_signals, open_site, take_turns
+from benchmarks.peers import LATENCY, PYSPLASH, Peer
+from benchmarks.report import Frozen, Table, notes, ratio, spread, write
+
+#: seconds between a result and the next job
+PAUSE = 0.02
+#: jobs before those that count
+WARM = 20
+#: seconds a series may take, and after which no further turn begins
+SERIES, BUDGET = 120.0, 600.0
+PERCENTILES = (50, 95, 99)
+
+
+@dataclass
+class Figures:
+    """Percentiles in milliseconds by peer, workers and per cent, one of each run."""
+
+    values: dict[tuple[str, int, int], list[float]] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def of(self, peer: Peer, number: int, percent: int) -> list[float]:
+        """Return what was measured so far."""
+        return self.values.setdefault((peer.name, number, percent), [])
+
+
+def measure(
+    site: Site, peer: Peer, workers: Sequence[int], jobs: int, pause: float, figures: Figures
+) -> None:
+    """Measure one peer with each number of idle workers."""
+    for number in workers:
+        with Session(site, peer, number) as session:
+            figures.versions[peer.title] = session.versions
+            session.ask("roundtrip", WARM, pause, patience=SERIES)
+            times = session.ask("roundtrip", jobs, pause, patience=SERIES)
+        cuts = statistics.quantiles(times, n=100, method="inclusive")
+        for percent in PERCENTILES:
+            figures.of(peer, number, percent).append(1e3 * cuts[percent - 1])
+        print(f"{peer.title}, {number} workers: {1e3 * cuts[49]:.2f} ms", file=sys.stderr)
+
+
+def table(peers: Sequence[Peer], number: int, figures: Figures) -> Table:
+    """Return percentiles with *number* idle workers, and each peer in multiples of PySplash."""
+    rows = []
+    for peer in peers:
+        row = [peer.title]
+        for percent in PERCENTILES:
+            row.append(spread(figures.of(peer, number, percent), 2))
+        ours, theirs = figures.of(PYSPLASH, number, 50), figures.of(peer, number, 50)
+        rows.append([*row, "1" if peer is PYSPLASH else ratio(theirs, ours)])
+    header = ["ms", *(f"p{percent}" for percent in PERCENTILES), "p50 is x PySplash's"]
+    return Table(f"Enqueue to result, {number} idle worker{'s' * (number > 1)}", header, rows)
+
+
+def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
+    """Measure all, print, and write where that is wanted."""
+    frozen, figures = Frozen(), Figures()
+    dropped = take_turns(
+        peers,
+        options.runs,
+        BUDGET,
+        lambda peer, _: measure(site, peer, options.workers, options.jobs, options.pause, figures),
+    )
+    frozen.check()
+    left = [peer for peer in peers if peer.name not in dropped]
+    found = [table(left, number, figures) for number in options.workers]
+    told = f"Medians of {options.runs} runs (least to most) of {options.jobs} jobs each."
+    below = [told, *notes(site.version(), figures.versions, dropped)]
+    print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
+    if options.write is not None:
+        write(options.write, "latency", found, below)
+
+
+def numbers(text: str) -> list[int]:
+    """Read numbers of workers."""
+    return [int(word) for word in text.split(",")]
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--jobs", type=int, default=300, help="jobs in each run")
+    parser.add_argument("--workers", type=numbers, default=[1, 8], help="idle workers, 1,8")
+    parser.add_argument("--runs", type=int, default=3, help="rounds")
+    parser.add_argument("--pause", type=float, default=PAUSE, help="seconds between two jobs")
+    parser.add_argument("--peers", default="rq,simple", help="of rq, simple and celery")
+    parser.add_argument("--write", type=Path, help="document that gets the tables")
+    options = parser.parse_args()
+    unknown = set(filter(None, options.peers.split(","))) - set(LATENCY)
+    if unknown:
+        parser.error(f"no such peers: {', '.join(sorted(unknown))}")
+    return options
+
+
+def main() -> None:
+    """Read the command line and run."""
+    options = parse()
+    end_on_signals()
+    peers = [PYSPLASH, *(LATENCY[name] for name in options.peers.split(",") if name)]
+    with open_site() as site:
+        run(site, options, peers)
+
+
+if __name__ == "__main__":
+    main()
