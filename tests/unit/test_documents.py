@@ -26,6 +26,7 @@ FOREIGN = {
     "--idle",
     "--runs",
     "--signal",
+    "--seconds",
 }
 
 
