@@ -28,7 +28,9 @@ if id ~= '' then
   local key = 'rq:job:' .. id
   local execution_key = 'rq:execution:' .. id .. ':' .. execution
   if call('EXISTS', execution_key) == 0 then return {'fenced'} end
-  if call('EXISTS', key .. ':dependents') == 1 then return {'dependents'} end
+  if call('EXISTS', key .. ':dependents') == 1 or call('EXISTS', key) == 0 then
+    return {'dependents'}
+  end
   local results = 'rq:results:' .. id
   local value = ARGV[12]
   if value == '' then
@@ -80,11 +82,11 @@ for i = 17, #ARGV do
     if #raw == 0 and not raw['err'] then
       skipped[#skipped + 1] = {'vanished', name, next}
     else
-      local timeout, data, lease, origin = nil, false, nil, name
+      local timeout, data, lease, origin = nil, false, nil, ''
       for j = 1, #raw, 2 do
         if raw[j] == 'timeout' then timeout = tonumber(raw[j + 1])
         elseif raw[j] == 'data' then data = true
-        elseif raw[j] == 'origin' and raw[j + 1] ~= '' then origin = raw[j + 1] end
+        elseif raw[j] == 'origin' then origin = raw[j + 1] end
       end
       if timeout == -1 then lease = cap > 0 and cap + 60 or 420
       else
@@ -127,7 +129,9 @@ class Answer(Enum):
     EMPTY = b"empty"  #: the outcome is stored; nothing waits
     SUSPENDED = b"suspended"  #: the outcome is stored; RQ is suspended
     FENCED = b"fenced"  #: nothing was done: the execution is no longer this worker's
-    DEPENDENTS = b"dependents"  #: nothing was done: others depend on the job, RQ must finish it
+    DEPENDENTS = (
+        b"dependents"  #: nothing was done: others depend on the job, or it lost its hash; RQ has to
+    )
 
 
 @dataclass(slots=True)

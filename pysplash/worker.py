@@ -59,7 +59,18 @@ def _portrait(job: Job) -> tuple[Any, ...]:
         job.group_id,
         job.origin,
         job.worker_name,
+        job.ttl,
+        job.number_of_retries,
+        job.enqueue_at_front_on_retry,
+        job.enqueue_at_front,
+        len(job.webhooks),
+        job._data,
     )
+
+
+def _is_special(fields: dict[bytes, bytes]) -> bool:
+    """Return whether a job's hash makes its success RQ's business."""
+    return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
 class ResultTooLarge(Exception):
@@ -231,7 +242,7 @@ class Worker(RQOutcomes, SimpleWorker):
         os.environ["RQ_JOB_ID"] = job_id
         try:
             if self._plain and self.job_class is Job:
-                self._perform(job, queue, any(fields.get(name) for name in SLOW_FIELDS))
+                self._perform(job, queue, _is_special(fields))
             else:
                 log.debug("job %s: slow: a class of the user's own", job_id)
                 self.perform_job(job, queue)
@@ -259,7 +270,7 @@ class Worker(RQOutcomes, SimpleWorker):
     def _quarantine(self, turn: Turn, error: Exception) -> None:
         """Set a job aside that cannot be read, and let go of it."""
         job_id, claim = turn.job_id, self._claims.execution.encode()
-        origin = turn.hash().get(b"origin", turn.queue.encode())
+        origin = turn.hash().get(b"origin", b"")
         with self.connection.pipeline() as pipeline:
             pipeline.rpush(QUARANTINE_KEY.format(turn.queue), job_id)
             pipeline.zrem(b"rq:wip:" + origin, job_id + b":" + claim)
@@ -310,7 +321,7 @@ class Worker(RQOutcomes, SimpleWorker):
         ended = job.ended_at = datetime.now(UTC)
         ttl = job.get_result_ttl(self.default_result_ttl)
         payload = None
-        if not (slow or isinstance(value, Retry) or ttl == 0):
+        if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
             payload = self._serialised(job, value)
         if payload is None:
             log.debug("job %s: slow: RQ stores it", job.id)
@@ -322,7 +333,7 @@ class Worker(RQOutcomes, SimpleWorker):
         self._done = Finish(
             job_id=job.id,
             execution_id=self._claims.execution,
-            queue=job.origin or queue.name,
+            queue=job.origin,
             ttl=ttl,
             seconds=(ended - started).total_seconds(),
             started_at=stamp(started),

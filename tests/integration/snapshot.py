@@ -30,6 +30,10 @@ ISO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 UNIX_TIME = re.compile(r"\d{10}(?:\.\d{1,7})?")
 TIME_IN_TEXT = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}\+00:00")
 FRAME = re.compile(r'  File "(.*)", line \d+, in (.*)')
+#: entries that RQ keeps in a stream, and more than the server leaves when it trims to as many
+KEPT, UNTRIMMED = 10, 120
+#: what lies further back, in seconds, no worker has written
+LONG_AGO = -86400.0
 #: a score above this is a time
 FIRST_TIME = 1e9
 
@@ -125,15 +129,14 @@ class _Reader:
             self._found[f"{path}[{field.decode()}]"] = self._leaf(field.decode(), value)
 
     def _stream(self, key: bytes, path: str) -> None:
-        for number, (entry, fields) in enumerate(self._client.xrange(key)):
-            milliseconds = int(entry.split(b"-")[0])
-            self._found[f"{path}[{number}] id"] = About(
-                "stream time", milliseconds / 1e3 - self._now
-            )
-            for field, value in sorted(fields.items()):
-                self._found[f"{path}[{number}][{field.decode()}]"] = self._leaf(
-                    field.decode(), value
-                )
+        entries = self._client.xrange(key)
+        self._found[f"{path} length"] = _roughly(len(entries))
+        for number, (entry, fields) in enumerate(entries[-KEPT:]):
+            seconds = int(entry.split(b"-")[0]) / 1e3
+            self._found[f"{path}[{number}] id"] = About("stream time", seconds - self._now)
+            for name, value in sorted(fields.items()):
+                field = name.decode()
+                self._found[f"{path}[{number}][{field}]"] = self._leaf(field, value)
 
     def _score(self, score: float) -> Leaf:
         if not FIRST_TIME < score < float("inf"):
@@ -151,7 +154,8 @@ class _Reader:
         if field == "total_working_time":
             return About("worked", float(text))
         if ISO_TIME.fullmatch(text):
-            return About("ISO time", datetime.fromisoformat(text).timestamp() - self._now)
+            ago = datetime.fromisoformat(text).timestamp() - self._now
+            return About("ISO time", ago) if ago > LONG_AGO else text
         if UNIX_TIME.fullmatch(text):
             kind = "Unix time" if "." in text else "whole Unix time"
             return About(kind, float(text) - self._now)
@@ -163,6 +167,13 @@ class _Reader:
 
     def _label(self, match: re.Match[str]) -> str:
         return self._ids.setdefault(match[0], f"<id {len(self._ids) + 1}>")
+
+
+def _roughly(length: int) -> str:
+    """Return a stream's length, which the server trims by the block where a block is full."""
+    if length < KEPT:
+        return str(length)
+    return "trimmed" if length < UNTRIMMED else "not trimmed"
 
 
 def _nameless(value: bytes) -> str:

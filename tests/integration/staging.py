@@ -29,6 +29,8 @@ from pysplash.supervised import Supervised
 from . import scenario_jobs as jobs
 from .snapshot import Snapshot, take
 
+#: jobs after which a play is broken off, so that one without an end is a difference, not a hang
+RUNAWAY = 500
 Build = Callable[[WorkerSettings, str, Redis, ExitStack], BaseWorker]
 
 
@@ -164,7 +166,7 @@ def _one_run(
                 worker.work(
                     burst=scenario.burst,
                     logging_level="CRITICAL",
-                    max_jobs=settings.max_jobs,
+                    max_jobs=settings.max_jobs or RUNAWAY,
                     with_scheduler=scenario.with_scheduler,
                     dequeue_strategy=DequeueStrategy(settings.dequeue_strategy),
                 )

@@ -14,10 +14,12 @@ from pysplash.embedded import EmbeddedServer
 from . import scenario_jobs as jobs
 from .scenarios import ONE_JOB
 from .scenarios_of_many import MANY_JOBS
+from .scenarios_of_trouble import TAMPERED
 from .snapshot import Snapshot, differences, take
 from .staging import Build, Scenario, build_alone, build_in_pool, build_reference, play
 
-SCENARIOS = {scenario.name: scenario for scenario in [*ONE_JOB, *MANY_JOBS]}
+ALL = [*ONE_JOB, *MANY_JOBS, *TAMPERED]
+SCENARIOS = {scenario.name: scenario for scenario in ALL}
 
 #: where our worker may differ from RQ's, and why: patterns of a scenario's name, a colon and a path
 ALLOWED = {
@@ -44,11 +46,18 @@ ALLOWED_IN_SCENARIO = {
         r".*rq:job:a\[data\]",
         "RQ packs what an old version stored unpacked; we leave it as it is",
     ),
-    "deletes itself": (r".*", "RQ brings a job back that deleted itself; here it stays deleted"),
+    "deletes itself": (
+        r".*: rq:(finished:default|job:a|results:a|worker:w1\[(success|total)).*",
+        "RQ brings a job back that deleted itself; here it stays deleted, and is not counted",
+    ),
     "stopped by command": (
-        r".*",
+        r".*: (journal|rq:job:a\[last_heartbeat\]|rq:results:a\[0\]\[exc_string\]).*",
         "RQ's in-process worker cannot stop its job, which then fails by itself; ours stops it",
     ),
+}
+#: scenarios in which our worker is not yet RQ's equal, and should be
+GAPS = {
+    "no origin stored": "RQ's registries are those of the empty name",
 }
 #: where it may differ besides when it works for a pool
 ALLOWED_IN_POOL: dict[str, str] = {}
@@ -58,7 +67,12 @@ MODES: dict[str, tuple[Build, dict[str, str]]] = {
     "in a pool": (build_in_pool, ALLOWED | ALLOWED_IN_POOL),
 }
 CASES = [
-    pytest.param(scenario, mode, id=f"{scenario.name}-{mode}")
+    pytest.param(
+        scenario,
+        mode,
+        id=f"{scenario.name}-{mode}",
+        marks=[pytest.mark.xfail(reason=GAPS[scenario.name])] if scenario.name in GAPS else [],
+    )
     for scenario in SCENARIOS.values()
     for mode in MODES
     if scenario.pool or mode == "alone"
@@ -111,26 +125,36 @@ def test_all_keys_are_rqs(
     assert not found, "\n".join(found)
 
 
+def deviations(name: str, mode: str, url: str) -> list[str]:
+    """Return all differences of a scenario, allowed or not."""
+    theirs, ours = (
+        play(SCENARIOS[name], build, url) for build in (build_reference, MODES[mode][0])
+    )
+    return [f"{name}: {line}" for line in differences(theirs, ours)]
+
+
 @pytest.mark.parametrize(
     ("mode", "pattern"), [(mode, pattern) for mode in MODES for pattern in MODES[mode][1]]
 )
 def test_what_is_allowed_is_needed(mode: str, pattern: str, url: str) -> None:
     """A difference that is gone must be taken off the list."""
     names = [name for name in SCENARIOS if re.fullmatch(pattern.split(": ", maxsplit=1)[0], name)]
-    found = [
-        f"{name}: {line}"
-        for name in names
-        for line in differences(
-            play(SCENARIOS[name], build_reference, url), play(SCENARIOS[name], MODES[mode][0], url)
-        )
-    ]
+    found = [line for name in names for line in deviations(name, mode, url)]
 
     assert any(permitted(line, [pattern]) for line in found), found
 
 
+@pytest.mark.parametrize("name", ALLOWED_IN_SCENARIO)
+def test_what_is_allowed_in_a_scenario_is_needed(name: str, url: str) -> None:
+    """So must one that was of a single scenario."""
+    found = deviations(name, "alone", url)
+
+    assert any(permitted(line, [ALLOWED_IN_SCENARIO[name][0]]) for line in found), found
+
+
 def test_no_scenario_is_hidden_by_another() -> None:
     """Each scenario has a name of its own."""
-    assert len(SCENARIOS) == len(ONE_JOB) + len(MANY_JOBS)
+    assert len(SCENARIOS) == len(ALL)
 
 
 def test_every_job_of_a_scenario_is_seen(url: str) -> None:
