@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -49,6 +49,7 @@ class Site:
     results_url: str
     broker: Redis
     results: Redis
+    pid: int
 
     def clear(self) -> None:
         """Forget everything."""
@@ -70,7 +71,8 @@ def open_site() -> Iterator[Site]:
     with ValkeyServer() as server:
         urls = [f"redis://127.0.0.1:{server.port}/{number}" for number in (0, 1)]
         with Redis.from_url(urls[0]) as broker, Redis.from_url(urls[1]) as results:
-            yield Site(urls[0], urls[1], broker, results)
+            pid = int(broker.info("server")["process_id"])
+            yield Site(urls[0], urls[1], broker, results, pid)
 
 
 def end_on_signals() -> None:
@@ -88,6 +90,8 @@ class Session:
     def __init__(self, site: Site, peer: Peer, number: int) -> None:
         self.site, self.peer, self.number = site, peer, number
         self.versions: dict[str, str] = {}
+        #: per cent of the machine's cores that others took during the last measurement
+        self.foreign = 0.0
         self._python = peer.python()
         self._folder = tempfile.TemporaryDirectory(prefix="bench-")
         self._home = Path(self._folder.name)
@@ -123,9 +127,14 @@ class Session:
         try:
             _signal(family, signal.SIGSTOP)
             self.ask("fill", kind, jobs)
+            busy, ours, begin = self._cpu(family)
         finally:
             _signal(reversed(family), signal.SIGCONT)
-        return self._rate(before, jobs)
+        rate = self._rate(before, jobs)
+        busy_then, ours_then, end = self._cpu(family)
+        foreign = (busy_then - busy) - (ours_then - ours)
+        self.foreign = max(0.0, 100 * foreign / (end - begin) / (psutil.cpu_count() or 1))
+        return rate
 
     def ask(self, *question: Any, patience: float = PATIENCE) -> Any:
         """Call a function of the peer's application in the client; return its answer."""
@@ -221,6 +230,16 @@ class Session:
             return (last - first) / (moved - first_at)
         return jobs / max(LOOK, moved - begin)  # too few to be seen at work
 
+    def _cpu(self, family: Sequence[psutil.Process]) -> tuple[float, float, float]:
+        """Return the machine's busy seconds, those of all who have a part here, and the time."""
+        ours = 0.0
+        for process in (psutil.Process(), psutil.Process(self.site.pid), *family):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                ours += sum(process.cpu_times()[:4])  # with those of children that have ended
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        return sum(times) - getattr(times, "guest", 0.0) - idle, ours, time.monotonic()
+
     def _family(self) -> list[psutil.Process]:
         found: list[psutil.Process] = []
         for root in self._roots:
@@ -261,23 +280,27 @@ def _signal(processes: Any, number: int) -> None:
 
 
 def take_turns(
-    peers: list[Peer],
+    peers: Sequence[Peer],
+    numbers: Sequence[int],
     rounds: int,
     budget: float,
     turn: Callable[[Peer, int], None],
 ) -> dict[str, str]:
-    """Call *turn* for every peer, *rounds* times, in alternating order; say who dropped out why.
+    """Call *turn* with each peer and number of workers, *rounds* times; say who dropped out why.
 
-    Nobody's turn begins once *budget* seconds are over.
+    Peers follow each other with the same number of workers, so that what else the machine does
+    meets all alike, and in alternating order. Nobody's turn begins once *budget* seconds are over.
     """
     dropped: dict[str, str] = {}
     deadline = time.monotonic() + budget
-    for number in range(rounds):
-        for peer in peers if number % 2 == 0 else reversed(peers):
+    for step, number in enumerate([number for _ in range(rounds) for number in numbers]):
+        # the order alternates for every number, however many there are
+        turned = (step // len(numbers) + step % len(numbers)) % 2
+        for peer in reversed(peers) if turned else peers:
             if peer.name in dropped:
                 continue
             if time.monotonic() > deadline:
-                print(f"time is up in round {number + 1} of {rounds}")
+                print(f"time is up in round {step // len(numbers) + 1} of {rounds}")
                 return dropped
             try:
                 turn(peer, number)

@@ -47,19 +47,16 @@ class Figures:
         return self.values.setdefault((peer.name, number, percent), [])
 
 
-def measure(
-    site: Site, peer: Peer, workers: Sequence[int], jobs: int, pause: float, figures: Figures
-) -> None:
-    """Measure one peer with each number of idle workers."""
-    for number in workers:
-        with Session(site, peer, number) as session:
-            figures.versions[peer.title] = session.versions
-            session.ask("roundtrip", WARM, pause, patience=SERIES)
-            times = session.ask("roundtrip", jobs, pause, patience=SERIES)
-        cuts = statistics.quantiles(times, n=100, method="inclusive")
-        for percent in PERCENTILES:
-            figures.of(peer, number, percent).append(1e3 * cuts[percent - 1])
-        print(f"{peer.title}, {number} workers: {1e3 * cuts[49]:.2f} ms", file=sys.stderr)
+def measure(site: Site, peer: Peer, number: int, jobs: int, pause: float, figures: Figures) -> None:
+    """Measure one peer with *number* idle workers."""
+    with Session(site, peer, number) as session:
+        figures.versions[peer.title] = session.versions
+        session.ask("roundtrip", WARM, pause, patience=SERIES)
+        times = session.ask("roundtrip", jobs, pause, patience=SERIES)
+    cuts = statistics.quantiles(times, n=100, method="inclusive")
+    for percent in PERCENTILES:
+        figures.of(peer, number, percent).append(1e3 * cuts[percent - 1])
+    print(f"{peer.title}, {number} workers: {1e3 * cuts[49]:.2f} ms", file=sys.stderr)
 
 
 def table(peers: Sequence[Peer], number: int, figures: Figures) -> Table:
@@ -80,9 +77,10 @@ def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
     frozen, figures = Frozen(), Figures()
     dropped = take_turns(
         peers,
+        options.workers,
         options.runs,
         BUDGET,
-        lambda peer, _: measure(site, peer, options.workers, options.jobs, options.pause, figures),
+        lambda peer, number: measure(site, peer, number, options.jobs, options.pause, figures),
     )
     frozen.check()
     left = [peer for peer in peers if peer.name not in dropped]

@@ -95,15 +95,14 @@ def measure(runs: int, numbers: list[int]) -> None:
 
     rates: dict[int, list[float]] = {number: [] for number in numbers}
 
-    def turn(peer: peers.Peer, number_of_run: int) -> None:
-        for number in numbers:
-            with harness.Session(site, peer, number) as session:
-                jobs = round(session.measure("noop", 2_000) * 2.0)
-                rates[number].append(session.measure("noop", jobs))
+    def turn(peer: peers.Peer, number: int) -> None:
+        with harness.Session(site, peer, number) as session:
+            jobs = round(session.measure("noop", 2_000) * 2.0)
+            rates[number].append(session.measure("noop", jobs))
 
     harness.end_on_signals()
     with harness.open_site() as site:
-        harness.take_turns([peers.BARE], runs, 120.0, turn)
+        harness.take_turns([peers.BARE], numbers, runs, 120.0, turn)
         rows = [[f"{number} processes", report.spread(rates[number])] for number in numbers]
         print(report.Table("One script a job, and nothing else", ["", "jobs/s"], rows).text())
         print(f"Medians of {runs} runs (least to most). {report.machine(site.version())}.")

@@ -48,6 +48,9 @@ class Figures:
     jobs: int | None
     rates: dict[tuple[str, int, str], list[float]] = field(default_factory=dict)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    frozen: Frozen = field(default_factory=Frozen)
+    #: what other programs took of the machine, in per cent, in each measurement
+    foreign: list[float] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
 
     def of(self, kind: str, number: int, peer: Peer) -> list[float]:
@@ -79,20 +82,17 @@ def trial(session: Session, kind: str) -> float:
     return rate
 
 
-def measure(
-    site: Site, peer: Peer, workers: Sequence[int], figures: Figures, frozen: Frozen
-) -> None:
-    """Measure one peer with each number of workers."""
-    for number in workers:
-        with Session(site, peer, number) as session:
-            figures.versions[peer.title] = session.versions
-            for kind in peer.kinds:
-                frozen.check()
-                rate = session.measure(kind, figures.count(session, kind))
-                figures.of(kind, number, peer).append(rate)
-                print(
-                    f"{peer.title}, {number} workers, {kind}: {rate:,.0f} jobs/s", file=sys.stderr
-                )
+def measure(site: Site, peer: Peer, number: int, figures: Figures) -> None:
+    """Measure one peer with *number* workers."""
+    with Session(site, peer, number) as session:
+        figures.versions[peer.title] = session.versions
+        for kind in peer.kinds:
+            figures.frozen.check()
+            rate = session.measure(kind, figures.count(session, kind))
+            figures.of(kind, number, peer).append(rate)
+            figures.foreign.append(session.foreign)
+            told = f"{rate:,.0f} jobs/s, others took {session.foreign:.0f} % of the cores"
+            print(f"{peer.title}, {number} workers, {kind}: {told}", file=sys.stderr)
 
 
 def tables(peers: Sequence[Peer], workers: Sequence[int], figures: Figures) -> list[Table]:
@@ -117,22 +117,23 @@ def tables(peers: Sequence[Peer], workers: Sequence[int], figures: Figures) -> l
 
 def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
     """Measure all, print, and write where that is wanted."""
-    frozen = Frozen()
     figures = Figures(QUICK_AIM if options.quick else AIM, options.jobs)
     budget = QUICK_BUDGET if options.quick else BUDGET
     figures.dropped = take_turns(
         peers,
+        options.workers,
         options.runs,
         budget,
-        lambda peer, _: measure(site, peer, options.workers, figures, frozen),
+        lambda peer, number: measure(site, peer, number, figures),
     )
-    frozen.check()
+    figures.frozen.check()
     if reason := missing():
         print(f"{BARE.title}: skipped: {reason}")
     left = [peer for peer in peers if peer.name not in figures.dropped]
     found = tables(left, options.workers, figures)
     told = f"Medians of {options.runs} runs (least to most)."
-    below = [told, *notes(site.version(), figures.versions, figures.dropped)]
+    others = f"Other programs took {spread(figures.foreign)} % of the cores meanwhile."
+    below = [f"{told} {others}", *notes(site.version(), figures.versions, figures.dropped)]
     print("", *(f"{table.text()}\n" for table in found), *below, sep="\n")
     if options.write is not None:
         write(options.write, "throughput", found, below)

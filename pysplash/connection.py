@@ -27,6 +27,18 @@ else:
 
 #: seconds the pool waits for an answer before it goes on without
 ANSWER = 2.0
+#: what a connection pool keeps for itself among its options, by the versions of redis-py
+STAYS_HERE = {
+    "connection_pool",
+    "event_dispatcher",
+    "himport_registry",
+    "maint_notifications_config",
+    "maint_notifications_pool_handler",
+    "orig_host_address",
+    "orig_socket_connect_timeout",
+    "orig_socket_timeout",
+    "retry",
+}
 HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its own"
 
 
@@ -85,8 +97,11 @@ def portable(client: Redis) -> Address:
     Raises :class:`ConfigError` for a client whose settings cannot travel.
     """
     redis_class, connection_class, options = parse_connection(client)
-    for own in ("retry", "connection_pool"):
-        options.pop(own, None)
+    options = {
+        name: value
+        for name, value in options.items()
+        if name not in STAYS_HERE and type(value) is not object
+    }
     pool = client.connection_pool
     sentinel = None
     if isinstance(pool, SentinelConnectionPool):

@@ -126,7 +126,8 @@ class Settlement:
                 execution = Execution.fetch(execution_id, job.id, self._connection)
             except ValueError:
                 continue
-            if execution.worker_name == loss.worker:
+            owner = self._connection.hget(execution.key, "worker_name")
+            if owner in (None, loss.worker.encode(), loss.worker):
                 return execution
         return None
 

@@ -265,7 +265,9 @@ class Worker(RQOutcomes, SimpleWorker):
         return self.queue_class(name, connection=self.connection, serializer=self.serializer)
 
     def _execution(self, job: Job) -> Execution:
-        return Execution(self._claims.execution, job.id, self.connection, worker_name=self.name)
+        execution = Execution(self._claims.execution, job.id, self.connection)
+        execution.worker_name = self.name
+        return execution
 
     def _quarantine(self, turn: Turn, error: Exception) -> None:
         """Set a job aside that cannot be read, and let go of it."""

@@ -73,14 +73,15 @@ def watched(on: Stage) -> Iterator[None]:
     """Look at a worker that has done one job and waits for another."""
 
     def watch() -> None:
-        wait_until(lambda: on.client.hget("rq:worker:w1", "state") == b"busy", 10, "a busy worker")
+        worker = "rq:worker:w1"
+        wait_until(lambda: on.client.hget(worker, "successful_job_count"), 10, "a job done")
         # RQ says that it is idle, and only then how long this may last
         with suppress(AssertionError):
-            wait_until(lambda: on.client.ttl("rq:worker:w1") > 420, 2, "a settled worker")
+            wait_until(lambda: on.client.ttl(worker) > 420, 2, "a settled worker")
         jobs.SEEN.append(take(on.client))
         on.put("b", jobs.note)
 
-    on.put("a", jobs.nap, 0.1)
+    on.put("a", jobs.note)
     thread = threading.Thread(target=watch)
     thread.start()
     yield

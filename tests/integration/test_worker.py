@@ -145,6 +145,25 @@ def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> No
     assert took < 1
 
 
+def lose_execution(url: str) -> str:
+    """Have this job's execution closed by somebody else while it runs."""
+    with Redis.from_url(url) as redis:
+        (key,) = redis.keys("rq:execution:*")
+        redis.delete(key)
+    return "too late"
+
+
+def test_a_settled_jobs_late_worker_changes_nothing(redis: Redis, url: str, queue: Queue) -> None:
+    """An outcome is stored only while the execution is still open; the next job runs."""
+    late = queue.enqueue(lose_execution, url)
+    after = queue.enqueue(nap, 0)
+    Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    assert late.get_status() == JobStatus.STARTED
+    assert late.latest_result() is None
+    assert queue.finished_job_registry.get_job_ids(cleanup=False) == [after.id]
+
+
 def test_max_jobs_and_age_end_it_between_jobs(redis: Redis, queue: Queue) -> None:
     """Recycling takes a worker after a job, never during one."""
     jobs = [queue.enqueue(nap, 0.06) for _ in range(4)]
