@@ -126,7 +126,8 @@ class Settlement:
                 execution = Execution.fetch(execution_id, job.id, self._connection)
             except ValueError:
                 continue
-            owner = self._connection.hget(execution.key, "worker_name")
+            # RQ 2.10 does not say whose an execution is; then the job does.
+            owner = self._connection.hget(execution.key, "worker_name") or job.worker_name
             if owner in (None, loss.worker.encode(), loss.worker):
                 return execution
         return None
