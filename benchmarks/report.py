@@ -19,7 +19,8 @@ INTRODUCTION = """\
 What PySplash does in a second and how soon it answers, beside others. Each table comes from one
 run of one program, in which all took turns on the same machine and the same server; whoever runs
 the program again gets their own. Ratios travel better than figures: compare within a table, never
-across machines. Where a peer is faster, the table says so.
+across machines. Where a peer is faster, the table says so. Throughput also names the share of the
+cores that other programs took meanwhile: unless it is near nothing, the ratios mean little.
 
 Throughput is how many jobs a second a full queue is emptied with; latency is how long a lone job
 takes when a worker idles. Jobs that do nothing show what the system costs, not what yours would
