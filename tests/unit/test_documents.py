@@ -27,6 +27,7 @@ FOREIGN = {
     "--runs",
     "--signal",
     "--seconds",
+    "--quick",
 }
 
 
