@@ -74,14 +74,16 @@ def serve(url: str) -> None:
     if marks := os.environ.get("BENCH_MARKS"):
         Path(marks, str(os.getpid())).touch()
     finish: tuple[Any, ...] = NOTHING
+    count = 0
     while True:
         now = time.time()
         stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         claim = uuid.uuid4().hex
-        head = (name, now, stamp, 0)
-        reply = line.call("EVALSHA", sha, 0, *head, *finish, claim, TTL, QUEUE)
+        head = (name, now, stamp, 0, TTL, 0, count, 0.0)
+        reply = line.call("EVALSHA", sha, 0, *head, *finish, claim, QUEUE)
         if reply[0] == b"job":
-            finish = (reply[2], claim, QUEUE, TTL, 0.0, stamp, stamp, RESULT, now, now)
+            count += 1
+            finish = (reply[2], claim, QUEUE, TTL, stamp, stamp, RESULT, now, now, "")
         else:
             finish = NOTHING
             time.sleep(PAUSE)

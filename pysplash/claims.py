@@ -8,10 +8,10 @@ without asking and without taking anything off a queue.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -25,6 +25,8 @@ from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 #: longest lease in seconds; 0: as long as the job may take
 LEASE_CAP = 0
 FIRST_PAUSE = 0.1
+#: seconds between two refreshes of a busy worker's key
+REFRESH = 15.0
 AWAY = (RedisConnectionError, RedisTimeoutError)
 
 
@@ -51,30 +53,37 @@ class Claims:
         self._away = away
         self._script = ""
         self._resting = False
+        self._refreshed_at = 0.0
+        self._counters: tuple[int, float] | None = None
         #: the execution under which the last job was claimed
         self.execution = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
 
-    def take(self, done: Finish | None, queues: list[str]) -> Turn:
-        """Store *done* and claim from *queues*, waiting for Redis as long as it takes.
+    def take(self, done: Finish | None, queues: list[str], seconds: float = 0.0) -> Turn:
+        """Store *done*, which took *seconds*, and claim from *queues*.
 
-        A worker that is to leave and has nothing to store does not wait.
+        Waits for Redis as long as it takes; a worker that is to leave and has nothing to store
+        does not.
         """
         pause = FIRST_PAUSE
-        execution = uuid4().hex
+        execution = os.urandom(16).hex()
         while True:
             try:
-                turn = self._lost_claim(execution) or self._ask(done, queues, execution)
+                turn = self._lost_claim(execution) or self._ask(done, queues, execution, seconds)
             except AWAY as error:
                 if done is None and self._leaving():
-                    return Turn(Answer.EMPTY, "", b"", (), ())
+                    return Turn(Answer.EMPTY)
                 pause = self._away(error, pause)
                 continue
             if turn.answer is Answer.JOB:
                 self.execution = execution
             self._resting = turn.answer in (Answer.EMPTY, Answer.SUSPENDED)
             return turn
+
+    def recount(self) -> None:
+        """Learn the worker's counters anew: somebody else stored an outcome in its name."""
+        self._counters = None
 
     def still_ours(self, job_id: str) -> bool:
         """Return whether the job's execution is still open, waiting for Redis to say."""
@@ -100,30 +109,48 @@ class Claims:
         """Leave the server."""
         self._lane.close()
 
-    def _ask(self, done: Finish | None, queues: list[str], execution: str) -> Turn:
-        moment = datetime.now(UTC)
-        nothing = NOTHING if self._resting else UNREST
+    def _count(self, seconds: float) -> tuple[int, float]:
+        """Return the worker's counters with one more job of *seconds*."""
+        if self._counters is None:
+            names = ("successful_job_count", "total_working_time")
+            jobs, worked = self._lane.call("HMGET", f"rq:worker:{self._worker}", *names)
+            self._counters = (int(jobs or 0), float(worked or 0))
+        return (self._counters[0] + 1, self._counters[1] + seconds)
+
+    def _ask(self, done: Finish | None, queues: list[str], execution: str, seconds: float) -> Turn:
+        now = time.time()
+        refresh = now - self._refreshed_at > REFRESH
+        counters = self._count(seconds) if done is not None else (0, 0.0)
+        lane = self._lane
         words = (
             "EVALSHA",
             self._script,
             0,
             self._worker,
-            str(moment.timestamp()),
-            stamp(moment),
+            now,
+            stamp(now),
             LEASE_CAP,
-            *(nothing if done is None else done.words()),
-            execution,
             self._idle_ttl,
+            int(refresh),
+            *counters,
+            *(done or (NOTHING if self._resting else UNREST)),
+            execution,
             *queues,
         )
-        self._lane.rung = False
+        lane.rung = False
         self.watching = done is None
         if done is not None:
-            return read(self._lane.call(*words))
-        _, reply = self._lane.call_all(("CLIENT", "CACHING", "YES"), words)
-        if isinstance(reply, Exception):
-            raise ResponseError(str(reply))
-        return read(reply)
+            turn = read(lane.call(*words))
+            if turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
+                self._counters = counters
+        else:
+            _, reply = lane.call_all(("CLIENT", "CACHING", "YES"), words)
+            if isinstance(reply, Exception):
+                raise ResponseError(str(reply))
+            turn = read(reply)
+        if refresh and turn.answer is Answer.JOB:
+            self._refreshed_at = now
+        return turn
 
     def _connect(self) -> None:
         """Connect, and ask to be told when what an idle worker has just looked at changes."""
@@ -131,6 +158,7 @@ class Claims:
         self._lane.call("CLIENT", "SETNAME", self._worker)
         self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
         self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+        self.recount()
 
     def _lost_claim(self, execution: str) -> Turn | None:
         """Connect if need be; return the job that was claimed before the connection was lost."""

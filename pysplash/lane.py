@@ -64,7 +64,16 @@ class Lane:
 
     def call(self, *words: Word) -> Any:
         """Send one command and return its reply; raise ResponseError if it is an error."""
-        (reply,) = self.call_all(words)
+        if self._socket is None:
+            raise RedisConnectionError("the lane is closed")
+        try:
+            self._socket.sendall(_pack(words))
+            reply = self._reply()
+        except OSError as error:
+            raise self._broken(error) from error
+        except BaseException:
+            self.close()
+            raise
         if isinstance(reply, hiredis.ReplyError):
             raise ResponseError(str(reply))
         return reply
@@ -73,19 +82,21 @@ class Lane:
         """Send commands in one packet and return their replies, errors among them as they are."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
-        packet = b"".join([_pack(command) for command in commands])
         try:
-            self._socket.sendall(packet)
+            self._socket.sendall(b"".join([_pack(command) for command in commands]))
             return [self._reply() for _ in commands]
-        except TimeoutError as error:
-            self.close()
-            raise RedisTimeoutError("Redis did not answer in time") from error
         except OSError as error:
-            self.close()
-            raise RedisConnectionError(str(error)) from error
+            raise self._broken(error) from error
         except BaseException:
             self.close()
             raise
+
+    def _broken(self, error: OSError) -> Exception:
+        """Close the lane, which may be in the middle of a reply; return the error to raise."""
+        self.close()
+        if isinstance(error, TimeoutError):
+            return RedisTimeoutError("Redis did not answer in time")
+        return RedisConnectionError(str(error))
 
     def _reply(self) -> Any:
         while True:

@@ -21,6 +21,7 @@ from .state import WorkerState
 
 ROW_SIZE = 512
 STATES = tuple(WorkerState)
+_NUMBERS = {state: number for number, state in enumerate(STATES)}
 #: a job id longer than this is not kept; the job is then found through its worker's hash
 MAX_JOB_ID = 255
 
@@ -130,6 +131,7 @@ class Slot:
         self._index = index
         self._name = name.encode()[:64]
         self._clock = clock
+        self._pid = os.getpid()
         self._sequence = 0
         self._state = WorkerState.STARTING
         self._since = clock()
@@ -140,15 +142,18 @@ class Slot:
 
     def beat(self) -> None:
         """Show a sign of life."""
+        self._write(self._clock())
+
+    def _write(self, now: float) -> None:
         self._sequence += 1
         self._board.write(
             self._index,
             self._sequence,
             (
-                STATES.index(self._state),
-                os.getpid(),
+                _NUMBERS[self._state],
+                self._pid,
                 self._since,
-                self._clock(),
+                now,
                 self._started,
                 self._timeout,
                 self._jobs,
@@ -160,11 +165,13 @@ class Slot:
             ),
         )
 
-    def _enter(self, state: WorkerState) -> None:
+    def _enter(self, state: WorkerState, now: float | None = None) -> None:
+        if now is None:
+            now = self._clock()
         if state is not self._state:
             self._state = state
-            self._since = self._clock()
-        self.beat()
+            self._since = now
+        self._write(now)
 
     def idle(self) -> None:
         """Ready for a job."""
@@ -184,7 +191,7 @@ class Slot:
         self._execution = execution_id.encode()[:40]
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
-        self._enter(WorkerState.BUSY)
+        self._enter(WorkerState.BUSY, self._started)
 
     def started(self, execution_id: str) -> None:
         """Run the claimed job, as the execution *execution_id*."""

@@ -11,66 +11,69 @@ Single server only, as RQ itself: the keys are not declared.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 #: ids a turn may set aside or skip before it gives up until the next one
 MOST_SKIPPED = 100
+#: seconds a worker's key must live on at least once a lease has ended
+ROOM = 60
 
 SCRIPT = """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]
 local worker_key = 'rq:worker:' .. worker
 local whole = math.floor(now)
 local call, pcall_ = redis.call, redis.pcall
-local id, execution, queue, ttl = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
 if id ~= '' then
   local key = 'rq:job:' .. id
   local execution_key = 'rq:execution:' .. id .. ':' .. execution
-  if call('EXISTS', execution_key) == 0 then return {'fenced'} end
-  if call('EXISTS', key .. ':dependents') == 1 or call('EXISTS', key) == 0 then
+  if call('EXISTS', key, key .. ':dependents') ~= 1 then return {'dependents'} end
+  if call('DEL', execution_key) == 0 then return {'fenced'} end
+  if call('HSET', key, 'status', 'finished', 'started_at', ARGV[13], 'ended_at', ARGV[14],
+    'last_heartbeat', ARGV[14]) > 1 then
+    call('DEL', key)
+    call('HSET', execution_key, 'id', execution, 'worker_name', worker)
     return {'dependents'}
   end
-  local results = 'rq:results:' .. id
-  local value = ARGV[12]
+  local results, ttl, value = 'rq:results:' .. id, tonumber(ARGV[12]), ARGV[15]
   if value == '' then
     call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker,
-      'execution_id', execution, 'execution_started_at', ARGV[13], 'execution_ended_at', ARGV[14])
+      'execution_id', execution, 'execution_started_at', ARGV[16], 'execution_ended_at', ARGV[17])
   else
     call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker,
       'return_value', value,
-      'execution_id', execution, 'execution_started_at', ARGV[13], 'execution_ended_at', ARGV[14])
+      'execution_id', execution, 'execution_started_at', ARGV[16], 'execution_ended_at', ARGV[17])
   end
-  call('HINCRBY', worker_key, 'successful_job_count', 1)
-  call('HINCRBYFLOAT', worker_key, 'total_working_time', ARGV[9])
-  call('HSET', key, 'status', 'finished', 'started_at', ARGV[10], 'ended_at', ARGV[11],
-    'last_heartbeat', ARGV[11])
-  if tonumber(ttl) > 0 then
+  if ttl > 0 then
     call('EXPIRE', results, ttl)
     call('EXPIRE', key, ttl)
-    call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl)
+    if ARGV[18] == '1' then call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl) end
     call('ZADD', 'rq:finished:' .. queue, whole + ttl, id)
   else
     call('PERSIST', results)
-    call('ZADD', 'rq:finished:' .. queue, ttl == '-1' and '+inf' or ttl, id)
+    call('ZADD', 'rq:finished:' .. queue, '+inf', id)
   end
-  call('DEL', execution_key)
   call('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
   call('ZREM', 'rq:executions:' .. id, execution)
 end
 
 local function rest(answer, skipped)
+  if id ~= '' then
+    call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
+  end
   if id ~= '' or execution ~= '' then
     call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp)
     call('HDEL', worker_key, 'current_job')
-    call('EXPIRE', worker_key, ARGV[16])
+    call('EXPIRE', worker_key, idle_ttl)
   end
   return {answer, '', '', skipped}
 end
 
-if #ARGV > 16 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended', {}) end
-local skipped, claim = {}, ARGV[15]
-for i = 17, #ARGV do
+if #ARGV > 19 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended', {}) end
+local skipped, claim = {}, ARGV[19]
+for i = 20, #ARGV do
   local name = ARGV[i]
   local queue_key = 'rq:queue:' .. name
   while #skipped < MOST_SKIPPED do
@@ -99,15 +102,24 @@ for i = 17, #ARGV do
         skipped[#skipped + 1] = {'unreadable', name, next}
       else
       local execution_key = 'rq:execution:' .. next .. ':' .. claim
+      local executions_key = 'rq:executions:' .. next
       call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
         'worker_name', worker)
       call('EXPIRE', execution_key, lease)
-      call('ZADD', 'rq:executions:' .. next, whole + lease + 60, claim)
-      call('EXPIRE', 'rq:executions:' .. next, lease + 60)
+      call('ZADD', executions_key, whole + lease + 60, claim)
+      call('EXPIRE', executions_key, lease + 60)
       call('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
-      call('HSET', worker_key, 'state', 'busy', 'current_job', next, 'current_job_working_time', 0,
-        'last_heartbeat', stamp)
-      call('EXPIRE', worker_key, lease)
+      if id == '' then
+        call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+          'current_job_working_time', 0, 'last_heartbeat', stamp)
+      else
+        call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+          'current_job_working_time', 0, 'last_heartbeat', stamp,
+          'successful_job_count', count, 'total_working_time', seconds)
+      end
+      if refresh or lease > idle_ttl - ROOM then
+        call('EXPIRE', worker_key, math.max(lease, idle_ttl))
+      end
       call('HSET', key, 'last_heartbeat', stamp, 'status', 'started', 'started_at', stamp,
         'worker_name', worker)
       call('PERSIST', key)
@@ -117,9 +129,9 @@ for i = 17, #ARGV do
   end
 end
 -- Only reading commands are tracked: whoever asked to be told hears of the next push.
-for i = 17, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
+for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
 return rest('empty', skipped)
-""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
+""".replace("MOST_SKIPPED", str(MOST_SKIPPED)).replace("ROOM", str(ROOM))
 
 
 class Answer(Enum):
@@ -134,16 +146,17 @@ class Answer(Enum):
     )
 
 
-@dataclass(slots=True)
-class Finish:
-    """The outcome of a job that returned, ready to be stored."""
+_ANSWERS = {answer.value: answer for answer in Answer}
+
+
+class Finish(NamedTuple):
+    """The outcome of a job that returned, ready to be stored, as the script takes it."""
 
     job_id: str
     execution_id: str
     queue: str
     #: seconds the result is kept; -1: for ever
     ttl: int
-    seconds: float
     started_at: str
     ended_at: str
     #: the serialised result in base64; empty for None
@@ -151,21 +164,8 @@ class Finish:
     #: the same two moments in seconds since the epoch, as RQ writes them in a result
     execution_started_at: str
     execution_ended_at: str
-
-    def words(self) -> tuple[str | bytes | int | float, ...]:
-        """Return it as the script takes it."""
-        return (
-            self.job_id,
-            self.execution_id,
-            self.queue,
-            self.ttl,
-            self.seconds,
-            self.started_at,
-            self.ended_at,
-            self.value,
-            self.execution_started_at,
-            self.execution_ended_at,
-        )
+    #: "1" where the job depends on others
+    depends: str
 
 
 #: no outcome to store; and the same from a worker that Redis still has as busy
@@ -173,16 +173,15 @@ NOTHING = ("",) * 10
 UNREST = ("", "idle", *NOTHING[2:])
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """The answer to one turn."""
 
     answer: Answer
-    queue: str
-    job_id: bytes
+    queue: str = ""
+    job_id: bytes = b""
     #: what was passed over: ("queue", name, error), ("unreadable" | "vanished", name, id)
-    skipped: Sequence[Any]
-    raw: Sequence[bytes]
+    skipped: Sequence[Any] = ()
+    raw: Sequence[bytes] = ()
 
     def hash(self) -> dict[bytes, bytes]:
         """Return the claimed job's hash as Redis has it."""
@@ -191,7 +190,8 @@ class Turn:
 
 def read(reply: Sequence[Any]) -> Turn:
     """Return the script's reply as a Turn."""
+    answer = _ANSWERS[reply[0]]
     if len(reply) == 1:
-        return Turn(Answer(reply[0]), "", b"", (), ())
+        return Turn(answer)
     raw = reply[4] if len(reply) > 4 else ()
-    return Turn(Answer(reply[0]), reply[1].decode(errors="replace"), reply[2], reply[3], raw)
+    return Turn(answer, reply[1].decode(errors="replace"), reply[2], reply[3], raw)

@@ -12,7 +12,6 @@ import asyncio
 import os
 import signal
 import time
-from base64 import b64encode
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,14 +23,13 @@ from rq.worker import SimpleWorker, WorkerStatus
 
 from .claims import Claims
 from .log import logger
-from .restoring import Restorer, stamp
+from .payload import MAX_RESULT, portrait, serialised
+from .restoring import Restorer, is_plain, stamp
 from .rq_outcomes import JobStopped, RQOutcomes
 from .supervised import QUARANTINE_KEY, REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
 
-#: longest result in bytes, serialised
-MAX_RESULT = 16 * 2**20
 #: longest time in seconds an idle worker listens before it asks again by itself
 LISTEN = 10.0
 #: seconds between two signs of life of an idle worker
@@ -46,35 +44,9 @@ OVERRIDABLE = ("execute_job", "perform_job", "handle_job_success", "prepare_job_
 log = logger("worker")
 
 
-def _portrait(job: Job) -> tuple[Any, ...]:
-    """Return what of a job its own function may change, and RQ then saves."""
-    return (
-        job.description,
-        job.timeout,
-        job.result_ttl,
-        job.failure_ttl,
-        job.retries_left,
-        job.retry_intervals,
-        job.repeats_left,
-        job.group_id,
-        job.origin,
-        job.worker_name,
-        job.ttl,
-        job.number_of_retries,
-        job.enqueue_at_front_on_retry,
-        job.enqueue_at_front,
-        len(job.webhooks),
-        job._data,
-    )
-
-
 def _is_special(fields: dict[bytes, bytes]) -> bool:
     """Return whether a job's hash makes its success RQ's business."""
     return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
-
-
-class ResultTooLarge(Exception):
-    """A job returned more than may be stored."""
 
 
 class Worker(RQOutcomes, SimpleWorker):
@@ -97,13 +69,18 @@ class Worker(RQOutcomes, SimpleWorker):
         )
         self._restorer = Restorer(self.connection, self.serializer)
         self._done: Finish | None = None
+        self._took = 0.0
         self._held: tuple[Job, Queue, Any] | None = None
         self._wake_read, self._wake_write = -1, -1
         self._in_job = False
         own = type(self)
-        self._plain = self.queue_class is Queue and all(
-            getattr(own, name) in (getattr(Worker, name), getattr(SimpleWorker, name))
-            for name in OVERRIDABLE
+        self._plain = (
+            self.queue_class is Queue
+            and self.job_class is Job
+            and all(
+                getattr(own, name) in (getattr(Worker, name), getattr(SimpleWorker, name))
+                for name in OVERRIDABLE
+            )
         )
 
     # --- the loop ---
@@ -191,7 +168,7 @@ class Worker(RQOutcomes, SimpleWorker):
         """Store the last outcome and claim the next job from *queues*."""
         done, self._done = self._done, None
         held, self._held = self._held, None
-        turn = self._claims.take(done, queues)
+        turn = self._claims.take(done, queues, self._took)
         if turn.answer is Answer.DEPENDENTS and held is not None:
             log.debug("job %s: slow: others depend on it", held[0].id)
             job, queue, value = held
@@ -225,14 +202,15 @@ class Worker(RQOutcomes, SimpleWorker):
         job_id = turn.job_id.decode(errors="backslashreplace")
         queue = self._queue(turn.queue)
         fields = turn.hash()
+        plain = is_plain(fields)
         try:
-            job = self._restore(job_id, fields)
+            job = self._restore(job_id, fields, plain)
         except Exception as error:
             self._quarantine(turn, error)
             return False
         job.worker_name = self.name
         job._status = JobStatus.STARTED
-        self.execution = self._execution(job)
+        self.execution = None
         self._job_failed = False
         if self.slot is not None:
             self.slot.claimed(job_id, self._seconds(job), self._claims.execution)
@@ -241,19 +219,21 @@ class Worker(RQOutcomes, SimpleWorker):
             self._announce(job, queue)
         os.environ["RQ_JOB_ID"] = job_id
         try:
-            if self._plain and self.job_class is Job:
-                self._perform(job, queue, _is_special(fields))
+            if self._plain:
+                self._perform(job, queue, not plain and _is_special(fields))
             else:
                 log.debug("job %s: slow: a class of the user's own", job_id)
+                self.execution = self._execution(job)
+                self._claims.recount()
                 self.perform_job(job, queue)
         finally:
             if self.slot is not None:
                 self.slot.finished(self._job_failed)
         return True
 
-    def _restore(self, job_id: str, fields: dict[bytes, bytes]) -> Job:
+    def _restore(self, job_id: str, fields: dict[bytes, bytes], plain: bool) -> Job:
         if self.job_class is Job:
-            return self._restorer.restore(job_id, fields)
+            return self._restorer.restore(job_id, fields, plain)
         job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
         job.restore(fields)
         return job
@@ -292,13 +272,14 @@ class Worker(RQOutcomes, SimpleWorker):
         )
 
     def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
-        job.started_at = datetime.now(UTC)
-        portrait = _portrait(job)
+        now = time.time()
+        job.started_at = datetime.fromtimestamp(now, UTC)
+        before = portrait(job)
         timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         try:
             with self.death_penalty_class(timeout, JobTimeoutException, job_id=job.id):
                 value = self._call(job)
-            self._finish(job, queue, value, slow or _portrait(job) != portrait)
+            self._finish(job, queue, value, now, slow or portrait(job) != before)
         except BaseException:
             self._fail(job, queue)
 
@@ -318,51 +299,36 @@ class Worker(RQOutcomes, SimpleWorker):
             self._in_job = False
             _job_stack.pop()
 
-    def _finish(self, job: Job, queue: Queue, value: Any, slow: bool) -> None:
+    def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now."""
-        ended = job.ended_at = datetime.now(UTC)
-        ttl = job.get_result_ttl(self.default_result_ttl)
+        ended = time.time()
+        job.ended_at = datetime.fromtimestamp(ended, UTC)
+        ttl = self.default_result_ttl if job.result_ttl is None else job.result_ttl
         payload = None
         if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
-            payload = self._serialised(job, value)
+            payload = serialised(job, value, self.max_result)
         if payload is None:
             log.debug("job %s: slow: RQ stores it", job.id)
             self._finish_by_rq(job, queue, value)
             return
-        started = job.started_at
-        assert started is not None
         self._held = (job, queue, value)
         self._done = Finish(
-            job_id=job.id,
-            execution_id=self._claims.execution,
-            queue=job.origin,
-            ttl=ttl,
-            seconds=(ended - started).total_seconds(),
-            started_at=stamp(started),
-            ended_at=stamp(ended),
-            value=payload,
-            execution_started_at=str(started.timestamp()),
-            execution_ended_at=str(ended.timestamp()),
+            job.id,
+            self._claims.execution,
+            job.origin,
+            ttl,
+            stamp(began),
+            stamp(ended),
+            payload,
+            repr(began),
+            repr(ended),
+            "1" if job._dependency_ids else "",
         )
-        self.execution = None
-
-    def _serialised(self, job: Job, value: Any) -> bytes | None:
-        """Return the result as RQ stores it, b"" for None; None if it cannot be serialised."""
-        if value is None:
-            return b""
-        try:
-            raw = job.serializer.dumps(value)
-        except Exception:
-            return None
-        if len(raw) > self.max_result:
-            raise ResultTooLarge(
-                f"the result has {len(raw)} bytes, {self.max_result} are allowed: "
-                "store it elsewhere and return where"
-            )
-        return b64encode(raw)
+        self._took = ended - began
 
     def _may_store(self, job: Job) -> bool:
         """Wait for Redis, then say whether the execution is still this worker's."""
+        self._claims.recount()
         ours = self._claims.still_ours(job.id)
         if not ours:
             self.execution = None

@@ -26,6 +26,9 @@ ALLOWED = {
     r"warm stop: after run 1: rq:worker:w1\[shutdown_requested_date\]": (
         "our stop handler sets a flag and nothing else, so that a stop may come at any moment"
     ),
+    r".*: (run \d: )?look \d: rq:worker:w\d ttl": (
+        "while at work our worker's key is made to outlive the lease, RQ's to end with it"
+    ),
     r"(suspended|abandoned with a callback): (after )?run \d: (look 1: )?rq:worker:w\d\[state\]": (
         "we are idle, and RQ is still started, when we look whether to work at all"
     ),

@@ -36,6 +36,7 @@ LEVELS: dict[str, float] = {
     "turn": 3.5,
     "timeouts": 3.5,
     "restoring": 3.5,
+    "payload": 3.5,
     "claims": 3.8,
     "supervised": 4,
     "rq_outcomes": 4.2,
