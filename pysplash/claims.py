@@ -22,8 +22,6 @@ from .lane import Lane
 from .restoring import stamp
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
-#: longest lease in seconds; 0: as long as the job may take
-LEASE_CAP = 0
 FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
@@ -53,6 +51,8 @@ class Claims:
         self._away = away
         self._script = ""
         self._resting = False
+        #: longest lease in seconds, 60 s aside; 0: as long as the job may take
+        self.lease_cap = 0
         self._refreshed_at = 0.0
         self._counters: tuple[int, float] | None = None
         #: the execution under which the last job was claimed
@@ -129,7 +129,7 @@ class Claims:
             self._worker,
             now,
             stamp(now),
-            LEASE_CAP,
+            self.lease_cap,
             self._idle_ttl,
             int(refresh),
             *counters,

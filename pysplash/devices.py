@@ -7,7 +7,7 @@ their own (``pysplash.testing``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +16,10 @@ from redis import Redis
 
 from .backlog import Backlog, Waiting
 from .capacity import Machine
+from .commands import Command, Commands
 from .config import WorkerSettings
 from .connection import own
+from .heartbeats import Heartbeats, Pulse
 from .process import Event, Plan, Processes
 from .recorder import Recorder
 from .sampling import Sampler
@@ -59,6 +61,9 @@ class BoardLike(Protocol):
     def clear(self, index: int) -> None:
         """Empty one row."""
 
+    def ask(self, index: int, job_id: str) -> None:
+        """Name the job a worker is to stop."""
+
     def close(self) -> None:
         """Free it."""
 
@@ -84,6 +89,9 @@ class ProcessesLike(Protocol):
 
     def stop(self, name: str) -> None:
         """Ask a process to finish."""
+
+    def interrupt(self, name: str) -> None:
+        """Have a process look at what it was asked."""
 
     def kill(self, name: str) -> None:
         """End a process."""
@@ -121,6 +129,29 @@ class SettlementLike(Protocol):
         """Bring one job into exactly one place."""
 
 
+class HeartbeatsLike(Protocol):
+    """Speaks for the workers in Redis."""
+
+    def send(self, pulses: Sequence[Pulse]) -> None:
+        """Say that they live, and what they run."""
+
+
+class CommandsLike(Protocol):
+    """Hears what is asked of workers."""
+
+    def follow(self, workers: Collection[str]) -> None:
+        """Hear the commands for just these."""
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return what is readable when there is something to hear."""
+
+    def read(self) -> Iterator[Command]:
+        """Yield what has come."""
+
+    def close(self) -> None:
+        """Hear no more."""
+
+
 class RecorderLike(Protocol):
     """Keeps a record of every tick."""
 
@@ -142,6 +173,8 @@ class Devices:
     sampler: SamplerLike
     backlog: BacklogLike
     settlement: SettlementLike
+    heartbeats: HeartbeatsLike
+    commands: CommandsLike
     recorder: RecorderLike | None = None
 
     def close(self) -> None:
@@ -149,6 +182,7 @@ class Devices:
         self.processes.close()
         self.signals.close()
         self.board.close()
+        self.commands.close()
         if self.recorder is not None:
             self.recorder.close()
 
@@ -175,5 +209,7 @@ def open_devices(
         sampler=Sampler(Machine()),
         backlog=Backlog(own(connection, GLANCE), settings.queues),
         settlement=Settlement(own(connection), settings, on_crash),
+        heartbeats=Heartbeats(own(connection, GLANCE), settings.worker_ttl + 60),
+        commands=Commands(own(connection, GLANCE)),
         recorder=recorder,
     )

@@ -178,6 +178,11 @@ class Processes:
         if parent := self._parent(name):
             parent.send(("signal", name, signal.SIGTERM))
 
+    def interrupt(self, name: str) -> None:
+        """Have one worker look at what it was asked on the scoreboard."""
+        if parent := self._parent(name):
+            parent.send(("signal", name, signal.SIGUSR1))
+
     def kill(self, name: str) -> None:
         """End one worker and all of its session."""
         if parent := self._parent(name):

@@ -24,6 +24,8 @@ class Facts:
     job_timeout: float | None = None
     job_id: str = ""
     execution_id: str = ""
+    #: whether the pool speaks for this worker in Redis
+    listens: bool = False
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ row and reads it again. No lock can be left held by a worker that is killed.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import os
@@ -17,18 +18,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .state import WorkerState
+from .state import MAX_JOB_ID, WorkerState
 
 ROW_SIZE = 512
 STATES = tuple(WorkerState)
 _NUMBERS = {state: number for number, state in enumerate(STATES)}
-#: a job id longer than this is not kept; the job is then found through its worker's hash
-MAX_JOB_ID = 255
 
 _SEQUENCE = struct.Struct("<Q")
-#: state, pid, since, beat, job started, job timeout, jobs, failed, name, execution, job id
-_ROW = struct.Struct("<Bxxxxxxx q d d d d Q Q 64s 40s H 255s")
+#: state, whether it listens, pid, since, beat, job started, job timeout, jobs, failed, name,
+#: execution, job id
+_ROW = struct.Struct("<B?xxxxxx q d d d d Q Q 64s 40s H 255s")
 _READ_ATTEMPTS = 8
+#: the end of a row is the pool's: a digest of the id of the job that is to be stopped
+_DIGEST = 16
+#: asks for whatever job runs to be stopped
+ANY = bytes(_DIGEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,8 @@ class Row:
     failed: int
     job_id: str
     execution_id: str
+    #: whether the worker heeds :meth:`Scoreboard.ask`
+    listens: bool = False
 
 
 class Scoreboard:
@@ -76,6 +82,19 @@ class Scoreboard:
                 break
         return _decode(raw) if before else None
 
+    def ask(self, index: int, job_id: str) -> None:
+        """Name the job that the worker of row *index* is to stop; empty: whatever it runs.
+
+        The worker looks when it gets the signal that follows.
+        """
+        end = (index + 1) * ROW_SIZE
+        self._map[end - _DIGEST : end] = digest(job_id)
+
+    def asked(self, index: int) -> bytes:
+        """Return the digest of the job that row *index* was asked to stop."""
+        end = (index + 1) * ROW_SIZE
+        return self._map[end - _DIGEST : end]
+
     def write(self, index: int, sequence: int, values: tuple[object, ...]) -> None:
         """Write one row; *sequence* counts the row's writes from 1."""
         start = index * ROW_SIZE
@@ -94,14 +113,31 @@ def _anonymous_file(size: int) -> int:
     return fd
 
 
+def digest(job_id: str) -> bytes:
+    """Return what stands for a job's id in a request; for an empty one, what stands for any."""
+    return hashlib.blake2b(job_id.encode(), digest_size=_DIGEST).digest() if job_id else ANY
+
+
 def _text(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode(errors="replace")
 
 
 def _decode(raw: bytes) -> Row:
-    (state, pid, since, beat, started, timeout, jobs, failed, name, execution, length, job) = (
-        _ROW.unpack(raw)
-    )
+    (
+        state,
+        listens,
+        pid,
+        since,
+        beat,
+        started,
+        timeout,
+        jobs,
+        failed,
+        name,
+        execution,
+        length,
+        job,
+    ) = _ROW.unpack(raw)
     return Row(
         name=_text(name),
         pid=pid,
@@ -114,11 +150,15 @@ def _decode(raw: bytes) -> Row:
         failed=failed,
         job_id=job[:length].decode(errors="replace"),
         execution_id=_text(execution),
+        listens=listens,
     )
 
 
 class Slot:
     """A worker's own row: the only thing a worker tells its pool."""
+
+    #: whether this worker heeds requests to stop a job
+    listens = False
 
     def __init__(
         self,
@@ -151,6 +191,7 @@ class Slot:
             self._sequence,
             (
                 _NUMBERS[self._state],
+                self.listens,
                 self._pid,
                 self._since,
                 now,
@@ -205,6 +246,14 @@ class Slot:
         self._started = self._timeout = math.nan
         self._job = self._execution = b""
         self._enter(WorkerState.IDLE)
+
+    def to_stop(self, job_id: str) -> bool:
+        """Return whether the pool last asked for the job *job_id*, or any, to be stopped."""
+        return self._board.asked(self._index) in (ANY, digest(job_id))
+
+    def to_stop_any(self) -> bool:
+        """Return whether the pool last asked for whatever runs to be stopped."""
+        return self._board.asked(self._index) == ANY
 
     @contextmanager
     def parked(self) -> Iterator[None]:

@@ -45,6 +45,7 @@ class Senses:
                 job_timeout=row.job_timeout,
                 job_id=row.job_id,
                 execution_id=row.execution_id,
+                listens=row.listens,
             )
 
     def forget(self, name: str) -> Facts | None:

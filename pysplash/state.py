@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 NEVER = float("-inf")
+#: bytes of the longest job id the scoreboard keeps
+MAX_JOB_ID = 255
 
 
 class WorkerState(StrEnum):

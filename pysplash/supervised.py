@@ -253,7 +253,10 @@ class Supervised(BaseWorker):
             self.run_maintenance_tasks()
         if time.monotonic() - self._heartbeat_at >= HEARTBEAT:
             self._heartbeat_at = time.monotonic()
-            self.heartbeat()
+            self._beat()
+
+    def _beat(self) -> None:
+        self.heartbeat()
 
     # --- one job ---
 

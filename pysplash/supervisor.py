@@ -14,6 +14,7 @@ from .accounting import Accounting
 from .casualties import Casualties
 from .devices import Devices
 from .errors import EXIT_OK, ImportFailed, SplashError
+from .liaison import Liaison
 from .log import logger
 from .policy import decide, remember
 from .process import Event, Exited, Ready, Refused, ServerDied, Spawned
@@ -67,6 +68,7 @@ class Supervisor:
         self.roster = Roster(limits.max_procs)
         self.accounting = Accounting(devices.clock())
         self._senses = Senses(devices, self.roster)
+        self._liaison = Liaison(devices, self.roster, self._senses.facts)
         self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
         self._momentum = Momentum()
         self._target = 0
@@ -115,6 +117,7 @@ class Supervisor:
             self._apply(action)
         if view.queued is not None:
             self._casualties.settle()
+            self._liaison.speak(view.now)
         self._keep_scheduler()
         self._report(view, decision)
         return decision
@@ -132,10 +135,13 @@ class Supervisor:
         start = clock()
         period = min(TICK, self._limits.scale_frequency)
         while not self.finished and (left := start + period - clock()) > 0:
-            signals.wait(left, self._devices.processes.filenos())
+            signals.wait(left, self._filenos())
             if self._hear():
                 signals.wait(max(0.0, start + LULL - clock()))
                 return
+
+    def _filenos(self) -> tuple[int, ...]:
+        return (*self._devices.processes.filenos(), *self._devices.commands.filenos())
 
     def _hear(self) -> bool:
         """Take in signals and exits; return whether any of it calls for a decision now."""
@@ -144,6 +150,7 @@ class Supervisor:
             self._heed(number)
         self._senses.read_board()
         events = [self._take_in(event) for event in self._devices.processes.events()]
+        self._liaison.heed()
         return bool(numbers) or any(events)
 
     def _observe(self) -> PoolView:

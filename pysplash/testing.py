@@ -13,12 +13,14 @@ when a test says so. The supervisor over it is the real one::
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from .backlog import Waiting
+from .commands import Command
 from .devices import Devices
 from .errors import BacklogUnavailable
+from .heartbeats import Pulse
 from .process import Event, Exited, Spawned
 from .scoreboard import Row
 from .settlement import Loss
@@ -51,10 +53,20 @@ class World:
     #: name to slot, of the workers that exist
     alive: dict[str, int] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
-    #: what was asked, in order: ("spawn" | "stop" | "kill", name)
+    #: whether the workers leave heartbeats and commands to the pool
+    listens: bool = True
+    #: what somebody asks of workers; the pool takes it from here
+    commands: list[Command] = field(default_factory=list)
+    #: the workers whose commands are heard
+    followed: set[str] = field(default_factory=set)
+    #: what the pool said for its workers, call by call
+    pulses: list[list[Pulse]] = field(default_factory=list)
+    #: what was asked, in order: ("spawn" | "stop" | "interrupt" | "kill", name)
     asked: list[tuple[str, str]] = field(default_factory=list)
     #: the workers that were told to clean RQ's registries
     maintaining: set[str] = field(default_factory=set)
+    #: the jobs that were to be stopped: (slot, job id)
+    to_stop: list[tuple[int, str]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
     signals: list[int] = field(default_factory=list)
@@ -71,6 +83,8 @@ class World:
             sampler=_Sampler(self),
             backlog=_Backlog(self),
             settlement=_Settlement(self),
+            heartbeats=_Heartbeats(self),
+            commands=_Commands(self),
             recorder=_Recorder(self),
         )
 
@@ -102,7 +116,13 @@ class World:
         """Let a worker be done with its job."""
         jobs = self.rows[self.alive[name]].jobs + 1
         self.set_state(
-            name, WorkerState.IDLE, job_started=None, job_timeout=None, job_id="", jobs=jobs
+            name,
+            WorkerState.IDLE,
+            job_started=None,
+            job_timeout=None,
+            job_id="",
+            execution_id="",
+            jobs=jobs,
         )
 
     def exit(self, name: str, status: int = 0, text: str = "") -> None:
@@ -168,11 +188,14 @@ class _Processes(_Part):
             world.maintaining.add(name)
         state = WorkerState.IDLE if world.ready_at_once else WorkerState.STARTING
         world.rows[slot] = Row(
-            name, world._pid, state, world.now, world.now, None, None, 0, 0, "", ""
+            name, world._pid, state, world.now, world.now, None, None, 0, 0, "", "", world.listens
         )
 
     def stop(self, name: str) -> None:
         self.world.asked.append(("stop", name))
+
+    def interrupt(self, name: str) -> None:
+        self.world.asked.append(("interrupt", name))
 
     def kill(self, name: str) -> None:
         self.world.asked.append(("kill", name))
@@ -190,6 +213,9 @@ class _Board(_Part):
 
     def clear(self, index: int) -> None:
         self.world.rows.pop(index, None)
+
+    def ask(self, index: int, job_id: str) -> None:
+        self.world.to_stop.append((index, job_id))
 
 
 class _Sampler(_Part):
@@ -225,6 +251,23 @@ class _Settlement(_Part):
     def settle(self, loss: Loss) -> str:
         self.world.losses.append(loss)
         return "failed" if loss.job_id else ""
+
+
+class _Heartbeats(_Part):
+    def send(self, pulses: Sequence[Pulse]) -> None:
+        self.world.pulses.append(list(pulses))
+
+
+class _Commands(_Part):
+    def follow(self, workers: Collection[str]) -> None:
+        self.world.followed = set(workers)
+
+    def filenos(self) -> tuple[int, ...]:
+        return ()
+
+    def read(self) -> Iterator[Command]:
+        commands, self.world.commands = self.world.commands, []
+        yield from commands
 
 
 class _Recorder(_Part):

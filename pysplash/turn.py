@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from .state import MAX_JOB_ID
+
 #: ids a turn may set aside or skip before it gives up until the next one
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
 
-SCRIPT = """
+SCRIPT = (
+    """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]
 local worker_key = 'rq:worker:' .. worker
@@ -91,10 +94,10 @@ for i = 20, #ARGV do
         elseif raw[j] == 'data' then data = true
         elseif raw[j] == 'origin' then origin = raw[j + 1] end
       end
-      if timeout == -1 then lease = cap > 0 and cap + 60 or 420
+      if timeout == -1 then lease = 420
       else
         lease = timeout or 420
-        if cap > 0 and lease > cap then lease = cap end
+        if cap > 0 and lease > cap and #next <= MOST_ID then lease = cap end
         lease = math.floor(lease) + 60
       end
       if not data then
@@ -131,7 +134,10 @@ end
 -- Only reading commands are tracked: whoever asked to be told hears of the next push.
 for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
 return rest('empty', skipped)
-""".replace("MOST_SKIPPED", str(MOST_SKIPPED)).replace("ROOM", str(ROOM))
+""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
+    .replace("ROOM", str(ROOM))
+    .replace("MOST_ID", str(MAX_JOB_ID))
+)
 
 
 class Answer(Enum):

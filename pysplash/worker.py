@@ -30,6 +30,8 @@ from .supervised import QUARANTINE_KEY, REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
 
+#: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
+LEASE = 30
 #: longest time in seconds an idle worker listens before it asks again by itself
 LISTEN = 10.0
 #: seconds between two signs of life of an idle worker
@@ -94,6 +96,27 @@ class Worker(RQOutcomes, SimpleWorker):
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGUSR1, self._stop_job)
 
+    def bootstrap(self, *arguments: Any, **settings: Any) -> None:
+        """Register as RQ does; in a pool, leave heartbeats and commands to the pool."""
+        super().bootstrap(*arguments, **settings)
+        if self.slot is not None:
+            self._claims.lease_cap = LEASE
+            self.slot.listens = True
+            self._hang_up()
+
+    def subscribe(self) -> None:
+        """Hear commands over a connection and a thread of its own, if no pool does."""
+        if self.slot is None:
+            super().subscribe()  # type: ignore[no-untyped-call]
+
+    def _beat(self) -> None:
+        if self.slot is None:
+            super()._beat()
+
+    def _hang_up(self) -> None:
+        """Close RQ's connection until somebody needs it; the claims have one of their own."""
+        self.connection.connection_pool.disconnect(inuse_connections=False)
+
     def teardown(self) -> None:
         """Store what is done, leave the server, then RQ's own farewell."""
         if self._done is not None:
@@ -143,6 +166,8 @@ class Worker(RQOutcomes, SimpleWorker):
         try:
             self._maintain()
             self._listen(time.monotonic() + seconds)
+            if self.slot is not None and not self._claims.rung:
+                self._hang_up()
         except REDIS_AWAY as error:
             self._redis_is_away(error)
         self._hush()
@@ -350,5 +375,11 @@ class Worker(RQOutcomes, SimpleWorker):
 
     def _stop_job(self, _signum: int, _frame: object) -> None:
         job = _job_stack.top
-        if self._in_job and job is not None and self._stopped_job_id in (None, job.id):
+        if not self._in_job or job is None:
+            return
+        if self.slot is not None:
+            if not self.slot.to_stop(job.id):
+                return
+            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
+        if self._stopped_job_id in (None, job.id):
             raise JobStopped

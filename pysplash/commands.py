@@ -1,0 +1,109 @@
+"""Commands: what RQ's ``send_*_command`` functions ask of workers, heard for all of them at once.
+
+One subscription on one connection of the pool's, instead of a thread and a connection in each
+worker. A message that makes no sense is reported in one line and changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from .log import logger
+
+CHANNEL = "rq:pubsub:"
+KINDS = ("shutdown", "kill-horse", "stop-job")
+#: seconds between two tries while Redis is away
+PAUSE = 1.0
+
+log = logger("pool")
+
+
+class Command(NamedTuple):
+    """What is asked of one worker; the job's id for ``stop-job``, else empty."""
+
+    worker: str
+    kind: str
+    job_id: str = ""
+
+
+class Commands:
+    """Hears the commands for the workers it follows."""
+
+    def __init__(self, client: Redis) -> None:
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._followed: set[str] = set()
+        self._away_until = 0.0
+
+    def follow(self, workers: Collection[str]) -> None:
+        """Hear the commands for just these workers; an absent Redis is tried again next time."""
+        wanted = set(workers)
+        new, gone = wanted - self._followed, self._followed - wanted
+        if not (new or gone) or time.monotonic() < self._away_until:
+            return
+        try:
+            if new:
+                self._pubsub.subscribe(*(CHANNEL + name for name in new))
+            if gone:
+                self._pubsub.unsubscribe(*(CHANNEL + name for name in gone))
+            self._followed = wanted
+        except RedisError as error:
+            self._away(error)
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return what is readable when there is something to hear."""
+        connection = self._pubsub.connection
+        connected = getattr(connection, "_sock", None)
+        return () if connected is None else (connected.fileno(),)
+
+    def read(self) -> Iterator[Command]:
+        """Yield what has come; never waits for more."""
+        while self._followed and time.monotonic() >= self._away_until:
+            try:
+                message = self._pubsub.get_message(timeout=0)
+            except RedisError as error:
+                self._away(error)
+                return
+            if message is None:
+                return
+            command = _understand(message)
+            if command is not None:
+                yield command
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._followed = set()
+        self._pubsub.close()
+
+    def _away(self, error: Exception) -> None:
+        log.debug("commands cannot be heard: %s", error)
+        self._away_until = time.monotonic() + PAUSE
+        self._followed = set()
+        self._pubsub.reset()
+
+
+def _understand(message: dict[str, Any]) -> Command | None:
+    """Return the command in a message; None, with a line in the log, if there is none."""
+    raw, channel = message.get("data"), message.get("channel")
+    worker = channel.decode(errors="replace") if isinstance(channel, bytes) else str(channel)
+    worker = worker.removeprefix(CHANNEL)
+    try:
+        payload = json.loads(raw)  # type: ignore[arg-type]
+        kind, job_id = payload["command"], payload.get("job_id", "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        kind, job_id = None, ""
+    if kind in KINDS and isinstance(job_id, str) and (job_id or kind != "stop-job"):
+        return Command(worker, kind, job_id)
+    log.warning(
+        "command %.100r for worker %s makes no sense: one of %s was expected",
+        raw,
+        worker,
+        ", ".join(KINDS),
+        extra={"action": "command", "worker": worker},
+    )
+    return None
