@@ -21,8 +21,8 @@ LEASE = 90
 MOST = 50
 
 SCRIPT = """
-local now, stamp, ttl, lease = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local call, whole = redis.call, math.floor(tonumber(ARGV[1]))
+local now, stamp, ttl, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local call, whole = redis.call, math.floor(tonumber(now))
 local function prolong(key, seconds)
   local left = call('TTL', key)
   if left >= 0 and left < seconds then call('EXPIRE', key, seconds) end
