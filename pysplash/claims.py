@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -104,6 +104,16 @@ class Claims:
     def listen(self, seconds: float, also: int) -> None:
         """Wait until a watched queue changes, *also* is readable, or *seconds* have passed."""
         self._lane.listen(seconds, also)
+
+    def look(self, queues: Sequence[str]) -> bool:
+        """Return whether anything waits in *queues*; the server goes on telling of changes.
+
+        Cheaper than a turn, for a worker that will probably come too late.
+        """
+        self._lane.rung = False
+        keys = [f"rq:queue:{name}" for name in queues]
+        _, count = self._lane.call_all(("CLIENT", "CACHING", "YES"), ("EXISTS", *keys))
+        return bool(count)
 
     def close(self) -> None:
         """Leave the server."""

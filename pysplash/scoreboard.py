@@ -23,6 +23,7 @@ from .state import MAX_JOB_ID, WorkerState
 ROW_SIZE = 512
 STATES = tuple(WorkerState)
 _NUMBERS = {state: number for number, state in enumerate(STATES)}
+_IDLE = _NUMBERS[WorkerState.IDLE]
 
 _SEQUENCE = struct.Struct("<Q")
 #: state, whether it listens, pid, since, beat, job started, job timeout, jobs, failed, name,
@@ -94,6 +95,11 @@ class Scoreboard:
         """Return the digest of the job that row *index* was asked to stop."""
         end = (index + 1) * ROW_SIZE
         return self._map[end - _DIGEST : end]
+
+    def idle_before(self, index: int) -> int:
+        """Return how many workers of the rows before *index* are idle."""
+        places = range(_SEQUENCE.size, index * ROW_SIZE, ROW_SIZE)
+        return sum(self._map[place] == _IDLE for place in places)
 
     def write(self, index: int, sequence: int, values: tuple[object, ...]) -> None:
         """Write one row; *sequence* counts the row's writes from 1."""
@@ -246,6 +252,10 @@ class Slot:
         self._started = self._timeout = math.nan
         self._job = self._execution = b""
         self._enter(WorkerState.IDLE)
+
+    def idle_before(self) -> int:
+        """Return how many workers in the rows before this one are idle."""
+        return self._board.idle_before(self._index)
 
     def to_stop(self, job_id: str) -> bool:
         """Return whether the pool last asked for the job *job_id*, or any, to be stopped."""

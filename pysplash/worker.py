@@ -29,13 +29,12 @@ from .rq_outcomes import JobStopped, RQOutcomes
 from .supervised import QUARANTINE_KEY, REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
+from .watch import Watch
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
 LEASE = 30
 #: longest time in seconds an idle worker listens before it asks again by itself
 LISTEN = 10.0
-#: seconds between two signs of life of an idle worker
-BEAT = 1.0
 #: seconds between two looks at a suspended RQ
 SUSPENDED = 1.0
 #: fields of a job's hash that make its success RQ's business
@@ -73,7 +72,7 @@ class Worker(RQOutcomes, SimpleWorker):
         self._done: Finish | None = None
         self._took = 0.0
         self._held: tuple[Job, Queue, Any] | None = None
-        self._wake_read, self._wake_write = -1, -1
+        self._watch = Watch(self._claims, self._leaving)
         self._in_job = False
         own = type(self)
         self._plain = (
@@ -89,11 +88,7 @@ class Worker(RQOutcomes, SimpleWorker):
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()
-        if self._wake_read < 0:
-            self._wake_read, self._wake_write = os.pipe()
-            os.set_blocking(self._wake_read, False)
-            os.set_blocking(self._wake_write, False)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        self._watch.open()
         signal.signal(signal.SIGUSR1, self._stop_job)
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
@@ -122,18 +117,14 @@ class Worker(RQOutcomes, SimpleWorker):
         if self._done is not None:
             self._take_turn([])
         self._claims.close()
-        signal.set_wakeup_fd(-1)
-        for fd in (self._wake_read, self._wake_write):
-            if fd >= 0:
-                os.close(fd)
-        self._wake_read, self._wake_write = -1, -1
+        self._watch.close()
         super().teardown()  # type: ignore[no-untyped-call]
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
         idle_since = time.monotonic()
         while not self._leaving():
-            turn = self._take_turn([queue.name for queue in self._ordered_queues])
+            turn = self._take_turn(self._names())
             if turn.answer is Answer.JOB:
                 if self._run(turn):
                     return True
@@ -165,27 +156,15 @@ class Worker(RQOutcomes, SimpleWorker):
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
         try:
             self._maintain()
-            self._listen(time.monotonic() + seconds)
+            self._watch.wait(time.monotonic() + seconds, self._names(), self.slot)
             if self.slot is not None and not self._claims.rung:
                 self._hang_up()
         except REDIS_AWAY as error:
             self._redis_is_away(error)
-        self._hush()
+        self._watch.hush()
 
-    def _listen(self, until: float) -> None:
-        while not (self._claims.rung or self._leaving()):
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            self._claims.listen(min(BEAT, left), self._wake_read)
-            if self.slot is not None:
-                self.slot.beat()
-
-    def _hush(self) -> None:
-        try:
-            os.read(self._wake_read, 64)
-        except BlockingIOError:
-            return
+    def _names(self) -> list[str]:
+        return [queue.name for queue in self._ordered_queues]
 
     # --- one turn ---
 

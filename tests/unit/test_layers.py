@@ -41,6 +41,7 @@ LEVELS: dict[str, float] = {
     "heartbeats": 3.8,
     "liaison": 5,
     "claims": 3.8,
+    "watch": 4,
     "supervised": 4,
     "rq_outcomes": 4.2,
     "worker": 4.3,

@@ -113,3 +113,29 @@ def test_attachment(board: Scoreboard) -> None:
         assert attached() is slot
     finally:
         attach(None)
+
+
+def test_a_worker_knows_how_many_idle_ones_stand_before_it() -> None:
+    """Only those that are idle count, and only in the rows before its own."""
+    board = Scoreboard(4)
+    slots = [Slot(board, index, f"w{index}") for index in range(4)]
+    assert slots[3].idle_before() == 0
+    for slot in slots:
+        slot.idle()
+    slots[1].claimed("job", None)
+    assert [slot.idle_before() for slot in slots] == [0, 1, 1, 2]
+
+
+def test_a_request_names_its_job() -> None:
+    """A worker stops the job it was asked to stop and no other; no name means any."""
+    board = Scoreboard(2)
+    slot = Slot(board, 1, "w")
+    board.ask(1, "job")
+    assert slot.to_stop("job")
+    assert not slot.to_stop("another")
+    assert not slot.to_stop_any()
+    slot.idle()
+    assert slot.to_stop("job")
+    board.ask(1, "")
+    assert slot.to_stop("another")
+    assert slot.to_stop_any()
