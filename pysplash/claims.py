@@ -18,7 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .lane import Lane
+from . import descent
+from .descent import Descent
+from .lane import Lane, Word
 from .restoring import stamp
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
@@ -49,7 +51,7 @@ class Claims:
         self._idle_ttl = idle_ttl
         self._leaving = leaving
         self._away = away
-        self._script = ""
+        self._script = self._descent = ""
         self._resting = False
         #: longest lease in seconds, 60 s aside; 0: as long as the job may take
         self.lease_cap = 0
@@ -80,6 +82,68 @@ class Claims:
                 self.execution = execution
             self._resting = turn.answer in (Answer.EMPTY, Answer.SUSPENDED)
             return turn
+
+    def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> Descent:
+        """Store *done*, which took *seconds*, and claim one of the jobs *named*.
+
+        *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
+        store; else raises redis's error.
+        """
+        pause = FIRST_PAUSE
+        execution = os.urandom(16).hex()
+        while True:
+            try:
+                lost = self._lost_claim(execution)
+                found = Descent(lost) if lost else self._descend(done, named, execution, seconds)
+            except AWAY as error:
+                if done is None:
+                    raise
+                pause = self._away(error, pause)
+                continue
+            if found.turn.answer is Answer.JOB:
+                self.execution = execution
+            self._resting = False
+            return found
+
+    def _descend(
+        self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
+    ) -> Descent:
+        if not self._descent:
+            self._descent = self._lane.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
+        counters = self._count(seconds) if done is not None else (0, 0.0)
+        now = time.time()
+        words = self._words(self._descent, now, True, counters, done or NOTHING, execution)
+        found = descent.read(self._lane.call(*words, *named))
+        if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
+            self._counters = counters
+        if found.turn.answer is Answer.JOB:
+            self._refreshed_at = now
+        return found
+
+    def _words(
+        self,
+        script: str,
+        now: float,
+        refresh: bool,
+        counters: tuple[int, float],
+        outcome: Sequence[Word],
+        execution: str,
+    ) -> tuple[Word, ...]:
+        """Return what every script of a turn takes."""
+        return (
+            "EVALSHA",
+            script,
+            0,
+            self._worker,
+            now,
+            stamp(now),
+            self.lease_cap,
+            self._idle_ttl,
+            int(refresh),
+            *counters,
+            *outcome,
+            execution,
+        )
 
     def recount(self) -> None:
         """Learn the worker's counters anew: somebody else stored an outcome in its name."""
@@ -132,21 +196,9 @@ class Claims:
         refresh = now - self._refreshed_at > REFRESH
         counters = self._count(seconds) if done is not None else (0, 0.0)
         lane = self._lane
-        words = (
-            "EVALSHA",
-            self._script,
-            0,
-            self._worker,
-            now,
-            stamp(now),
-            self.lease_cap,
-            self._idle_ttl,
-            int(refresh),
-            *counters,
-            *(done or (NOTHING if self._resting else UNREST)),
-            execution,
-            *queues,
-        )
+        outcome = done or (NOTHING if self._resting else UNREST)
+        head = self._words(self._script, now, refresh, counters, outcome, execution)
+        words = (*head, *queues)
         lane.rung = False
         self.watching = done is None
         if done is not None:
@@ -168,6 +220,7 @@ class Claims:
         self._lane.call("CLIENT", "SETNAME", self._worker)
         self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
         self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+        self._descent = ""
         self.recount()
 
     def _lost_claim(self, execution: str) -> Turn | None:

@@ -11,6 +11,7 @@ SplashError
  + JobsError              from wait_jobs and map_jobs
     + JobFailed           a child failed, was stopped, cancelled or vanished
     + WouldDeadlock       a job waits for itself, or for one that waits for it
+    + NestedTooDeeply     too many jobs would run inside one another
 """
 
 from __future__ import annotations
@@ -99,3 +100,7 @@ class JobFailed(JobsError):
 
 class WouldDeadlock(JobsError):
     """A job waits for itself, or for a job that waits for it."""
+
+
+class NestedTooDeeply(JobsError):
+    """Too many jobs would run inside one another."""

@@ -184,6 +184,7 @@ class Slot:
         self._started = self._timeout = math.nan
         self._jobs = self._failed = 0
         self._job = self._execution = b""
+        self._outer: list[tuple[float, WorkerState]] = []
         self.beat()
 
     def beat(self) -> None:
@@ -231,14 +232,25 @@ class Slot:
     def claimed(self, job_id: str, timeout: float | None, execution_id: str = "") -> None:
         """Hold the job *job_id*, not yet started unless it has an execution.
 
-        *timeout* is in seconds, None for no limit.
+        *timeout* is in seconds, None for no limit. A job claimed while another is held runs inside
+        it: the row stays that of the outermost, but for the deadline, which is the earliest.
         """
+        if not math.isnan(self._started):
+            self._descend(timeout)
+            return
         encoded = job_id.encode()
         self._job = encoded if len(encoded) <= MAX_JOB_ID else b""
         self._execution = execution_id.encode()[:40]
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
         self._enter(WorkerState.BUSY, self._started)
+
+    def _descend(self, timeout: float | None) -> None:
+        self._outer.append((self._timeout, self._state))
+        if timeout is not None:
+            ends = self._clock() - self._started + timeout
+            self._timeout = ends if math.isnan(self._timeout) else min(ends, self._timeout)
+        self._enter(WorkerState.BUSY)
 
     def started(self, execution_id: str) -> None:
         """Run the claimed job, as the execution *execution_id*."""
@@ -249,6 +261,10 @@ class Slot:
         """Let go of the job; its outcome is stored."""
         self._jobs += 1
         self._failed += failed
+        if self._outer:
+            self._timeout, state = self._outer.pop()
+            self._enter(state)
+            return
         self._started = self._timeout = math.nan
         self._job = self._execution = b""
         self._enter(WorkerState.IDLE)

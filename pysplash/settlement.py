@@ -18,7 +18,7 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.queue import Queue
 from rq.utils import import_attribute, now
-from rq.worker import SimpleWorker
+from rq.worker import BaseWorker, SimpleWorker
 
 from .config import WorkerSettings
 from .log import logger
@@ -40,6 +40,17 @@ class Loss:
     cause: str
     #: whether the job may be the cause; a worker the pool itself ended says nothing of its job
     suspect: bool = True
+
+
+def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
+    """Put the job at the front of its queue, once, and close *worker*'s execution of it."""
+    with worker.connection.pipeline() as pipeline:
+        worker.cleanup_execution(job, pipeline=pipeline)
+        pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
+        pipeline.lrem(queue.key, 1, job.id)
+        job.set_status(JobStatus.QUEUED, pipeline=pipeline)
+        pipeline.lpush(queue.key, job.id)
+        pipeline.execute()
 
 
 class Settlement:
@@ -106,12 +117,14 @@ class Settlement:
         worker.execution = self._execution(job, loss)
         status = job.get_status()
         if status == JobStatus.QUEUED:
-            return self._put_back(worker, job, queue, "returned")
+            put_back(worker, job, queue)
+            return "returned"
         if worker.execution is None or status != JobStatus.STARTED:
             return "kept"
         deaths = self._count_death(job_id) if loss.suspect else 0
         if self._requeue and deaths < MOST_DEATHS:
-            return self._put_back(worker, job, queue, "requeued")
+            put_back(worker, job, queue)
+            return "requeued"
         if deaths >= MOST_DEATHS:
             job.retries_left = 0
         return self._fail(worker, job, queue, loss.cause, deaths)
@@ -131,17 +144,6 @@ class Settlement:
             if owner in (None, loss.worker.encode(), loss.worker):
                 return execution
         return None
-
-    def _put_back(self, worker: SimpleWorker, job: Job, queue: Queue, outcome: str) -> str:
-        """Put the job at the front of its queue, once, and close its execution."""
-        with self._connection.pipeline() as pipeline:
-            worker.cleanup_execution(job, pipeline=pipeline)
-            pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            pipeline.lrem(queue.key, 1, job.id)
-            job.set_status(JobStatus.QUEUED, pipeline=pipeline)
-            pipeline.lpush(queue.key, job.id)
-            pipeline.execute()
-        return outcome
 
     def _fail(self, worker: SimpleWorker, job: Job, queue: Queue, cause: str, deaths: int) -> str:
         """Let RQ fail or retry the job; webhooks, which may take seconds, go out beside it."""

@@ -1,8 +1,13 @@
-"""Job timeouts that stack and hold: nested ones restore the outer, and none can be swallowed.
+"""Job timeouts that stack and hold: every one in force is kept, and none can be swallowed.
 
 RQ's raises once, so a job's ``except Exception`` makes it last for ever, and ending one cancels
-whatever was set before it. This one raises again each second until the job has let go, and gives
-an outer timeout back what is left of it.
+whatever was set before it. Here one timer serves all that are in force: it rings when the first
+of them is up, and again each second until the job has let go.
+
+Jobs may run inside one another, at a *level* each. A timeout of an outer level that is up while an
+inner one runs raises :class:`Overtaken` there, which ends the inner levels; at its own level it
+becomes the exception it is. Between jobs, while outcomes are stored, a *shield* keeps the timers of
+the outer levels back; they ring when it is gone.
 """
 
 from __future__ import annotations
@@ -11,28 +16,96 @@ import signal
 import time
 import traceback
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
-from rq.timeouts import BaseDeathPenalty
+from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
 
 from .log import logger
 
 #: seconds between two reminders to a job that goes on after its timeout
 REMIND = 1.0
+#: the shortest time in seconds a timer is set to
+SOON = 0.001
+_TIMER = signal.ITIMER_REAL
 
 log = logger("worker")
 
 
+class Overtaken(BaseException):
+    """A job further out is over while this one runs inside it, so this one is over too.
+
+    ``level`` is that of the job meant, ``error`` what it is to get, ``why`` says what happened.
+    """
+
+    def __init__(self, level: int, error: BaseException, why: str) -> None:
+        super().__init__(why)
+        self.level = level
+        self.error = error
+        self.why = why
+
+
 class StackingDeathPenalty(BaseDeathPenalty):
-    """RQ's death penalty on an interval timer; a timeout of None, 0 or less sets none."""
+    """RQ's death penalty on one interval timer; a timeout of None, 0 or less sets none."""
+
+    #: those in force, outermost first
+    _stack: ClassVar[list[StackingDeathPenalty]] = []
+    #: those before this place in the stack are kept back
+    _shield: ClassVar[int] = 0
+    #: how many jobs the running one is inside of
+    level: ClassVar[int] = 0
+    #: what SIGALRM did, and what its timer had left, before the first of them
+    _before: ClassVar[tuple[Any, tuple[float, float], float]] = (signal.SIG_DFL, (0.0, 0.0), 0.0)
 
     def __init__(self, timeout: float | None, exception: type[Exception], **details: Any) -> None:
         super().__init__(timeout, exception, **details)  # type: ignore[no-untyped-call]
         self._job_id = details.get("job_id", "")
         self._told = False
 
-    def handle_death_penalty(self, _signum: int, frame: FrameType | None) -> None:
-        """Say where the job is, once, and raise the exception in it."""
+    def __exit__(self, *_exc_info: object) -> None:
+        """Take the timer away, even if it rings meanwhile: then the job was done in time."""
+        try:
+            self.cancel_death_penalty()
+        except BaseTimeoutException:
+            self.cancel_death_penalty()
+        except BaseException:
+            self.cancel_death_penalty()
+            raise
+
+    def setup_death_penalty(self) -> None:
+        """Set the timer."""
+        seconds = self._timeout if self._timeout is not None and self._timeout > 0 else 0
+        self._armed = seconds > 0
+        if not self._armed:
+            return
+        kind = StackingDeathPenalty
+        now = time.monotonic()
+        if not kind._stack:
+            kind._before = (signal.getsignal(signal.SIGALRM), signal.getitimer(_TIMER), now)
+        self._level, self._shielded, self._due = kind.level, kind._shield, now + seconds
+        kind._stack.append(self)
+        _arm(now)
+
+    def cancel_death_penalty(self) -> None:
+        """Take the timer away; the next of the others takes its place."""
+        kind = StackingDeathPenalty
+        if not self._armed:
+            return
+        if self in kind._stack:
+            del kind._stack[kind._stack.index(self) :]
+        kind._shield = self._shielded
+        if kind._stack:
+            _arm(time.monotonic())
+            return
+        handler, (left, interval), since = kind._before
+        signal.setitimer(_TIMER, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if left > 0:
+            left = max(SOON, left - (time.monotonic() - since))
+            signal.setitimer(_TIMER, left, interval)
+
+    def ring(self, frame: FrameType | None) -> None:
+        """Say where the job is, once, and raise the exception in it, or what ends it."""
+        self.remind()
         if not self._told and self._job_id:
             self._told = True
             log.warning(
@@ -42,24 +115,52 @@ class StackingDeathPenalty(BaseDeathPenalty):
                 "".join(traceback.format_stack(frame)),
                 extra={"action": "timeout", "job": self._job_id},
             )
-        raise self._exception(f"Task exceeded maximum timeout value ({self._timeout} seconds)")
+        text = f"Task exceeded maximum timeout value ({self._timeout} seconds)"
+        error = self._exception(text)
+        if self._level < StackingDeathPenalty.level:
+            raise Overtaken(self._level, error, f"exceeded its {self._timeout} s")
+        raise error
 
-    def setup_death_penalty(self) -> None:
-        """Set the timer, setting aside one that runs."""
-        seconds = self._timeout if self._timeout is not None and self._timeout > 0 else 0
-        self._armed = seconds > 0
-        if self._armed:
-            self._outer_handler = signal.signal(signal.SIGALRM, self.handle_death_penalty)
-            self._outer = signal.setitimer(signal.ITIMER_REAL, seconds, REMIND)
-            self._since = time.monotonic()
+    def remind(self) -> None:
+        """Ring next in a second."""
+        self._due = time.monotonic() + REMIND
 
-    def cancel_death_penalty(self) -> None:
-        """Take the timer away and give an outer one back what is left of it."""
-        if not self._armed:
-            return
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._outer_handler)
-        left, interval = self._outer
-        if left > 0:
-            left = max(0.001, left - (time.monotonic() - self._since))
-            signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+def _arm(now: float) -> None:
+    """Set the timer to the first that is due of those not kept back."""
+    kind = StackingDeathPenalty
+    due = [penalty._due for penalty in kind._stack[kind._shield :]]
+    signal.signal(signal.SIGALRM, _ring)
+    signal.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
+
+
+def _ring(_signum: int, frame: FrameType | None) -> None:
+    kind = StackingDeathPenalty
+    now = time.monotonic()
+    late = [penalty for penalty in kind._stack[kind._shield :] if penalty._due <= now]
+    if late:
+        late[0].remind()
+    _arm(now)
+    if late:
+        late[0].ring(frame)
+
+
+def shield() -> int:
+    """Keep back the timers now in force; return what :func:`unshield` takes to undo it."""
+    kind = StackingDeathPenalty
+    before, kind._shield = kind._shield, len(kind._stack)
+    return before
+
+
+def unshield(before: int) -> None:
+    """Let timers ring again that a :func:`shield` kept back."""
+    StackingDeathPenalty._shield = before
+    if StackingDeathPenalty._stack:
+        _arm(time.monotonic())
+
+
+def postpone(level: int) -> None:
+    """Let the timer of *level*, whose exception is about to be raised, ring next in a second."""
+    for penalty in StackingDeathPenalty._stack:
+        if penalty._level == level:
+            penalty.remind()

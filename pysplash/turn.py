@@ -21,8 +21,9 @@ MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
 
-SCRIPT = (
-    """
+#: what every script of a turn begins with: store an outcome, or end because it must not be stored
+#: or RQ has to
+STORE = """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]
 local worker_key = 'rq:worker:' .. worker
@@ -62,6 +63,61 @@ if id ~= '' then
   call('ZREM', 'rq:executions:' .. id, execution)
 end
 
+"""
+
+#: what a claim writes
+REGISTER = """
+local skipped, claim = {}, ARGV[19]
+-- Register job `next`, taken off `name`, as started; return its lease, or false: it has no data
+-- and is set aside.
+local function register(name, next, raw)
+  local timeout, data, lease, origin = nil, false, nil, ''
+  for j = 1, #raw, 2 do
+    if raw[j] == 'timeout' then timeout = tonumber(raw[j + 1])
+    elseif raw[j] == 'data' then data = true
+    elseif raw[j] == 'origin' then origin = raw[j + 1] end
+  end
+  if timeout == -1 then lease = 420
+  else
+    lease = timeout or 420
+    if cap > 0 and lease > cap and #next <= MOST_ID then lease = cap end
+    lease = math.floor(lease) + 60
+  end
+  if not data then
+    call('RPUSH', 'pysplash:quarantine:' .. name, next)
+    skipped[#skipped + 1] = {'unreadable', name, next}
+    return false
+  end
+  local execution_key = 'rq:execution:' .. next .. ':' .. claim
+  local executions_key = 'rq:executions:' .. next
+  call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
+    'worker_name', worker)
+  call('EXPIRE', execution_key, lease)
+  call('ZADD', executions_key, whole + lease + 60, claim)
+  call('EXPIRE', executions_key, lease + 60)
+  call('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
+  if id == '' then
+    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+      'current_job_working_time', 0, 'last_heartbeat', stamp)
+  else
+    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+      'current_job_working_time', 0, 'last_heartbeat', stamp,
+      'successful_job_count', count, 'total_working_time', seconds)
+  end
+  if refresh or lease > idle_ttl - ROOM then
+    call('EXPIRE', worker_key, math.max(lease, idle_ttl))
+  end
+  call('HSET', 'rq:job:' .. next, 'last_heartbeat', stamp, 'status', 'started',
+    'started_at', stamp, 'worker_name', worker)
+  call('PERSIST', 'rq:job:' .. next)
+  return lease
+end
+""".replace("ROOM", str(ROOM)).replace("MOST_ID", str(MAX_JOB_ID))
+
+SCRIPT = (
+    STORE
+    + REGISTER
+    + """
 local function rest(answer, skipped)
   if id ~= '' then
     call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
@@ -75,7 +131,6 @@ local function rest(answer, skipped)
 end
 
 if #ARGV > 19 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended', {}) end
-local skipped, claim = {}, ARGV[19]
 for i = 20, #ARGV do
   local name = ARGV[i]
   local queue_key = 'rq:queue:' .. name
@@ -83,51 +138,11 @@ for i = 20, #ARGV do
     local next = pcall_('LPOP', queue_key)
     if not next then break end
     if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
-    local key = 'rq:job:' .. next
-    local raw = pcall_('HGETALL', key)
+    local raw = pcall_('HGETALL', 'rq:job:' .. next)
     if #raw == 0 and not raw['err'] then
       skipped[#skipped + 1] = {'vanished', name, next}
-    else
-      local timeout, data, lease, origin = nil, false, nil, ''
-      for j = 1, #raw, 2 do
-        if raw[j] == 'timeout' then timeout = tonumber(raw[j + 1])
-        elseif raw[j] == 'data' then data = true
-        elseif raw[j] == 'origin' then origin = raw[j + 1] end
-      end
-      if timeout == -1 then lease = 420
-      else
-        lease = timeout or 420
-        if cap > 0 and lease > cap and #next <= MOST_ID then lease = cap end
-        lease = math.floor(lease) + 60
-      end
-      if not data then
-        call('RPUSH', 'pysplash:quarantine:' .. name, next)
-        skipped[#skipped + 1] = {'unreadable', name, next}
-      else
-      local execution_key = 'rq:execution:' .. next .. ':' .. claim
-      local executions_key = 'rq:executions:' .. next
-      call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
-        'worker_name', worker)
-      call('EXPIRE', execution_key, lease)
-      call('ZADD', executions_key, whole + lease + 60, claim)
-      call('EXPIRE', executions_key, lease + 60)
-      call('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
-      if id == '' then
-        call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-          'current_job_working_time', 0, 'last_heartbeat', stamp)
-      else
-        call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-          'current_job_working_time', 0, 'last_heartbeat', stamp,
-          'successful_job_count', count, 'total_working_time', seconds)
-      end
-      if refresh or lease > idle_ttl - ROOM then
-        call('EXPIRE', worker_key, math.max(lease, idle_ttl))
-      end
-      call('HSET', key, 'last_heartbeat', stamp, 'status', 'started', 'started_at', stamp,
-        'worker_name', worker)
-      call('PERSIST', key)
+    elseif register(name, next, raw) then
       return {'job', name, next, skipped, raw}
-      end
     end
   end
 end
@@ -135,8 +150,6 @@ end
 for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
 return rest('empty', skipped)
 """.replace("MOST_SKIPPED", str(MOST_SKIPPED))
-    .replace("ROOM", str(ROOM))
-    .replace("MOST_ID", str(MAX_JOB_ID))
 )
 
 

@@ -23,9 +23,9 @@ from rq.worker import SimpleWorker, WorkerStatus
 
 from .claims import Claims
 from .log import logger
+from .nesting import Nesting
 from .payload import MAX_RESULT, portrait, serialised
 from .restoring import Restorer, is_plain, stamp
-from .rq_outcomes import JobStopped, RQOutcomes
 from .supervised import QUARANTINE_KEY, REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
@@ -50,7 +50,7 @@ def _is_special(fields: dict[bytes, bytes]) -> bool:
     return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
-class Worker(RQOutcomes, SimpleWorker):
+class Worker(Nesting, SimpleWorker):
     """An RQ worker that runs each job in its own process and never loses one to a stop.
 
     Usable in a pool, alone, and with ``rq worker -w pysplash.Worker``.
@@ -118,7 +118,7 @@ class Worker(RQOutcomes, SimpleWorker):
             self._take_turn([])
         self._claims.close()
         self._watch.close()
-        super().teardown()  # type: ignore[no-untyped-call]
+        super().teardown()
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
@@ -173,6 +173,11 @@ class Worker(RQOutcomes, SimpleWorker):
         done, self._done = self._done, None
         held, self._held = self._held, None
         turn = self._claims.take(done, queues, self._took)
+        self._settle_turn(turn, done, held)
+        return turn
+
+    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
+        """See to what a turn did not store, and tell what it passed over."""
         if turn.answer is Answer.DEPENDENTS and held is not None:
             log.debug("job %s: slow: others depend on it", held[0].id)
             job, queue, value = held
@@ -188,7 +193,6 @@ class Worker(RQOutcomes, SimpleWorker):
             )
         for kind, queue, what in turn.skipped:
             self._tell_skipped(kind, queue.decode(errors="replace"), what)
-        return turn
 
     def _tell_skipped(self, kind: bytes, queue: str, what: bytes) -> None:
         text = what.decode(errors="backslashreplace")
@@ -292,6 +296,7 @@ class Worker(RQOutcomes, SimpleWorker):
         _job_stack.push(job)
         self._in_job = True
         try:
+            self._open()
             function = job.func
             if function is None:
                 raise ValueError("Cannot execute job: function is None")
@@ -301,6 +306,7 @@ class Worker(RQOutcomes, SimpleWorker):
             return result
         finally:
             self._in_job = False
+            self._shut()
             _job_stack.pop()
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
@@ -343,22 +349,6 @@ class Worker(RQOutcomes, SimpleWorker):
 
     # --- commands ---
 
-    @property
-    def horse_pid(self) -> int:
-        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
-        return os.getpid() if self._in_job else 0
-
     def kill_horse(self, sig: signal.Signals = signal.SIGUSR1) -> None:
         """Interrupt the running job, as RQ's stop-job and kill-horse ask."""
         os.kill(os.getpid(), signal.SIGUSR1)
-
-    def _stop_job(self, _signum: int, _frame: object) -> None:
-        job = _job_stack.top
-        if not self._in_job or job is None:
-            return
-        if self.slot is not None:
-            if not self.slot.to_stop(job.id):
-                return
-            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
-        if self._stopped_job_id in (None, job.id):
-            raise JobStopped

@@ -13,7 +13,8 @@ from rq.results import Result
 
 from pysplash.embedded import EmbeddedServer
 from pysplash.errors import JobFailed
-from pysplash.wait import _Waiter, wait_jobs
+from pysplash.wait import wait_jobs
+from pysplash.waiter import Waiter
 from tests.integration.rq_life import (
     aside,
     await_block,
@@ -46,15 +47,15 @@ def test_an_end_between_look_and_read_is_seen(
     queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that ends after the look and before the blocking read does not cost a whole block."""
-    sleep_on_one = _Waiter._sleep_on_one
+    sleep = Waiter._sleep
     job = queue.enqueue(square, 6)
 
-    def end_first(waiter: _Waiter) -> None:
+    def end_first(waiter: Waiter) -> None:
         finish(job, 36)
-        sleep_on_one(waiter)
+        sleep(waiter)
 
-    monkeypatch.setattr("pysplash.wait.BLOCK", 5.0)
-    monkeypatch.setattr(_Waiter, "_sleep_on_one", end_first)
+    monkeypatch.setattr("pysplash.waiter.BLOCK", 5.0)
+    monkeypatch.setattr(Waiter, "_sleep", end_first)
     began = time.monotonic()
     assert wait_jobs([job], 20, True) == [36]
     assert time.monotonic() - began < 3

@@ -1,0 +1,329 @@
+"""Nesting: running a job inside the one that waits for it, and being back where one was.
+
+All a worker knows of the job it runs is set aside while another runs inside it, and put back. An
+interrupt meant for an outer job (its timeout, a stop) ends the jobs inside it first; they share
+its fate, as those of a worker that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+from rq.command import parse_payload
+from rq.executions import Execution
+from rq.job import Job, _job_stack
+from rq.queue import Queue
+from rq.utils import now
+
+from .claims import Claims
+from .clients import waiting_client
+from .descent import Descent, words
+from .helping import Help, Search, Stuck, at_hand, offer
+from .log import logger
+from .rq_outcomes import JobStopped, RQOutcomes
+from .settlement import put_back
+from .supervised import REDIS_AWAY
+from .timeouts import Overtaken, StackingDeathPenalty, postpone, shield, unshield
+from .turn import Answer, Finish, Turn
+
+#: jobs nested in one another from which a waiting one first looks for another worker
+MAX_NESTING = 100
+#: the shortest and longest time in seconds a deeply nested wait leaves its jobs to other workers
+PATIENCE = (0.01, 1.0)
+#: calls a level may have made in C, which Python counts and frames do not show
+SLACK = 10
+
+log = logger("worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A job that waits while another runs inside it, and what the worker knew of it."""
+
+    job: Job
+    execution_id: str
+    execution: Execution | None
+    failed: bool
+    recursion_limit: int
+
+
+def frames() -> int:
+    """Return how many calls deep the program is."""
+    depth = 0
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    return depth
+
+
+class Nesting(RQOutcomes):
+    """A worker that helps: a :class:`~pysplash.helping.Helper`."""
+
+    max_nesting = MAX_NESTING
+    #: what becomes of a job that ran inside one that is over: "fail" or "requeue"
+    on_crash = "fail"
+    patience = PATIENCE[1]
+
+    _claims: Claims
+    _done: Finish | None
+    _held: Any
+    _took: float
+    _in_job: bool
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._outer: list[Level] = []
+        self._overtaken: Overtaken | None = None
+        #: whether Redis has another job as this worker's present one than the one that waits
+        self._astray = False
+        self._covered = False
+        self._put_off = False
+        self._budget = sys.getrecursionlimit()
+        self._waits: Redis | None = None
+
+    def _run(self, turn: Turn) -> bool:
+        """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
+        raise NotImplementedError
+
+    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
+        """See to what a turn did not store."""
+        raise NotImplementedError
+
+    # --- offering help ---
+
+    def _install_signal_handlers(self) -> None:
+        super()._install_signal_handlers()
+        offer(self)
+
+    def teardown(self) -> None:
+        """Help no more, then the farewell."""
+        if at_hand() is self:
+            offer(None)
+        if self._waits is not None:
+            self._waits.connection_pool.disconnect()
+            self._waits = None
+        super().teardown()  # type: ignore[no-untyped-call]
+
+    @property
+    def depth(self) -> int:
+        """How many jobs this worker is in the middle of."""
+        return len(self._outer) + 1
+
+    def runs(self, job: Job) -> bool:
+        """Return whether it runs *job* and could run another inside it.
+
+        It could not in a callback, nor in a coroutine: its loop would have to run inside itself.
+        """
+        present = _job_stack.top
+        done = bool(self._outer) and present is self._outer[-1].job
+        mine = present is not None and present.id == job.id and not done
+        return mine and asyncio._get_running_loop() is None
+
+    def waiting_client(self) -> Redis:
+        """Return the client for the waits of its jobs."""
+        if self._waits is None:
+            self._waits = waiting_client(self.connection)
+        return self._waits
+
+    def be_patient(self, *, longer: bool) -> None:
+        """Wait longer the next time, or not so long."""
+        least, most = PATIENCE
+        self.patience = most if longer else max(least, self.patience / 2)
+
+    # --- helping ---
+
+    def help(self, search: Search) -> Help:
+        """Claim the next job *search* finds and run it to its stored or storable outcome.
+
+        Raises redis's error if nothing could be claimed because Redis is away; Overtaken, or the
+        error meant for the job that waits, if that is over.
+        """
+        before, present = self._cover(), self._claims.execution
+        try:
+            while (names := search.batch()) or self._astray:
+                found = self._descend(names)
+                search.saw(
+                    found.seen,
+                    claimed=found.turn.answer is Answer.JOB,
+                    beneath=found.beneath,
+                    running=found.running,
+                    stuck=[Stuck(*pair) for pair in found.stuck],
+                )
+                if found.turn.answer is Answer.JOB:
+                    return self._run_inside(found.turn, present)
+                if found.turn.answer is Answer.SUSPENDED:
+                    return Help.NOTHING
+            return Help.NOTHING
+        except Overtaken as overtaken:
+            if overtaken.level < len(self._outer):
+                raise
+            postpone(overtaken.level)
+            raise overtaken.error from None
+        finally:
+            self._uncover(before)
+
+    def settle(self) -> None:
+        """Store what is done; from here on the job that waits is the one that runs."""
+        if not self._astray:
+            return
+        before = self._cover()
+        try:
+            with suppress(*REDIS_AWAY):
+                while self._astray:
+                    self._descend([])
+        finally:
+            self._uncover(before)
+
+    def _descend(self, names: Sequence[str]) -> Descent:
+        """Store the last outcome and claim one of the jobs *names*."""
+        done, self._done = self._done, None
+        held, self._held = self._held, None
+        keeper = _job_stack.top
+        assert keeper is not None
+        entry = f"{keeper.id}:{self._claims.execution}"
+        named = words(keeper.id, self.depth, entry, self.name, self._served(), names)
+        found = self._claims.take_named(done, named, self._took)
+        if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
+            self._see_to(found.turn, done, held)
+        else:
+            self._astray = found.turn.answer is Answer.JOB
+        return found
+
+    def _served(self) -> list[str]:
+        return [queue.name for queue in self.queues]
+
+    def _see_to(self, turn: Turn, done: Finish | None, held: Any) -> None:
+        """Let RQ store the outcome of the last nested job, under that job's execution."""
+        keeper = (self._claims.execution, self.execution)
+        if done is not None:
+            self._claims.execution, self.execution = done.execution_id, None
+        try:
+            self._settle_turn(turn, done, held)
+        finally:
+            self._claims.execution, self.execution = keeper
+
+    def _run_inside(self, turn: Turn, present: str) -> Help:
+        level = self._set_aside_present(present)
+        try:
+            self._run(turn)
+            failed = self._job_failed
+        finally:
+            self._resume(level)
+        overtaken, self._overtaken = self._overtaken, None
+        if overtaken is not None:
+            raise overtaken
+        return Help.FAILED if failed else Help.RAN
+
+    def _set_aside_present(self, present: str) -> Level:
+        job = _job_stack.top
+        assert job is not None
+        limit = sys.getrecursionlimit()
+        level = Level(job, present, self.execution, self._job_failed, limit)
+        self._outer.append(level)
+        StackingDeathPenalty.level = len(self._outer)
+        sys.setrecursionlimit(frames() + SLACK * len(self._outer) + self._budget)
+        return level
+
+    def _resume(self, level: Level) -> None:
+        self._outer.pop()
+        StackingDeathPenalty.level = len(self._outer)
+        sys.setrecursionlimit(level.recursion_limit)
+        self.execution, self._claims.execution = level.execution, level.execution_id
+        self._job_failed = level.failed
+        os.environ["RQ_JOB_ID"] = level.job.id
+
+    # --- interrupts ---
+
+    def _cover(self) -> tuple[int, bool]:
+        """Keep interrupts back: what follows must not be cut short."""
+        before = (shield(), self._in_job)
+        self._in_job, self._covered = False, True
+        return before
+
+    def _uncover(self, before: tuple[int, bool]) -> None:
+        """Let interrupts through again, those first that came meanwhile."""
+        shielded, self._in_job = before
+        self._covered = bool(self._outer) and not self._in_job
+        unshield(shielded)
+        if self._put_off and self._in_job:
+            self._put_off = False
+            self._interrupt()
+
+    def _open(self) -> None:
+        """Let the timers of outer jobs ring in the function of this one."""
+        if self._outer:
+            unshield(0)
+
+    def _shut(self) -> None:
+        """Keep them back again."""
+        if self._outer:
+            shield()
+
+    def _stop_job(self, _signum: int, _frame: object) -> None:
+        if self._in_job:
+            self._interrupt()
+        else:
+            self._put_off = bool(self._outer) or self._covered
+
+    def _interrupt(self) -> None:
+        """End the job that is to be stopped, or all if none is named."""
+        for number, level in enumerate(self._outer):
+            if self._is_meant(level.job):
+                raise Overtaken(number, JobStopped(), "was stopped")
+        job = _job_stack.top
+        if job is not None and self._is_meant(job):
+            raise JobStopped
+
+    def _is_meant(self, job: Job) -> bool:
+        if self.slot is not None:
+            if not self.slot.to_stop(job.id):
+                return False
+            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
+        return self._stopped_job_id in (None, job.id)
+
+    @property
+    def horse_pid(self) -> int:
+        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
+        return os.getpid() if self._in_job or self._covered or self._outer else 0
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Stop an outer job too, where RQ looks at the innermost only."""
+        payload = parse_payload(message)
+        held = [level.job.id for level in self._outer]
+        if payload["command"] == "stop-job" and payload.get("job_id") in held:
+            self._stopped_job_id = payload["job_id"]
+            self.kill_horse()
+        else:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
+
+    # --- a shared fate ---
+
+    def _fail(self, job: Job, queue: Queue) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, Overtaken) and error.level < len(self._outer):
+            self._overtaken = error
+            self._share_fate(job, queue, error)
+        else:
+            super()._fail(job, queue)
+
+    def _share_fate(self, job: Job, queue: Queue, overtaken: Overtaken) -> None:
+        """End the run of a job as that of a worker that died."""
+        outer = self._outer[overtaken.level].job
+        text = f"Job {outer.id}, inside which this job ran, {overtaken.why}; it ended with it."
+        log.warning("job %s: %s", job.id, text, extra={"action": "overtaken", "job": job.id})
+        if not self._may_store(job):
+            return
+        if self.on_crash == "requeue":
+            put_back(self, job, queue)
+            self._job_failed = True
+            return
+        job.ended_at = now()
+        self.handle_job_failure(job, queue, exc_string=text)
