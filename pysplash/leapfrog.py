@@ -19,6 +19,8 @@ from .waiter import Waiter
 
 #: seconds between two looks while one descendant after the other is run here
 GLANCE = 0.5
+#: seconds up to which a blocking read ends late: the server looks at its clock ten times a second
+GRAIN = 0.1
 #: how many times `max_nesting` jobs may be nested at most
 HARD = 10
 
@@ -100,8 +102,11 @@ class HelpingWaiter(Waiter):
                 "allow more workers"
             )
         self._left_to_others = True
-        before, self.block = self.block, helper.patience
-        super().step()
-        self.block = before
-        queued = bool(self.stuck())
-        helper.be_patient(longer=not queued)
+        if helper.patience < GRAIN:
+            time.sleep(min(helper.patience, max(0.0, self.left())))
+            self.insist(self.look)
+        else:
+            before, self.block = self.block, helper.patience
+            super().step()
+            self.block = before
+        helper.be_patient(longer=not self.stuck())
