@@ -82,6 +82,8 @@ def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supe
     if settings.max_age is not None:
         worker.max_age = settings.max_age + random.uniform(0, settings.max_age_delta)
     worker.max_job_memory = settings.max_job_memory
+    worker.max_nesting = settings.max_nesting
+    worker.on_crash = settings.on_crash
     return worker
 
 

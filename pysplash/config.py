@@ -15,6 +15,8 @@ from .errors import ConfigError
 from .state import Limits
 
 MAX_PROCS = 10_000
+#: the most `max_nesting` may be: ten times as many levels must fit on the stack of a process
+MAX_NESTING = 500
 MAX_QUEUE_NAME = 255
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
@@ -63,6 +65,9 @@ class WorkerSettings:
     max_job_memory: int | None = None
     max_age: float | None = None
     max_age_delta: float = 0.0
+    #: jobs nested in one another from which a waiting one first looks for another worker
+    max_nesting: int = 100
+    on_crash: str = "fail"
 
 
 def parse_size(value: int | float | str, name: str = "size") -> int:
@@ -148,6 +153,8 @@ def check_worker(settings: WorkerSettings) -> WorkerSettings:
         if value is not None:
             check_number(name, value, least, whole=whole)
     check_number("max_age_delta", settings.max_age_delta, 0)
+    check_number("max_nesting", settings.max_nesting, 1, MAX_NESTING, whole=True)
+    check_choice("on_crash", settings.on_crash, ON_CRASH)
     check_number("worker_ttl", settings.worker_ttl, 20, whole=True)
     check_number("results_ttl", settings.results_ttl, -1, whole=True)
     check_number("maintenance_interval", settings.maintenance_interval, 1, whole=True)

@@ -60,7 +60,7 @@ class Edges:
 
     def withdraw(self) -> None:
         """Say that the job waits no more."""
-        self.client.delete(self._key, self._fan)
+        forget(self.client, self._me)
 
     def _say(self, pipe: Any, ids: Iterable[str]) -> None:
         pipe.sadd(self._key, *ids)
@@ -72,6 +72,11 @@ class Edges:
             for waiting in ids:
                 pipe.smembers(KEY.format(waiting))
             return [_names(names) for names in pipe.execute()]
+
+
+def forget(client: Redis, job_id: str) -> None:
+    """Take away the edges of a job that waits no more."""
+    client.delete(KEY.format(job_id), FAN_KEY.format(job_id))
 
 
 def _names(members: Iterable[bytes]) -> set[str]:

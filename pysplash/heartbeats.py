@@ -1,6 +1,7 @@
 """Heartbeats: the pool says for all its workers that they live, and renews their jobs' leases.
 
-One script for all of them, instead of a timer and a connection in each. It renews only what is
+One script for all of them, instead of a timer and a connection in each. A worker that runs jobs
+inside one another has them all renewed. The script renews only what is
 there: a worker that has taken its leave and a job that has ended stay gone, and no lease is ever
 made shorter than its worker has made it.
 """
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 from redis import Redis
 
+from .deadlock import KEY as WAITS_KEY
+from .descent import STACK_KEY
 from .restoring import stamp
 
 #: seconds a job's lease runs from its last renewal
@@ -27,26 +30,34 @@ local function prolong(key, seconds)
   local left = call('TTL', key)
   if left >= 0 and left < seconds then call('EXPIRE', key, seconds) end
 end
+local function renew(id, execution)
+  local running = 'rq:execution:' .. id .. ':' .. execution
+  if call('EXISTS', running) == 0 then return end
+  call('HSET', running, 'last_heartbeat', now)
+  prolong(running, lease)
+  call('ZADD', 'rq:executions:' .. id, 'XX', 'GT', whole + lease + 60, execution)
+  prolong('rq:executions:' .. id, lease + 60)
+  prolong('WAITS' .. id, lease)
+  local origin = call('HGET', 'rq:job:' .. id, 'origin')
+  if origin then
+    call('HSET', 'rq:job:' .. id, 'last_heartbeat', stamp)
+    call('ZADD', 'rq:wip:' .. origin, 'XX', 'GT', whole + lease, id .. ':' .. execution)
+  end
+end
 for i = 5, #ARGV, 3 do
   local worker, id, execution = 'rq:worker:' .. ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if call('EXISTS', worker) == 1 and call('HEXISTS', worker, 'death') == 0 then
     call('HSET', worker, 'last_heartbeat', stamp)
     prolong(worker, ttl)
   end
-  local running = 'rq:execution:' .. id .. ':' .. execution
-  if execution ~= '' and call('EXISTS', running) == 1 then
-    call('HSET', running, 'last_heartbeat', now)
-    prolong(running, lease)
-    call('ZADD', 'rq:executions:' .. id, 'XX', 'GT', whole + lease + 60, execution)
-    prolong('rq:executions:' .. id, lease + 60)
-    local origin = call('HGET', 'rq:job:' .. id, 'origin')
-    if origin then
-      call('HSET', 'rq:job:' .. id, 'last_heartbeat', stamp)
-      call('ZADD', 'rq:wip:' .. origin, 'XX', 'GT', whole + lease, id .. ':' .. execution)
+  if execution ~= '' then
+    renew(id, execution)
+    for _, held in ipairs(call('LRANGE', 'STACK' .. ARGV[i], 1, -1)) do
+      renew(string.match(held, '^(.*):([^:]*)$'))
     end
   end
 end
-"""
+""".replace("WAITS", WAITS_KEY.format("")).replace("STACK", STACK_KEY.format(""))
 
 
 class Pulse(NamedTuple):

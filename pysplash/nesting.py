@@ -34,8 +34,6 @@ from .supervised import REDIS_AWAY
 from .timeouts import Overtaken, StackingDeathPenalty, postpone, shield, unshield
 from .turn import Answer, Finish, Turn
 
-#: jobs nested in one another from which a waiting one first looks for another worker
-MAX_NESTING = 100
 #: the shortest and longest time in seconds a deeply nested wait leaves its jobs to other workers
 PATIENCE = (0.01, 1.0)
 #: calls a level may have made in C, which Python counts and frames do not show
@@ -67,9 +65,6 @@ def frames() -> int:
 class Nesting(RQOutcomes):
     """A worker that helps: a :class:`~pysplash.helping.Helper`."""
 
-    max_nesting = MAX_NESTING
-    #: what becomes of a job that ran inside one that is over: "fail" or "requeue"
-    on_crash = "fail"
     patience = PATIENCE[1]
 
     _claims: Claims

@@ -176,6 +176,13 @@ CARE = (
         default=0.0,
         help="Most seconds added at random to --max-age.",
     ),
+    _option(
+        "--max-nesting",
+        name="max_nesting",
+        type=int,
+        default=100,
+        help="Jobs run inside one another before other workers are tried; ten times as many fail.",
+    ),
 )
 
 #: how work is done

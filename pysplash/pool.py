@@ -13,9 +13,7 @@ from redis import Redis
 from rq.queue import Queue
 
 from .config import (
-    ON_CRASH,
     WorkerSettings,
-    check_choice,
     check_limits,
     check_number,
     check_queues,
@@ -54,7 +52,9 @@ class Pool:
     ``"fail"`` (RQ's ``Retry`` is honoured) or ``"requeue"``.
 
     Workers are recycled, between jobs, after *max_jobs* jobs, *max_job_memory* bytes of growth, or
-    *max_age* seconds plus a random part of *max_age_delta*. Modules named in *preload* are
+    *max_age* seconds plus a random part of *max_age_delta*. From *max_nesting* jobs that run
+    inside one another, a job that waits first looks for another worker; ten times as many are
+    :class:`~pysplash.errors.NestedTooDeeply`. Modules named in *preload* are
     imported once, before the workers are forked. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
     *logging_level* and *log_job_description* are the workers'. *observer* is called after each
@@ -91,6 +91,7 @@ class Pool:
         max_job_memory: int | str | None = None,
         max_age: float | None = None,
         max_age_delta: float = 0,
+        max_nesting: int = 100,
         preload: Iterable[str] = (),
         on_crash: str = "fail",
         burst: bool = False,
@@ -162,9 +163,10 @@ class Pool:
                 ),
                 max_age=max_age,
                 max_age_delta=max_age_delta,
+                max_nesting=max_nesting,
+                on_crash=on_crash,
             )
         )
-        check_choice("on_crash", on_crash, ON_CRASH)
         self._preload = check_preload(preload)
         self._on_crash = on_crash
         self._record = record

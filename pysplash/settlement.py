@@ -2,14 +2,16 @@
 
 A job that was claimed but never started goes back to the front of its queue, whatever its
 settings. A started one is failed through RQ's own code, which retries it if it was enqueued
-with ``Retry``; with ``on_crash="requeue"`` it is put back instead. A job whose worker has died
+with ``Retry``; with ``on_crash="requeue"`` it is put back instead. A worker may have held several,
+each inside the one that waited for it; all of them are settled. A job whose worker has died
 under it three times in three days is taken for the cause and failed.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis
@@ -17,10 +19,12 @@ from rq.exceptions import NoSuchJobError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.queue import Queue
-from rq.utils import import_attribute, now
+from rq.utils import as_text, import_attribute, now
 from rq.worker import BaseWorker, SimpleWorker
 
 from .config import WorkerSettings
+from .deadlock import forget
+from .descent import STACK_KEY
 from .log import logger
 
 DEATHS_KEY = "pysplash:deaths:{}"
@@ -64,24 +68,37 @@ class Settlement:
     def settle(self, loss: Loss) -> str:
         """Settle one loss; return what became of the job, "" if there was none.
 
+        Jobs that ran inside it are settled first, the innermost before the others.
+
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
         ``"kept"`` (its outcome is stored already), ``"vanished"``. Raises redis's errors if Redis
         cannot be reached; nothing is lost then, and the call may be made again.
         """
         worker = self._shell(loss.worker)
-        job_id = loss.job_id or worker.get_current_job_id() or ""
-        outcome = self._settle_job(worker, job_id, loss) if job_id else ""
-        worker.register_death()
-        if outcome:
+        outcome = ""
+        for part in self._parts(worker, loss):
+            outcome = self._settle_job(worker, part)
             log.warning(
                 "job %s of worker %s: %s (%s)",
-                job_id,
-                loss.worker,
+                part.job_id,
+                part.worker,
                 outcome,
-                loss.cause,
-                extra={"action": "settle", "job": job_id, "outcome": outcome},
+                part.cause,
+                extra={"action": "settle", "job": part.job_id, "outcome": outcome},
             )
+        worker.register_death()
+        self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
+
+    def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
+        """Yield the loss of each job the worker held, innermost first."""
+        held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
+        pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
+        for job_id, execution_id in reversed(pairs[1:]):
+            yield replace(loss, job_id=job_id, execution_id=execution_id)
+        outermost = loss.job_id or (pairs[0][0] if pairs else worker.get_current_job_id())
+        if outermost:
+            yield replace(loss, job_id=outermost)
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""
@@ -108,20 +125,22 @@ class Settlement:
             serializer=self._settings.serializer,
         )
 
-    def _settle_job(self, worker: SimpleWorker, job_id: str, loss: Loss) -> str:
+    def _settle_job(self, worker: SimpleWorker, loss: Loss) -> str:
         try:
-            job = worker.job_class.fetch(job_id, self._connection, worker.serializer)
+            job = worker.job_class.fetch(loss.job_id, self._connection, worker.serializer)
         except NoSuchJobError:
             return "vanished"
         queue = self._queue(worker, job.origin)
         worker.execution = self._execution(job, loss)
         status = job.get_status()
         if status == JobStatus.QUEUED:
+            forget(self._connection, job.id)
             put_back(worker, job, queue)
             return "returned"
         if worker.execution is None or status != JobStatus.STARTED:
             return "kept"
-        deaths = self._count_death(job_id) if loss.suspect else 0
+        forget(self._connection, job.id)
+        deaths = self._count_death(loss.job_id) if loss.suspect else 0
         if self._requeue and deaths < MOST_DEATHS:
             put_back(worker, job, queue)
             return "requeued"

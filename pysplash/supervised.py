@@ -53,6 +53,10 @@ class Supervised(BaseWorker):
     parent_pid: int | None = None
     max_age: float | None = None
     max_job_memory: int | None = None
+    #: jobs nested in one another from which a waiting one first looks for another worker
+    max_nesting = 100
+    #: what becomes of a job that cannot go on for no fault of its own: "fail" or "requeue"
+    on_crash = "fail"
 
     _stop_signal_at: float | None = None
     _job_failed = False

@@ -40,6 +40,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"max_jobs": 0}, ["max_jobs is 0"]),
         ({"max_job_memory": "-1MB"}, ["max_job_memory is '-1MB'"]),
         ({"max_age": 0}, ["max_age is 0"]),
+        ({"max_nesting": 0}, ["max_nesting is 0", "from 1 to 500"]),
         ({"on_crash": "ignore"}, ["on_crash is 'ignore'", "fail, requeue"]),
         ({"dequeue_strategy": "lifo"}, ["dequeue_strategy is 'lifo'"]),
         ({"preload": ["not a module"]}, ["preload 'not a module'"]),
