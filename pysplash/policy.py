@@ -40,6 +40,8 @@ OVER_CPU = 4.0
 OVERDUE_STOP, OVERDUE_KILL = 1.0, 5.0
 #: seconds of the first wait after a failed start, doubled each time, and the longest wait
 BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
+#: seconds a worker must have been parked to count as one that runs nothing
+PARKED = 0.5
 #: seconds without work before a burst is over
 DRAINED = 0.5
 
@@ -237,8 +239,13 @@ def _grow(view: PoolView, processes: int, limits: Limits) -> Decision | None:
 
 
 def _all_parked(view: PoolView) -> bool:
-    """Whether every worker waits for other jobs, so that nobody is left to run them."""
-    return bool(view.workers) and all(w.state is WorkerState.WAITING for w in view.workers)
+    """Whether every worker has waited for other jobs a while, so that nobody is left to run them.
+
+    Most waits are short: what a parked worker waits for comes, or is run inside it.
+    """
+    return bool(view.workers) and all(
+        w.state is WorkerState.WAITING and view.now - w.since >= PARKED for w in view.workers
+    )
 
 
 def _settled(view: PoolView, limits: Limits) -> bool:
