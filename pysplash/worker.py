@@ -9,6 +9,7 @@ webhooks, results that cannot be serialised or are not kept, and classes of the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -302,7 +303,8 @@ class Worker(Nesting, SimpleWorker):
                 raise ValueError("Cannot execute job: function is None")
             result = function(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
-                return asyncio.new_event_loop().run_until_complete(result)
+                with contextlib.closing(asyncio.new_event_loop()) as loop:
+                    return loop.run_until_complete(result)
             return result
         finally:
             self._in_job = False
