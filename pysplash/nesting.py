@@ -189,7 +189,7 @@ class Nesting(RQOutcomes):
         if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
             self._see_to(found.turn, done, held)
         else:
-            self._astray = found.turn.answer is Answer.JOB
+            self._astray = False
         return found
 
     def _served(self) -> list[str]:
@@ -233,6 +233,7 @@ class Nesting(RQOutcomes):
         sys.setrecursionlimit(level.recursion_limit)
         self.execution, self._claims.execution = level.execution, level.execution_id
         self._job_failed = level.failed
+        self._astray = True
         os.environ["RQ_JOB_ID"] = level.job.id
 
     # --- interrupts ---

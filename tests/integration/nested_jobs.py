@@ -186,3 +186,15 @@ def wait_over(url: str, name: str) -> Any:
     """Wait for a job over a connection of the job's own."""
     with Redis.from_url(url) as redis:
         return wait_jobs([Job.fetch(name, connection=redis)], collect_results=True)
+
+
+def deep(calls: int, *names: str) -> Any:
+    """Wait for jobs from so many calls down."""
+    return deep(calls - 1, *names) if calls else wait_for(*names)
+
+
+def slow_once(seconds: float) -> str:
+    """Sleep in the first run, not in the second."""
+    if me().connection.incr("test:runs") == 1:
+        nap(seconds)
+    return "quick"

@@ -1,0 +1,378 @@
+"""Jobs inside jobs: timeouts, stops, depth, and a worker that dies with all of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from rq import Queue, Retry
+from rq.command import send_kill_horse_command, send_stop_job_command
+from rq.job import Job, JobStatus
+
+from pysplash.config import WorkerSettings
+from pysplash.connection import portable
+from pysplash.settlement import Loss, Settlement
+from pysplash.timeouts import StackingDeathPenalty, shield, unshield
+from pysplash.worker import Worker
+from tests.integration import nested_jobs as jobs
+from tests.integration.nested_jobs import said
+from tests.integration.rq_life import aside
+from tests.integration.test_helping import LONG, error_of, left_over, play
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def worker(redis: Redis, queue: Queue) -> Worker:
+    """A worker that does not wait long for others."""
+    worker = Worker([queue], connection=redis)
+    worker.patience = 0.01
+    return worker
+
+
+def family(queue: Queue, *functions: Any) -> list[Job]:
+    """Enqueue jobs "0", "1", ... of which each is to wait for the next, in this order."""
+    made = []
+    for number, (function, *arguments, options) in enumerate(functions):
+        kwargs = options.pop("kwargs", {})
+        job = queue.enqueue(function, args=arguments, kwargs=kwargs, job_id=str(number), **options)
+        made.append(job)
+    return made
+
+
+# --- timeouts ----------------------------------------------------------------------------------
+
+
+def test_a_nested_timeout_is_its_own(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """A nested job's timeout fails it alone; its parent goes on with what is left of its own."""
+    parent, child = family(
+        queue,
+        (jobs.sleepy, "1", 20, {"kwargs": {"on_failure": "none"}, "job_timeout": 2}),
+        (jobs.nap, 20, {"job_timeout": 1}),
+    )
+    began = time.monotonic()
+    play(worker)
+
+    assert time.monotonic() - began < 15
+    assert "exceeded maximum timeout value (1 seconds)" in error_of(child)
+    assert "exceeded maximum timeout value (2 seconds)" in error_of(parent)
+    (line,) = said(redis)
+    assert line.startswith("0: JobTimeoutException: ")
+    assert left_over(redis) == []
+
+
+def test_a_timeout_outlives_those_within(queue: Queue, worker: Worker) -> None:
+    """Nested jobs that end in time leave the parent's timeout in force."""
+    parent, *_ = family(
+        queue,
+        (jobs.sleepy, "1", 20, {"job_timeout": 1}),
+        (jobs.wait_for, "2", {"job_timeout": LONG}),
+        (jobs.identity, {"job_timeout": LONG}),
+    )
+    began = time.monotonic()
+    play(worker)
+
+    assert time.monotonic() - began < 15
+    assert "exceeded maximum timeout value (1 seconds)" in error_of(parent)
+
+
+def test_an_outer_timeout_ends_all_within(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """The outermost job's timeout ends those inside it; each is failed, and says why."""
+    outer, middle, inner = family(
+        queue,
+        (jobs.sleepy, "1", 0, {"job_timeout": 1}),
+        (jobs.sleepy, "2", 0, {"job_timeout": LONG}),
+        (jobs.nap, 20, {"job_timeout": LONG}),
+    )
+    began = time.monotonic()
+    play(worker)
+
+    assert time.monotonic() - began < 15
+    assert "exceeded maximum timeout value (1 seconds)" in error_of(outer)
+    for job in (middle, inner):
+        assert job.get_status() == JobStatus.FAILED
+        assert error_of(job) == (
+            "Job 0, inside which this job ran, exceeded its 1 s; it ended with it."
+        )
+    assert [line.split(": ")[:2] for line in said(redis)] == [
+        ["1", "Overtaken"],
+        ["0", "JobTimeoutException"],
+    ]
+    assert redis.hget(worker.key, "failed_job_count") == b"3"
+    assert left_over(redis) == []
+
+
+def test_a_timeout_in_the_middle_spares_the_outermost(queue: Queue, worker: Worker) -> None:
+    """A timeout ends its own level and what is inside it, not what is outside."""
+    outer, middle, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"kwargs": {"on_failure": "none"}, "job_timeout": LONG}),
+        (jobs.wait_for, "2", {"job_timeout": 1}),
+        (jobs.nap, 20, {"job_timeout": LONG}),
+    )
+    play(worker)
+
+    assert outer.return_value() == [None]
+    assert "exceeded maximum timeout value (1 seconds)" in error_of(middle)
+    assert "Job 1, inside which this job ran" in error_of(inner)
+
+
+def test_a_parked_inner_job_ends_with_the_outer(queue: Queue, worker: Worker) -> None:
+    """The outer timeout ends a nested job that waits, too."""
+    outer, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": 1}),
+        (jobs.wait_for, "elsewhere", {"job_timeout": LONG}),
+    )
+    Queue("unserved", connection=queue.connection).enqueue(jobs.identity, job_id="elsewhere")
+    play(worker)
+
+    assert "exceeded maximum timeout value (1 seconds)" in error_of(outer)
+    assert "Job 0, inside which this job ran" in error_of(inner)
+
+
+def test_who_shares_a_fate_is_retried(queue: Queue, worker: Worker) -> None:
+    """Retry holds for a job that ends with the one it ran in: it is run again, by itself."""
+    outer, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": 1}),
+        (jobs.slow_once, 20, {"job_timeout": LONG, "retry": Retry(max=1)}),
+    )
+    play(worker)
+
+    assert outer.get_status() == JobStatus.FAILED
+    assert inner.return_value() == "quick"
+
+
+def test_who_shares_a_fate_is_requeued_if_told_so(queue: Queue, worker: Worker) -> None:
+    """With on_crash="requeue" it is put back in its queue instead."""
+    worker.on_crash = "requeue"
+    outer, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": 1}),
+        (jobs.slow_once, 20, {"job_timeout": LONG}),
+    )
+    play(worker)
+
+    assert outer.get_status() == JobStatus.FAILED
+    assert inner.return_value() == "quick"
+
+
+@pytest.mark.parametrize(("outer_timeout", "inner_timeout"), [(1, LONG), (LONG, 1)])
+def test_no_level_can_swallow_a_timeout(
+    redis: Redis, queue: Queue, worker: Worker, outer_timeout: int, inner_timeout: int
+) -> None:
+    """A nested job that swallows the timeout, the outer one's or its own, is reminded of it."""
+    outer, inner = family(
+        queue,
+        (
+            jobs.wait_for,
+            "1",
+            {"kwargs": {"on_failure": "none"}, "job_timeout": outer_timeout},
+        ),
+        (jobs.stubborn, 20, {"job_timeout": inner_timeout}),
+    )
+    play(worker)
+
+    assert said(redis) == [f"1: interrupt {number}" for number in (1, 2, 3)]
+    assert inner.get_status() == JobStatus.FAILED
+    assert outer.get_status() == (JobStatus.FAILED if outer_timeout == 1 else JobStatus.FINISHED)
+
+
+def test_a_shield_keeps_outer_timers_back() -> None:
+    """What is stored between jobs is not cut short: the outer timer rings right after it."""
+    seen = []
+
+    def outlast(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        wait_until(lambda: time.monotonic() > end, 5)
+
+    def store() -> None:
+        with StackingDeathPenalty(5, KeyError):
+            outlast(0.15)
+        try:
+            with StackingDeathPenalty(0.05, KeyError):
+                outlast(5)
+        except KeyError:
+            seen.append("its own")
+
+    def run() -> None:
+        with StackingDeathPenalty(0.05, TimeoutError):
+            before = shield()
+            store()
+            seen.append("stored")
+            unshield(before)
+            outlast(5)
+
+    with pytest.raises(TimeoutError):
+        run()
+    assert seen == ["its own", "stored"]
+
+
+# --- stops -------------------------------------------------------------------------------------
+
+
+def interrupt(redis: Redis, worker: Worker, send: Callable[[], None], running: str) -> None:
+    """Send a command as soon as the job *running* runs."""
+    current = lambda: redis.hget(worker.key, "current_job") == running.encode()  # noqa: E731
+    wait_until(current, 20, f"job {running}")
+    send()
+
+
+@pytest.mark.parametrize("stopped", ["0", "1", "2"])
+def test_any_level_can_be_stopped(redis: Redis, queue: Queue, worker: Worker, stopped: str) -> None:
+    """stop-job stops the job it names; what is inside ends with it, what is outside hears of it."""
+    made = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": LONG}),
+        (jobs.wait_for, "2", {"job_timeout": LONG}),
+        (jobs.nap, 20, {"job_timeout": LONG}),
+    )
+    stopping = aside(interrupt, redis, worker, lambda: send_stop_job_command(redis, stopped), "2")
+    began = time.monotonic()
+    play(worker)
+    stopping.result(20)
+
+    assert time.monotonic() - began < 15
+    for job in made:
+        if job.id == stopped:
+            assert job.get_status() == JobStatus.STOPPED
+        elif job.id > stopped:
+            assert f"Job {stopped}, inside which this job ran, was stopped" in error_of(job)
+        else:
+            assert f"JobFailed: job {int(job.id) + 1}" in error_of(job)
+    assert left_over(redis) == []
+
+
+def test_kill_horse_ends_all_levels(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """kill-horse means whatever runs: all of it."""
+    outer, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"kwargs": {"on_failure": "none"}, "job_timeout": LONG}),
+        (jobs.nap, 20, {"job_timeout": LONG}),
+    )
+    killing = aside(
+        interrupt, redis, worker, lambda: send_kill_horse_command(redis, worker.name), "1"
+    )
+    play(worker)
+    killing.result(20)
+
+    assert error_of(outer) == "Work-horse terminated on command."
+    assert "Job 0, inside which this job ran, was stopped" in error_of(inner)
+
+
+# --- depth -------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_three_hundred_ends(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """Deep nesting does not meet Python's recursion limit."""
+    job = queue.enqueue(jobs.chain, 300, job_timeout=LONG)
+    limit = sys.getrecursionlimit()
+    play(worker)
+
+    assert job.return_value() == 300, error_of(job)
+    assert sys.getrecursionlimit() == limit
+    assert left_over(redis) == []
+
+
+def test_each_level_has_calls_of_its_own(queue: Queue, worker: Worker) -> None:
+    """A job may use the whole recursion limit, inside another as well as by itself."""
+    family(
+        queue,
+        (jobs.deep, 600, "1", {"job_timeout": LONG}),
+        (jobs.deep, 600, "2", {"job_timeout": LONG}),
+        (jobs.deep, 600, {"job_timeout": LONG}),
+    )
+    play(worker)
+
+    assert Job.fetch("0", connection=queue.connection).return_value() == [[[]]]
+
+
+def test_nesting_has_an_end(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """Too many jobs inside one another are an error that says what to do about it."""
+    worker.max_nesting = 2
+    job = queue.enqueue(jobs.chain, 30, job_timeout=LONG)
+    play(worker)
+
+    failed = queue.failed_job_registry.get_job_ids(cleanup=False)
+    assert job.get_status() == JobStatus.FAILED
+    assert any("NestedTooDeeply" in error_of(Job.fetch(name, redis)) for name in failed)
+    assert len(failed) == 20
+
+
+def test_deep_down_others_are_left_the_jobs(queue: Queue, worker: Worker) -> None:
+    """From max_nesting on a waiting job lets another worker come first."""
+    worker.max_nesting, worker.patience = 1, 30.0
+    queue.enqueue(jobs.wait_for, "1", job_id="0", job_timeout=LONG)
+    queue.enqueue(jobs.nap, 0, job_id="1", job_timeout=LONG)
+    other = _worker_process(queue, "burst")
+    try:
+        play(worker, max_jobs=1)
+    finally:
+        other.wait(30)
+    child = Job.fetch("1", connection=queue.connection)
+    assert child.worker_name != worker.name
+    assert worker.patience == 1.0
+
+
+# --- a worker that dies ------------------------------------------------------------------------
+
+SERVE = """
+import sys
+from redis import Redis
+from rq import Queue
+from pysplash.worker import Worker
+url, name, burst = sys.argv[1:]
+with Redis.from_url(url) as redis:
+    worker = Worker([Queue(connection=redis)], connection=redis, name=name)
+    worker.work(burst=True, logging_level="CRITICAL")
+"""
+
+
+def _worker_process(queue: Queue, name: str) -> subprocess.Popen[bytes]:
+    settings = queue.connection.connection_pool.connection_kwargs
+    url = (
+        f"unix://{settings['path']}"
+        if "path" in settings
+        else (f"redis://{settings['host']}:{settings['port']}/{settings.get('db') or 0}")
+    )
+    root = str(Path(__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVE, url, name, "1"], env={**os.environ, "PYTHONPATH": root}
+    )
+
+
+@pytest.mark.parametrize("on_crash", ["fail", "requeue"])
+def test_a_dead_worker_with_a_stack(redis: Redis, queue: Queue, on_crash: str) -> None:
+    """Three jobs inside one another die with their worker: each is settled, innermost first."""
+    made = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": LONG}),
+        (jobs.wait_for, "2", {"job_timeout": LONG}),
+        (jobs.die, {"job_timeout": LONG}),
+    )
+    process = _worker_process(queue, "victim")
+    process.wait(30)
+    settings = WorkerSettings(("default",), portable(redis))
+
+    outcome = Settlement(redis, settings, on_crash).settle(Loss("victim", "0", "", "killed"))
+
+    names = [job.id for job in made]
+    if on_crash == "requeue":
+        assert outcome == "requeued"
+        assert queue.job_ids == names
+        assert {job.get_status() for job in made} == {JobStatus.QUEUED}
+    else:
+        assert outcome == "failed"
+        assert queue.job_ids == []
+        assert sorted(queue.failed_job_registry.get_job_ids(cleanup=False)) == names
+        ends = [job.latest_result().id for job in made]  # type: ignore[union-attr]
+        assert ends == sorted(ends, reverse=True)
+    keys = ("pysplash:stack:*", "pysplash:waits:*", "pysplash:fan:*", "rq:execution*", "rq:wip:*")
+    assert [key for pattern in keys for key in redis.keys(pattern)] == []
