@@ -10,7 +10,6 @@ job is named by its path, "fib.fib".
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import redis
 import rq
@@ -22,17 +21,7 @@ QUEUE = "fib"
 
 def fib(n: int) -> int:
     """Return the n-th Fibonacci number: the sum of what two further jobs return."""
-    if n < 2:
-        return n
-    job = rq.get_current_job()
-    assert job is not None, "fib is a job: enqueue it"
-    queue = rq.Queue(job.origin, connection=job.connection)
-    children = [
-        queue.enqueue(fib, n - 1, at_front=True),  # in front: depth before breadth
-        queue.enqueue(fib, n - 2, at_front=True),
-    ]
-    results: Any = pysplash.wait_jobs(children, collect_results=True)
-    return int(sum(results))
+    return n if n < 2 else sum(pysplash.map_jobs(fib, (n - 1, n - 2)))
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ from .errors import (
     ImportFailed,
     JobFailed,
     JobsError,
+    NestedTooDeeply,
     SplashError,
     WorkerBootError,
     WouldDeadlock,
 )
 from .log import set_debug
+from .mapping import map_jobs
 from .pool import Pool
 from .version import __version__
 from .wait import wait_jobs
@@ -25,6 +27,7 @@ __all__ = [
     "Pool",
     "Worker",
     # Jobs that wait for jobs
+    "map_jobs",
     "wait_jobs",
     # Embedded server
     "EmbeddedServer",
@@ -40,6 +43,7 @@ __all__ = [
     "ImportFailed",
     "JobFailed",
     "JobsError",
+    "NestedTooDeeply",
     "SplashError",
     "WorkerBootError",
     "WouldDeadlock",

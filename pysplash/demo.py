@@ -7,20 +7,19 @@ find room for a tree of waiting parents while it keeps the CPU at its target.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
-from rq import Queue, get_current_job
+from rq import Queue
 
 from .connection import check, from_url
 from .embedded import open_server
 from .errors import SplashError
+from .mapping import map_jobs
 from .pool import Pool
 from .render import Story, explain, screen, tick_line
 from .state import Decision, PoolView
-from .wait import wait_jobs
 
 QUEUE = "pysplash-demo"
 #: seconds between two lines where there is no terminal
@@ -29,13 +28,7 @@ PLAIN_EVERY = 2.0
 
 def fib(n: int) -> int:
     """Return the *n*-th Fibonacci number, the work of two further jobs for each n above 1."""
-    job = get_current_job()
-    if n < 2 or job is None:
-        return n
-    queue = Queue(job.origin, connection=job.connection)
-    children = [queue.enqueue(fib, n - 1, at_front=True), queue.enqueue(fib, n - 2, at_front=True)]
-    results: Any = wait_jobs(children, collect_results=True)
-    return int(sum(results))
+    return n if n < 2 else sum(map_jobs(fib, (n - 1, n - 2)))
 
 
 class Show:

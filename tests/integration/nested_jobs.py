@@ -12,9 +12,10 @@ from redis import Redis
 from rq import Queue, Retry, get_current_job
 from rq.job import Job
 from rq.suspension import suspend
+from rq.utils import as_text
 
-from pysplash import wait_jobs
-from tests.integration.rq_life import finish
+from pysplash import map_jobs, wait_jobs
+from tests.integration.rq_life import finish, square
 
 #: where jobs write what they saw, in order
 LOG = "test:log"
@@ -27,7 +28,7 @@ def say(redis: Redis, text: str) -> None:
 
 def said(redis: Redis) -> list[str]:
     """Return the lines left so far."""
-    return [line.decode() for line in redis.lrange(LOG, 0, -1)]
+    return [as_text(line) for line in redis.lrange(LOG, 0, -1)]
 
 
 def me() -> Job:
@@ -198,3 +199,8 @@ def slow_once(seconds: float) -> str:
     if me().connection.incr("test:runs") == 1:
         nap(seconds)
     return "quick"
+
+
+def map_squares(count: int, **options: Any) -> Any:
+    """Square so many numbers, in as many jobs."""
+    return map_jobs(square, range(count), **options)

@@ -42,7 +42,7 @@ def error_of(job: Job) -> str:
     return result.exc_string or ""
 
 
-def left_over(redis: Redis) -> list[bytes]:
+def left_over(redis: Redis) -> list[Any]:
     """Return what may not be left once all jobs have ended."""
     patterns = ("pysplash:*", "rq:wip:*", "rq:execution:*", "rq:executions:*", "rq:queue:*")
     return [key for pattern in patterns for key in redis.keys(pattern)]
@@ -110,8 +110,9 @@ def test_others_jobs_are_left_alone(redis: Redis, queue: Queue, worker: Worker) 
 
 def bookkeeping(redis: Redis, job: Job) -> dict[str, Any]:
     """Return what a run left of *job*, but for times and names."""
-    (entry,) = redis.xrange(Result.get_key(job.id))
-    fields = redis.hgetall(job.key)
+    entries: Any = redis.xrange(Result.get_key(job.id))
+    fields: Any = redis.hgetall(job.key)
+    (entry,) = entries
     return {
         "fields": sorted(fields),
         "status": fields[b"status"],
@@ -147,7 +148,7 @@ def test_a_nested_run_is_seen_while_it_lasts(redis: Redis, queue: Queue, worker:
 def _look(redis: Redis, queue: Queue, worker: Worker) -> Any:
     started = queue.started_job_registry
     wait_until(lambda: "child" in started.get_job_ids(cleanup=False), 20, "the nested run")
-    stack = redis.lrange(f"pysplash:stack:{worker.name}", 0, -1)
+    stack: Any = redis.lrange(f"pysplash:stack:{worker.name}", 0, -1)
     present = redis.hget(worker.key, "current_job")
     return present, set(started.get_job_ids(cleanup=False)), [e.rpartition(b":")[0] for e in stack]
 
