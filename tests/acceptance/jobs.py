@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rq import Queue, get_current_job
 from rq.job import Job
 
-from pysplash import Worker
+from pysplash import Worker, map_jobs, wait_jobs
 
 #: seconds between two looks of a held job
 LOOK = 0.02
@@ -118,3 +119,26 @@ class Lingering(Worker):
     def teardown(self) -> None:
         nap(1.5)
         super().teardown()
+
+
+def fib(n: int) -> int:
+    """Return the *n*-th Fibonacci number, by jobs that wait for jobs."""
+    return n if n < 2 else sum(map_jobs(fib, (n - 1, n - 2)))
+
+
+def chain(n: int) -> int:
+    """Return *n*, by a chain of so many jobs, each waiting for the next."""
+    job = get_current_job()
+    if n == 0 or job is None:
+        return 0
+    queue = Queue(job.origin, connection=job.connection, default_timeout=600)
+    return 1 + int(map_jobs(chain, [n - 1], queue=queue)[0])
+
+
+def wait_for(path: str, *names: str) -> Any:
+    """Leave a mark, then wait for jobs by id."""
+    mark(path)
+    job = get_current_job()
+    assert job is not None
+    found = Job.fetch_many(names, connection=job.connection)
+    return wait_jobs([job for job in found if job], collect_results=True)
