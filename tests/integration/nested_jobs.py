@@ -204,3 +204,17 @@ def slow_once(seconds: float) -> str:
 def map_squares(count: int, **options: Any) -> Any:
     """Square so many numbers, in as many jobs."""
     return map_jobs(square, range(count), **options)
+
+
+def cancel_and_delete(canceled: str, deleted: str) -> str:
+    """Cancel one job and delete another."""
+    Job.fetch(canceled, connection=me().connection).cancel()
+    Job.fetch(deleted, connection=me().connection).delete()
+    return me().id
+
+
+def lose_connections() -> str:
+    """Say who runs, then lose every connection of this process to the server."""
+    say(me().connection, me().id)
+    me().connection.client_kill_filter(_type="normal", skipme=False)
+    return me().id

@@ -326,6 +326,50 @@ def test_a_wait_on_another_connection_is_helped(url: str, queue: Queue, worker: 
     assert job.return_value() == [child.id]
 
 
+def test_a_nested_job_that_waits_for_an_outer_one_is_told(queue: Queue, worker: Worker) -> None:
+    """A descendant that waits for its ancestor gets WouldDeadlock at once, at any distance."""
+    top = queue.enqueue(jobs.wait_for, "middle", job_id="top", job_timeout=LONG)
+    middle = queue.enqueue(jobs.wait_for, "leaf", job_id="middle", job_timeout=LONG)
+    leaf = queue.enqueue(jobs.wait_for, "top", job_id="leaf", job_timeout=LONG)
+    play(worker, max_jobs=1)
+
+    assert "WouldDeadlock: job leaf waits for a job that waits for it" in error_of(leaf)
+    for job in (top, middle):
+        assert "JobFailed" in error_of(job)
+
+
+def test_what_ends_without_being_run_is_no_obstacle(
+    redis: Redis, queue: Queue, worker: Worker
+) -> None:
+    """Children cancelled or deleted while others are helped stand as on_failure says."""
+    ending = [queue.enqueue(jobs.identity, job_id=name) for name in ("canceled", "deleted")]
+    first = queue.enqueue(jobs.cancel_and_delete, *[job.id for job in ending], job_id="first")
+    names = [first.id, *[job.id for job in ending], first.id]
+    job = queue.enqueue(
+        jobs.wait_for,
+        args=names,
+        kwargs={"on_failure": "none"},
+        at_front=True,
+        job_timeout=LONG,
+    )
+    play(worker, max_jobs=1)
+
+    assert job.return_value() == ["first", None, None, "first"]
+    assert said(redis) == []
+
+
+def test_lost_connections_are_made_again(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """Connections killed during nested jobs and between them lose and repeat nothing."""
+    children = [queue.enqueue(jobs.lose_connections) for _ in range(5)]
+    job = queue.enqueue(
+        jobs.wait_for, *[child.id for child in children], at_front=True, job_timeout=LONG
+    )
+    play(worker, max_jobs=1)
+
+    assert job.return_value() == [child.id for child in children]
+    assert said(redis) == [child.id for child in children]
+
+
 def test_many_children_cost_one_round_trip_each(redis: Redis, queue: Queue, worker: Worker) -> None:
     """A flat fan-out is looked through once: a script and a look or so a child, not more."""
     children = [queue.enqueue(jobs.fib, 1).id for _ in range(300)]

@@ -60,6 +60,28 @@ def test_what_lives_is_renewed(redis: Redis, started: tuple[Job, Execution]) -> 
     assert job.last_heartbeat.timestamp() >= before - 1
 
 
+def test_all_that_runs_inside_one_another_is_renewed(
+    redis: Redis, queue: Queue, started: tuple[Job, Execution]
+) -> None:
+    """The jobs on a worker's stack, and whom they wait for, are renewed with the outermost."""
+    outer, execution = started
+    inner = queue.enqueue(square, 3, job_id="inner")
+    with redis.pipeline() as pipe:
+        other = Execution.create(inner, 10, pipe)
+        for job, held in ((outer, execution), (inner, other)):
+            pipe.rpush("pysplash:stack:w", f"{job.id}:{held.id}")
+        pipe.sadd(f"pysplash:waits:{outer.id}", inner.id)
+        pipe.expire(f"pysplash:waits:{outer.id}", 10)
+        pipe.execute()
+    Heartbeats(redis, TTL).send([Pulse("w", outer.id, execution.id)])
+
+    keys = (execution.key, other.key, f"pysplash:waits:{outer.id}")
+    assert [redis.ttl(key) for key in keys] == [LEASE] * 3
+    for job, held in ((outer, execution), (inner, other)):
+        lease = score(redis, "rq:wip:default", f"{job.id}:{held.id}")
+        assert lease > time.time() + LEASE - 5
+
+
 def test_what_is_gone_stays_gone(redis: Redis, started: tuple[Job, Execution]) -> None:
     """A heartbeat that comes late brings no key back, and no job into a registry."""
     job, execution = started

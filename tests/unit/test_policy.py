@@ -235,6 +235,17 @@ TABLE = [
         Spawn(2, Reason.BACKLOG),
     ),
     case(
+        "a-short-wait-lends-nobody",
+        view(
+            waiting("a", since=NOW - 9),
+            waiting("b", since=NOW - 0.4),
+            queued=9,
+            samples=samples(cpu=100),
+        ),
+        2,
+        Reason.CPU,
+    ),
+    case(
         "a-waiting-worker-is-no-capacity",
         view(waiting("a"), busy("b"), queued=1),
         3,

@@ -69,6 +69,56 @@ def test_parking_is_undone_by_any_way_out(board: Scoreboard) -> None:
     assert [row and row.state for row in states] == [WorkerState.WAITING, WorkerState.BUSY]
 
 
+def test_a_job_inside_another_brings_its_deadline(board: Scoreboard) -> None:
+    """The row stays the outermost job's; its deadline is the earliest of those inside."""
+    now = 10.0
+    slot = Slot(board, 0, "w", clock=lambda: now)
+    deadlines = []
+
+    def note() -> None:
+        row = board.read(0)
+        assert row is not None
+        assert (row.job_id, row.execution_id, row.job_started) == ("outer", "exec", 10.0)
+        deadlines.append((row.state, row.job_timeout))
+
+    slot.claimed("outer", 100.0, "exec")
+    note()
+    with slot.parked():
+        for timeout in (30.0, 500.0, None):
+            now += 10
+            slot.claimed("inner", timeout, "other")
+            note()
+            slot.finished(failed=timeout is None)
+            note()
+    slot.finished(failed=False)
+    row = board.read(0)
+
+    assert deadlines == [
+        ("busy", 100.0),
+        ("busy", 40.0),
+        ("waiting", 100.0),
+        ("busy", 100.0),
+        ("waiting", 100.0),
+        ("busy", 100.0),
+        ("waiting", 100.0),
+    ]
+    assert row is not None
+    assert (row.state, row.job_id, row.jobs, row.failed) == ("idle", "", 4, 1)
+
+
+def test_a_limit_inside_a_job_without_one_counts(board: Scoreboard) -> None:
+    """A nested job's timeout is a deadline even if the outermost job has none."""
+    now = 10.0
+    slot = Slot(board, 0, "w", clock=lambda: now)
+    slot.claimed("outer", None)
+    now = 15.0
+    slot.claimed("inner", 30.0)
+    row = board.read(0)
+
+    assert row is not None
+    assert row.job_timeout == 35.0
+
+
 def test_a_long_job_id_is_left_out_rather_than_cut(board: Scoreboard) -> None:
     """Half an id would name another job."""
     slot = Slot(board, 0, "w")

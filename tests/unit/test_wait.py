@@ -17,7 +17,9 @@ from rq.results import Result
 
 from pysplash.deadlock import reaches
 from pysplash.errors import JobFailed
+from pysplash.helping import Search
 from pysplash.outcome import VANISHED, Entry, Outcome, classify, collect
+from pysplash.progress import Tally
 from pysplash.wait import check, wait_jobs
 
 UNUSED = Redis()
@@ -144,6 +146,28 @@ def test_a_wrong_on_failure_is_named() -> None:
     """An unknown on_failure is refused, by value."""
     with pytest.raises(ValueError, match=r"on_failure.*'ignore'"):
         wait_jobs([], on_failure="ignore")
+
+
+def test_a_search_looks_at_each_id_once() -> None:
+    """Few ids at first, more while nothing is found, few again after a find; none twice."""
+    search = Search([str(number) for number in range(40)])
+    sizes = []
+    found = iter([False, False, True, False, False, False, False])
+    while names := search.batch():
+        sizes.append(len(names))
+        claimed = next(found)
+        seen = 3 if claimed else len(names)
+        search.saw(seen, claimed=claimed, beneath=["1", "39", "new"])
+
+    assert sizes == [8, 16, 17, 8, 6]
+    assert search.batch() == []
+
+
+def test_a_tally_is_put_in_words() -> None:
+    """The picture of a wait names what there is to say: failures, the rest, the rate."""
+    assert Tally(total=3, queued=3).text(0.0) == "0 running, 3 queued"
+    tally = Tally(total=9, done=6, failed=1, running=2, queued=1)
+    assert tally.text(4.0) == "1 failed, 2 running, 1 queued, 1.5/s"
 
 
 def test_no_jobs_have_all_ended() -> None:
