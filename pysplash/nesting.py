@@ -12,13 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 from redis import Redis
-from rq.command import parse_payload
-from rq.executions import Execution
 from rq.job import Job, _job_stack
 from rq.queue import Queue
 from rq.utils import now
@@ -27,11 +24,11 @@ from .claims import Claims
 from .clients import waiting_client
 from .descent import Descent, words
 from .helping import Help, Search, Stuck, at_hand, offer
+from .interrupts import Interruptible, Level
 from .log import logger
-from .rq_outcomes import JobStopped, RQOutcomes
 from .settlement import put_back
 from .supervised import REDIS_AWAY
-from .timeouts import Overtaken, StackingDeathPenalty, postpone, shield, unshield
+from .timeouts import Overtaken, StackingDeathPenalty, postpone
 from .turn import Answer, Finish, Turn
 
 #: the shortest and longest time in seconds a deeply nested wait leaves its jobs to other workers
@@ -40,17 +37,6 @@ PATIENCE = (0.01, 1.0)
 SLACK = 10
 
 log = logger("worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Level:
-    """A job that waits while another runs inside it, and what the worker knew of it."""
-
-    job: Job
-    execution_id: str
-    execution: Execution | None
-    failed: bool
-    recursion_limit: int
 
 
 def frames() -> int:
@@ -62,7 +48,7 @@ def frames() -> int:
     return depth
 
 
-class Nesting(RQOutcomes):
+class Nesting(Interruptible):
     """A worker that helps: a :class:`~pysplash.helping.Helper`."""
 
     patience = PATIENCE[1]
@@ -71,16 +57,12 @@ class Nesting(RQOutcomes):
     _done: Finish | None
     _held: Any
     _took: float
-    _in_job: bool
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._outer: list[Level] = []
         self._overtaken: Overtaken | None = None
         #: whether Redis has another job as this worker's present one than the one that waits
         self._astray = False
-        self._covered = False
-        self._put_off = False
         self._budget = sys.getrecursionlimit()
         self._waits: Redis | None = None
 
@@ -235,70 +217,6 @@ class Nesting(RQOutcomes):
         self._job_failed = level.failed
         self._astray = True
         os.environ["RQ_JOB_ID"] = level.job.id
-
-    # --- interrupts ---
-
-    def _cover(self) -> tuple[int, bool]:
-        """Keep interrupts back: what follows must not be cut short."""
-        before = (shield(), self._in_job)
-        self._in_job, self._covered = False, True
-        return before
-
-    def _uncover(self, before: tuple[int, bool]) -> None:
-        """Let interrupts through again, those first that came meanwhile."""
-        shielded, self._in_job = before
-        self._covered = bool(self._outer) and not self._in_job
-        unshield(shielded)
-        if self._put_off and self._in_job:
-            self._put_off = False
-            self._interrupt()
-
-    def _open(self) -> None:
-        """Let the timers of outer jobs ring in the function of this one."""
-        if self._outer:
-            unshield(0)
-
-    def _shut(self) -> None:
-        """Keep them back again."""
-        if self._outer:
-            shield()
-
-    def _stop_job(self, _signum: int, _frame: object) -> None:
-        if self._in_job:
-            self._interrupt()
-        else:
-            self._put_off = bool(self._outer) or self._covered
-
-    def _interrupt(self) -> None:
-        """End the job that is to be stopped, or all if none is named."""
-        for number, level in enumerate(self._outer):
-            if self._is_meant(level.job):
-                raise Overtaken(number, JobStopped(), "was stopped")
-        job = _job_stack.top
-        if job is not None and self._is_meant(job):
-            raise JobStopped
-
-    def _is_meant(self, job: Job) -> bool:
-        if self.slot is not None:
-            if not self.slot.to_stop(job.id):
-                return False
-            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
-        return self._stopped_job_id in (None, job.id)
-
-    @property
-    def horse_pid(self) -> int:
-        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
-        return os.getpid() if self._in_job or self._covered or self._outer else 0
-
-    def handle_payload(self, message: dict[str, Any]) -> None:
-        """Stop an outer job too, where RQ looks at the innermost only."""
-        payload = parse_payload(message)
-        held = [level.job.id for level in self._outer]
-        if payload["command"] == "stop-job" and payload.get("job_id") in held:
-            self._stopped_job_id = payload["job_id"]
-            self.kill_horse()
-        else:
-            super().handle_payload(message)  # type: ignore[no-untyped-call]
 
     # --- a shared fate ---
 

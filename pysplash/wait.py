@@ -42,15 +42,22 @@ def wait_jobs(
     ``"return"`` puts the JobFailed in the list. A job with ``result_ttl=0`` is gone once it
     succeeded: that counts as finished, its result is None.
 
-    *help* is accepted for a later version; today it changes nothing. *progress* off (False) draws
-    no bar; otherwise one is drawn on standard error if that is a terminal, never inside a worker.
+    Inside a job of a PySplash worker, what is waited for, and what that waits for in turn, is run
+    there and then if it is queued where the worker serves, unless *help* is False; so a tree of
+    jobs ends with any number of workers. *max_wait* is looked at between such jobs. In a thread of
+    the job's own and in a coroutine there is no help.
+
+    *progress* off (False) draws no bar; otherwise one is drawn on standard error if that is a
+    terminal, never inside a worker. A queue that no worker serves is named in the log.
 
     Raise JobFailed as said; WouldDeadlock if the running job is among *jobs*, or one of them
-    waits for it, directly or through others; ValueError for a *max_wait* that is negative or NaN
-    and for an unknown *on_failure*.
+    waits for it, directly or through others; NestedTooDeeply if too many jobs would run inside
+    one another; ValueError for a *max_wait* that is negative or NaN and for an unknown
+    *on_failure*.
 
     The blocking read of a result stream is RQ's own ``job.latest_result(timeout)``, made to serve
-    many jobs; the waits-for graph is that of databases, which break the same circles.
+    many jobs; the waits-for graph is that of databases, which break the same circles; helping is
+    Wagner and Calder's leapfrogging.
     """
     check(max_wait, on_failure)
     jobs = list(jobs)

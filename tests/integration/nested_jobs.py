@@ -15,6 +15,7 @@ from rq.suspension import suspend
 from rq.utils import as_text
 
 from pysplash import map_jobs, wait_jobs
+from pysplash.deadlock import forget
 from tests.integration.rq_life import finish, square
 
 #: where jobs write what they saw, in order
@@ -218,3 +219,10 @@ def lose_connections() -> str:
     say(me().connection, me().id)
     me().connection.client_kill_filter(_type="normal", skipme=False)
     return me().id
+
+
+def end_and_wait(ended: str, other: str) -> Any:
+    """End a job that waits for this one, then wait for another."""
+    finish_other(ended)
+    forget(me().connection, ended)
+    return wait_for(other)

@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.suspension import resume
 
-from pysplash.deadlock import Edges
+from pysplash.deadlock import Edges, forget
 from pysplash.worker import Worker
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
@@ -142,7 +142,9 @@ def test_a_nested_run_is_seen_while_it_lasts(redis: Redis, queue: Queue, worker:
     looking = aside(_look, redis, queue, worker)
     play(worker)
 
-    assert looking.result(20) == (b"child", {"top", "child"}, [b"top", b"child"])
+    present, started, stack, seconds = looking.result(20)
+    assert (present, started, stack) == (b"child", {"top", "child"}, [b"top", b"child"])
+    assert seconds > 180  # whom it waits for is known as long as the nested run may last
 
 
 def _look(redis: Redis, queue: Queue, worker: Worker) -> Any:
@@ -150,7 +152,9 @@ def _look(redis: Redis, queue: Queue, worker: Worker) -> Any:
     wait_until(lambda: "child" in started.get_job_ids(cleanup=False), 20, "the nested run")
     stack: Any = redis.lrange(f"pysplash:stack:{worker.name}", 0, -1)
     present = redis.hget(worker.key, "current_job")
-    return present, set(started.get_job_ids(cleanup=False)), [e.rpartition(b":")[0] for e in stack]
+    held = [entry.rpartition(b":")[0] for entry in stack]
+    seconds = redis.ttl("pysplash:waits:top")
+    return present, set(started.get_job_ids(cleanup=False)), held, seconds
 
 
 @pytest.mark.parametrize(
@@ -336,6 +340,23 @@ def test_a_nested_job_that_waits_for_an_outer_one_is_told(queue: Queue, worker: 
     assert "WouldDeadlock: job leaf waits for a job that waits for it" in error_of(leaf)
     for job in (top, middle):
         assert "JobFailed" in error_of(job)
+
+
+def test_a_circle_through_a_stack_is_told(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """Who runs inside a job holds it up, even if the job between them has given up waiting."""
+    busy = queue.enqueue(jobs.identity, job_id="busy")
+    other = queue.enqueue(jobs.identity, job_id="other")
+    for job in (busy, other):
+        redis.lrem(queue.key, 1, job.id)
+        job.set_status(JobStatus.STARTED)
+    Edges(redis, "busy").publish(["leaf"])
+    Edges(redis, "other").publish(["top"])
+    leaf = queue.enqueue(jobs.end_and_wait, "busy", "other", job_id="leaf", job_timeout=5)
+    queue.enqueue(jobs.wait_for, "busy", job_id="top", at_front=True, job_timeout=LONG)
+    play(worker, max_jobs=1)
+
+    assert "WouldDeadlock: job leaf" in error_of(leaf)
+    forget(redis, "other")
 
 
 def test_what_ends_without_being_run_is_no_obstacle(

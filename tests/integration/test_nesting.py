@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rq.job import Job, JobStatus
 
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
+from pysplash.descent import Descent
 from pysplash.settlement import Loss, Settlement
 from pysplash.timeouts import StackingDeathPenalty, shield, unshield
 from pysplash.worker import Worker
@@ -265,6 +266,32 @@ def test_kill_horse_ends_all_levels(redis: Redis, queue: Queue, worker: Worker) 
 
     assert error_of(outer) == "Work-horse terminated on command."
     assert "Job 0, inside which this job ran, was stopped" in error_of(inner)
+
+
+class StoppedBetween(Worker):
+    """A worker whose outermost job is stopped while it claims one to run inside it."""
+
+    def _descend(self, names: Sequence[str]) -> Descent:
+        if self._stopped_job_id is None:
+            self._stopped_job_id = "0"
+            self.kill_horse()
+        return super()._descend(names)
+
+
+def test_a_stop_between_jobs_is_made_good(redis: Redis, queue: Queue) -> None:
+    """A stop that comes while a job is claimed does not cut that short, nor is it lost."""
+    outer, inner = family(
+        queue,
+        (jobs.wait_for, "1", {"job_timeout": LONG}),
+        (jobs.nap, 20, {"job_timeout": LONG}),
+    )
+    began = time.monotonic()
+    play(StoppedBetween([queue], connection=redis))
+
+    assert time.monotonic() - began < 15
+    assert outer.get_status() == JobStatus.STOPPED
+    assert "Job 0, inside which this job ran, was stopped" in error_of(inner)
+    assert left_over(redis) == []
 
 
 # --- depth -------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ LEVELS: dict[str, float] = {
     "progress": 4,
     "mapping": 4.6,
     "clients": 4,
+    "interrupts": 4.22,
     "nesting": 4.25,
     "waiter": 4.2,
     "leapfrog": 4.3,

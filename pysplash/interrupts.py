@@ -1,0 +1,104 @@
+"""Interrupts while jobs run inside one another: which job is meant, and when it may be told."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from rq.command import parse_payload
+from rq.executions import Execution
+from rq.job import Job, _job_stack
+
+from .rq_outcomes import JobStopped, RQOutcomes
+from .timeouts import Overtaken, shield, unshield
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A job that waits while another runs inside it, and what the worker knew of it."""
+
+    job: Job
+    execution_id: str
+    execution: Execution | None
+    failed: bool
+    recursion_limit: int
+
+
+class Interruptible(RQOutcomes):
+    """A worker whose jobs can be stopped at every level, and only where nothing is torn apart."""
+
+    _in_job: bool
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._outer: list[Level] = []
+        self._covered = False
+        self._put_off = False
+
+    def _cover(self) -> tuple[int, bool]:
+        """Keep interrupts back: what follows must not be cut short."""
+        before = (shield(), self._in_job)
+        self._in_job, self._covered = False, True
+        return before
+
+    def _uncover(self, before: tuple[int, bool]) -> None:
+        """Let interrupts through again, those first that came meanwhile."""
+        shielded, self._in_job = before
+        self._covered = bool(self._outer) and not self._in_job
+        unshield(shielded)
+        if self._in_job:
+            self._make_good()
+
+    def _open(self) -> None:
+        """Let interrupts of outer jobs through in the function of this one."""
+        if self._outer:
+            unshield(0)
+            self._make_good()
+
+    def _shut(self) -> None:
+        """Keep them back again."""
+        if self._outer:
+            shield()
+
+    def _make_good(self) -> None:
+        if self._put_off:
+            self._put_off = False
+            self._interrupt()
+
+    def _stop_job(self, _signum: int, _frame: object) -> None:
+        if self._in_job:
+            self._interrupt()
+        else:
+            self._put_off = bool(self._outer) or self._covered
+
+    def _interrupt(self) -> None:
+        """End the job that is to be stopped, or all if none is named."""
+        for number, level in enumerate(self._outer):
+            if self._is_meant(level.job):
+                raise Overtaken(number, JobStopped(), "was stopped")
+        job = _job_stack.top
+        if job is not None and self._is_meant(job):
+            raise JobStopped
+
+    def _is_meant(self, job: Job) -> bool:
+        if self.slot is not None:
+            if not self.slot.to_stop(job.id):
+                return False
+            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
+        return self._stopped_job_id in (None, job.id)
+
+    @property
+    def horse_pid(self) -> int:
+        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
+        return os.getpid() if self._in_job or self._covered or self._outer else 0
+
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Stop an outer job too, where RQ looks at the innermost only."""
+        payload = parse_payload(message)
+        held = [level.job.id for level in self._outer]
+        if payload["command"] == "stop-job" and payload.get("job_id") in held:
+            self._stopped_job_id = payload["job_id"]
+            self.kill_horse()
+        else:
+            super().handle_payload(message)  # type: ignore[no-untyped-call]
