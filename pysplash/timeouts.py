@@ -15,6 +15,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
+from importlib import import_module
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -27,6 +28,9 @@ REMIND = 1.0
 #: the shortest time in seconds a timer is set to
 SOON = 0.001
 _TIMER = signal.ITIMER_REAL
+_ALARM = int(signal.SIGALRM)
+#: what the module signal wraps in enums, which would take longer than the rest of a small job
+_raw: Any = import_module("_signal")
 
 log = logger("worker")
 
@@ -80,7 +84,7 @@ class StackingDeathPenalty(BaseDeathPenalty):
         kind = StackingDeathPenalty
         now = time.monotonic()
         if not kind._stack:
-            kind._before = (signal.getsignal(signal.SIGALRM), signal.getitimer(_TIMER), now)
+            kind._before = (_raw.getsignal(_ALARM), _raw.getitimer(_TIMER), now)
         self._level, self._shielded, self._due = kind.level, kind._shield, now + seconds
         kind._stack.append(self)
         _arm(now)
@@ -97,11 +101,11 @@ class StackingDeathPenalty(BaseDeathPenalty):
             _arm(time.monotonic())
             return
         handler, (left, interval), since = kind._before
-        signal.setitimer(_TIMER, 0)
-        signal.signal(signal.SIGALRM, handler)
+        _raw.setitimer(_TIMER, 0)
+        _raw.signal(_ALARM, handler)
         if left > 0:
             left = max(SOON, left - (time.monotonic() - since))
-            signal.setitimer(_TIMER, left, interval)
+            _raw.setitimer(_TIMER, left, interval)
 
     def ring(self, frame: FrameType | None) -> None:
         """Say where the job is, once, and raise the exception in it, or what ends it."""
@@ -130,8 +134,8 @@ def _arm(now: float) -> None:
     """Set the timer to the first that is due of those not kept back."""
     kind = StackingDeathPenalty
     due = [penalty._due for penalty in kind._stack[kind._shield :]]
-    signal.signal(signal.SIGALRM, _ring)
-    signal.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
+    _raw.signal(_ALARM, _ring)
+    _raw.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
 
 
 def _ring(_signum: int, frame: FrameType | None) -> None:
