@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import threading
 import time
+from collections.abc import Iterator
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -16,8 +20,15 @@ from rq.worker import BaseWorker, DequeueStrategy
 from .config import WorkerSettings
 from .connection import reach
 from .errors import ImportFailed
+from .registry import REGISTRY
 from .scoreboard import Slot, attach
 from .supervised import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
+
+
+#: longest time in seconds for which setup hooks count as alive, whatever they do
+SETUP = 300.0
+#: seconds between two signs of life of a worker that is being set up
+BEAT = 1.0
 
 
 def resolve(path: str, what: str) -> Any:
@@ -98,13 +109,41 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
     worker.parent_pid = os.getppid()
     if not maintain:
         worker.last_cleaned_at = now()  # type: ignore[assignment]
-    worker.work(
-        logging_level=settings.logging_level,
-        date_format=settings.date_format,
-        log_format=settings.log_format,
-        max_jobs=settings.max_jobs,
-        dequeue_strategy=DequeueStrategy(settings.dequeue_strategy),
-    )
+    params = MappingProxyType(dict(settings.params))
+    with _showing_life(slot):
+        REGISTRY.set_up(params)
+    try:
+        worker.work(
+            logging_level=settings.logging_level,
+            date_format=settings.date_format,
+            log_format=settings.log_format,
+            max_jobs=settings.max_jobs,
+            dequeue_strategy=DequeueStrategy(settings.dequeue_strategy),
+        )
+    finally:
+        REGISTRY.tear_down(params)
+
+
+@contextlib.contextmanager
+def _showing_life(slot: Slot) -> Iterator[None]:
+    """Beat while the block runs: loading a model is no hang, for some minutes."""
+    if not REGISTRY.has_setup:
+        yield
+        return
+    done = threading.Event()
+    until = time.monotonic() + SETUP
+
+    def beat() -> None:
+        while not done.wait(BEAT) and time.monotonic() < until:
+            slot.beat()
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _build_patiently(

@@ -25,6 +25,7 @@ from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFai
 from .log import configure, redact
 from .options import key, start_options
 from .pool import Pool
+from .registry import parse_parameters
 from .version import __version__
 
 EPILOG = """
@@ -205,6 +206,7 @@ def _pid_file(path: str | None) -> Iterator[None]:
 
 def _pool(settings: dict[str, Any], connection: Redis) -> Pool:
     arguments = {name: value for name, value in settings.items() if name not in _OWN}
+    arguments["params"] = parse_parameters(settings["params"])
     return Pool(
         settings["queues"],
         connection=connection,

@@ -68,6 +68,8 @@ class WorkerSettings:
     #: jobs nested in one another from which a waiting one first looks for another worker
     max_nesting: int = 100
     on_crash: str = "fail"
+    #: what setup hooks are told
+    params: tuple[tuple[str, str], ...] = ()
 
 
 def parse_size(value: int | float | str, name: str = "size") -> int:

@@ -20,8 +20,10 @@ from .commands import Command, Commands
 from .config import WorkerSettings
 from .connection import own
 from .heartbeats import Heartbeats, Pulse
+from .presence import Presence
 from .process import Event, Plan, Processes
 from .recorder import Recorder
+from .registry import TaskSpec
 from .sampling import Sampler
 from .scoreboard import Row, Scoreboard
 from .settlement import Loss, Settlement
@@ -162,6 +164,19 @@ class RecorderLike(Protocol):
         """Close it."""
 
 
+class PresenceLike(Protocol):
+    """Tells the world that the pool is there, and what it offers."""
+
+    def know(self, specs: Sequence[TaskSpec]) -> None:
+        """Offer these tasks from now on."""
+
+    def tell(self, view: PoolView, decision: Decision) -> None:
+        """Say what one tick has found."""
+
+    def close(self) -> None:
+        """Say that the pool is gone."""
+
+
 @dataclass(slots=True)
 class Devices:
     """One of each."""
@@ -176,6 +191,7 @@ class Devices:
     heartbeats: HeartbeatsLike
     commands: CommandsLike
     recorder: RecorderLike | None = None
+    presence: PresenceLike | None = None
 
     def close(self) -> None:
         """Close what was opened."""
@@ -185,6 +201,8 @@ class Devices:
         self.commands.close()
         if self.recorder is not None:
             self.recorder.close()
+        if self.presence is not None:
+            self.presence.close()
 
 
 def open_devices(
@@ -212,4 +230,5 @@ def open_devices(
         heartbeats=Heartbeats(own(connection, GLANCE), settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
         recorder=recorder,
+        presence=Presence(own(connection, GLANCE), settings, terminate),
     )

@@ -12,6 +12,11 @@ SplashError
     + JobFailed           a child failed, was stopped, cancelled or vanished
     + WouldDeadlock       a job waits for itself, or for one that waits for it
     + NestedTooDeeply     too many jobs would run inside one another
+ + CallError              from Client and AsyncClient
+    + ExecutionError      the task failed, was stopped or cancelled      exit status 7
+    + CallTimeout         no answer in time; a TimeoutError too          exit status 8
+    + NoWorkerError       nobody alive serves the task                   exit status 9
+    + UnknownTask         no pool alive knows a task of this name        exit status 2
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ EXIT_BOOT = 3
 EXIT_IMPORT = 4
 EXIT_CRASH_LOOP = 5
 EXIT_UNSAFE_BIND = 6
+EXIT_FAILED = 7
+EXIT_TIMEOUT = 8
+EXIT_NO_WORKER = 9
 
 
 class SplashError(Exception):
@@ -104,3 +112,48 @@ class WouldDeadlock(JobsError):
 
 class NestedTooDeeply(JobsError):
     """Too many jobs would run inside one another."""
+
+
+class CallError(SplashError):
+    """A call of a task went wrong."""
+
+
+class ExecutionError(CallError):
+    """A task that was called failed, was stopped or cancelled, or vanished.
+
+    ``task`` is its name, ``status`` the last known RQ status of its job ``job_id`` (``"failed"``,
+    ``"stopped"``, ``"canceled"`` or ``"vanished"``), ``traceback`` the text of the remote
+    traceback, empty where there is none, and ``type`` the name of the remote exception's class.
+    """
+
+    exit_status = EXIT_FAILED
+
+    def __init__(self, task: str, status: str, traceback: str = "", job_id: str = "") -> None:
+        self.task = task
+        self.status = status
+        self.traceback = traceback
+        self.job_id = job_id
+        last_line = traceback.strip().rpartition("\n")[2]
+        self.type = last_line.partition(":")[0].rpartition(".")[2]
+        super().__init__(f"task {task} {status}" + (f": {last_line}" if last_line else ""))
+
+    def __reduce__(self) -> tuple[type[ExecutionError], tuple[str, str, str, str]]:
+        return type(self), (self.task, self.status, self.traceback, self.job_id)
+
+
+class CallTimeout(CallError, TimeoutError):
+    """A task did not answer in time."""
+
+    exit_status = EXIT_TIMEOUT
+
+
+class NoWorkerError(CallError):
+    """No pool that is alive serves the task."""
+
+    exit_status = EXIT_NO_WORKER
+
+
+class UnknownTask(CallError):
+    """No pool that is alive knows a task of this name."""
+
+    exit_status = EXIT_USAGE

@@ -34,6 +34,7 @@ from rq.scheduler import RQScheduler
 from .boot import connect, run_worker
 from .errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
 from .process import Exited, Plan, Ready, Refused, Spawned
+from .registry import REGISTRY
 from .scoreboard import Scoreboard, Slot
 
 #: seconds between two looks at whether the pool is still the parent
@@ -88,7 +89,7 @@ class ForkServer:
         """Serve until the pool lets go, or is gone."""
         if not self._preload():
             return
-        self._tell(Ready(os.getpid(), threading.active_count()))
+        self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
         while self._pool_lives():
             ready = wait([self._control, self._wake], WATCH)
             if self._wake in ready:

@@ -188,6 +188,7 @@ CARE = (
 #: how work is done
 WORK = (
     _option("--preload", name="preload", multiple=True, help="Module to import before forking."),
+    _option("--param", name="params", multiple=True, help="key=value for setup hooks, repeatable."),
     _option("-b", "--burst/--no-burst", name="burst", default=False, help="End when all is done."),
     _option(
         "-s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class Pool:
     *max_age* seconds plus a random part of *max_age_delta*. From *max_nesting* jobs that run
     inside one another, a job that waits first looks for another worker; ten times as many are
     :class:`~pysplash.errors.NestedTooDeeply`. Modules named in *preload* are
-    imported once, before the workers are forked. *burst* ends the pool when all work is done;
+    imported once, before the workers are forked; what they register with ``@task`` is published.
+    *params* are handed to ``@setup`` hooks. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
     *logging_level* and *log_job_description* are the workers'. *observer* is called after each
     tick with the view and the decision. *devices* replaces the world, for tests.
@@ -93,6 +94,7 @@ class Pool:
         max_age_delta: float = 0,
         max_nesting: int = 100,
         preload: Iterable[str] = (),
+        params: Mapping[str, str] | None = None,
         on_crash: str = "fail",
         burst: bool = False,
         with_scheduler: bool = False,
@@ -165,6 +167,7 @@ class Pool:
                 max_age_delta=max_age_delta,
                 max_nesting=max_nesting,
                 on_crash=on_crash,
+                params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
         self._preload = check_preload(preload)

@@ -16,6 +16,7 @@ from multiprocessing.connection import Pipe
 from typing import Any
 
 from .config import WorkerSettings
+from .registry import TaskSpec
 
 #: run by the fork server's interpreter; everything secret comes over the socket afterwards
 _MAIN = (
@@ -43,6 +44,8 @@ class Ready:
 
     pid: int
     threads: int
+    #: what its modules registered
+    tasks: tuple[TaskSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

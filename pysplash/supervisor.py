@@ -234,6 +234,8 @@ class Supervisor:
         if self._ready:
             self._restart_before = self._devices.clock()
         self._ready = True
+        if self._devices.presence is not None:
+            self._devices.presence.know(event.tasks)
         if event.threads > 1:
             log.warning("%d threads run after --preload; workers have none of them", event.threads)
 
@@ -326,5 +328,7 @@ class Supervisor:
             log.info("%s", self.accounting.line(view.now), extra={"action": "account"})
         if self._devices.recorder is not None:
             self._devices.recorder.write(view, decision)
+        if self._devices.presence is not None:
+            self._devices.presence.tell(view, decision)
         if self._observer is not None:
             self._observer(view, decision)
