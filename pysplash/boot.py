@@ -24,7 +24,6 @@ from .registry import REGISTRY
 from .scoreboard import Slot, attach
 from .supervised import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
 
-
 #: longest time in seconds for which setup hooks count as alive, whatever they do
 SETUP = 300.0
 #: seconds between two signs of life of a worker that is being set up

@@ -1,0 +1,190 @@
+"""Waiting for many answers at once on asyncio: one connection that is told of each.
+
+The server tells when an answer is there (client-side caching), so nobody blocks and nobody
+polls; what ends in silence, or while the connection was lost, is found by a look at all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .calls import VANISHED, Answer, Entry, Request, job_key, read_answer, results_key
+from .config import Address
+from .errors import CallError, ConnectionFailed
+from .log import logger
+from .mux import Mux
+
+#: seconds between two looks at calls of which nothing is heard
+SWEEP = 2.0
+#: calls looked at in one packet
+CHUNK = 500
+#: seconds between two tries while Redis is away, and seconds one of them may take
+PAUSE, CONNECT = 0.1, 5.0
+AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+RESULTS = results_key("").encode()
+T = TypeVar("T")
+
+log = logger("client")
+
+
+class Awaited:
+    """One call whose answer is waited for."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        #: whether Redis is known to have it
+        self.enqueued = False
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Answers:
+    """The answers that are waited for, and the connection over which they come."""
+
+    def __init__(self, place: Address, where: str) -> None:
+        self._place = place
+        self._where = where
+        self._mux: Mux | None = None
+        self._opening = asyncio.Lock()
+        self._awaited: dict[str, Awaited] = {}
+        self._stale: set[str] = set()
+        self._news = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def talk(self, step: Callable[[Mux], Awaitable[T]]) -> T:
+        """Do *step*, which may be done twice, once more if the connection turns out to be dead.
+
+        Raises :class:`ConnectionFailed` if Redis cannot be talked to, :class:`CallError` if it
+        refuses.
+        """
+        for last in (False, True):
+            try:
+                return await step(await self._open())
+            except AWAY as error:
+                if last:
+                    raise ConnectionFailed(
+                        f"Redis at {self._where} does not answer ({error}): the call was not made, "
+                        "or its answer is not known"
+                    ) from error
+            except RedisError as error:
+                raise CallError(f"Redis at {self._where} refuses: {error}") from error
+        raise AssertionError("a loop that returns or raises")
+
+    def add(self, awaited: Awaited) -> None:
+        """Wait for an answer, from before the call is sent: the answer may overtake the reply."""
+        self._awaited[awaited.request.job_id] = awaited
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep())
+
+    def forget(self, awaited: Awaited) -> None:
+        """Wait for it no longer."""
+        self._awaited.pop(awaited.request.job_id, None)
+
+    async def look(self, awaited: Awaited) -> bool:
+        """Look at one call now; return whether it has ended."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._look([awaited.request.job_id])
+        return awaited.future.done()
+
+    async def close(self) -> None:
+        """Disconnect; whoever waits gets an error, the jobs go on."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        mux, self._mux = self._mux, None
+        if mux is not None:
+            await mux.close()
+        closed = Answer(VANISHED, None, CallError("the client was closed"))
+        for awaited in list(self._awaited.values()):
+            self._settle(awaited, closed)
+
+    # --- the connection ---
+
+    async def _open(self) -> Mux:
+        async with self._opening:
+            if self._mux is None or self._mux.broken:
+                if self._mux is not None:
+                    await self._mux.close()
+                mux = self._mux = Mux(self._place, self._hear)
+                async with asyncio.timeout(CONNECT):
+                    await mux.open()
+            return self._mux
+
+    def _hear(self, key: bytes | None) -> None:
+        """Take in that *key* has changed; None: anything may have."""
+        if key is None:
+            self._stale.update(self._awaited)
+        elif key.startswith(RESULTS):
+            self._stale.add(key[len(RESULTS) :].decode(errors="replace"))
+        if self._stale:
+            self._news.set()
+
+    # --- the answers ---
+
+    async def _keep(self) -> None:
+        """Look at the calls of which the server has told, and now and then at all."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP):
+                    await self._news.wait()
+            ids = list(self._stale) if self._news.is_set() else list(self._awaited)
+            self._stale.clear()
+            self._news.clear()
+            for start in range(0, len(ids), CHUNK):
+                await self._look_patiently(ids[start : start + CHUNK])
+
+    async def _look_patiently(self, ids: list[str]) -> None:
+        while True:
+            try:
+                return await self._look(ids)
+            except (RedisError, OSError) as error:
+                log.debug("answers cannot be read, trying again: %s", error)
+                await asyncio.sleep(PAUSE)
+
+    async def _look(self, ids: list[str]) -> None:
+        some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
+        commands: list[tuple[Any, ...]] = []
+        for awaited in some:
+            job_id = awaited.request.job_id
+            commands.append(("HGET", job_key(job_id), "status"))
+            commands.append(("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1))
+        if not commands:
+            return
+        enqueued = [awaited.enqueued for awaited in some]
+        replies = await (await self._open()).call_all(commands)
+        for awaited, known, status, entries in zip(
+            some, enqueued, replies[::2], replies[1::2], strict=True
+        ):
+            answer = _read(awaited.request, status, entries)
+            if answer is not None and (known or answer.status != VANISHED):
+                self._settle(awaited, answer)
+
+    def _settle(self, awaited: Awaited, answer: Answer) -> None:
+        self.forget(awaited)
+        if not awaited.future.done():
+            awaited.future.set_result(answer)
+
+
+def _read(request: Request, status: Any, entries: Any) -> Answer | None:
+    """Return the answer that raw replies hold, if any; what makes no sense is an answer too."""
+    try:
+        text = None if status is None else status.decode()
+        return read_answer(request, text, _newest(entries))
+    except Exception as error:
+        unread = CallError(f"the job of task {request.task!r} cannot be read: {error}")
+        return Answer(VANISHED, None, unread)
+
+
+def _newest(entries: Any) -> Entry | None:
+    """Return the one entry of a raw reply."""
+    if not entries:
+        return None
+    number, words = entries[0]
+    return number, dict(zip(words[::2], words[1::2], strict=True))

@@ -1,0 +1,150 @@
+"""Many commands at once over one connection, for asyncio.
+
+redis-py opens the connection (addresses, TLS, authentication); from then on commands go out as
+they come and replies are handed to whoever waits for the next one, so a caller that goes away
+leaves the order of replies as it was. Pushes of the server (RESP3) are heard between replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import hiredis
+from redis.asyncio import connection as transports
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from .config import Address
+from .errors import ConfigError
+
+BUFFER = 65536
+#: bytes that may wait to be sent before callers wait for them to be
+HIGH_WATER = 2**20
+Word = str | bytes | int | float
+#: told the key that has changed; None: any may have
+Hear = Callable[[bytes | None], None]
+_NOTHING = object()
+_pack: Any = hiredis.pack_command
+
+
+class Mux:
+    """One connection shared by many callers of one event loop; once broken it stays so."""
+
+    def __init__(self, place: Address, hear: Hear) -> None:
+        self._connection: Any = connection_class(place)(**place.options | {"protocol": 3})
+        self._hear = hear
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._task: asyncio.Task[None] | None = None
+        self._error: Exception | None = RedisConnectionError("the connection is not open")
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent over it, not yet or not any more."""
+        return self._error is not None
+
+    async def open(self) -> None:
+        """Connect, and ask to be told when what is read over it changes; raise redis's errors."""
+        await self._connection.connect()
+        self._connection._writer.transport.set_write_buffer_limits(HIGH_WATER)
+        self._error = None
+        self._task = asyncio.create_task(self._receive())
+        await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+
+    async def close(self) -> None:
+        """Disconnect; whoever still waits for a reply gets an error."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._break(RedisConnectionError("the connection was closed"))
+        await self._connection.disconnect(nowait=True)
+
+    async def call(self, *words: Word) -> Any:
+        """Send one command and return its reply; raise ResponseError if it is an error."""
+        (reply,) = await self.call_all([words])
+        if isinstance(reply, hiredis.ReplyError):
+            raise ResponseError(str(reply))
+        return reply
+
+    async def call_all(self, commands: list[tuple[Word, ...]]) -> list[Any]:
+        """Send commands in one packet and return their replies, errors among them as they are."""
+        if self._error is not None:
+            raise self._error
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in commands]
+        self._waiting.extend(futures)
+        writer = self._connection._writer
+        writer.write(b"".join([_pack(command) for command in commands]))
+        try:
+            await writer.drain()
+        except OSError as error:
+            self._break(RedisConnectionError(str(error)))
+        return [await future for future in futures]
+
+    async def script(self, text: str, *words: Word) -> Any:
+        """Run a script, which the server keeps."""
+        try:
+            return await self.call("EVALSHA", sha(text), 0, *words)
+        except ResponseError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+        return await self.call("EVAL", text, 0, *words)
+
+    async def _receive(self) -> None:
+        reader = self._connection._reader
+        try:
+            while data := await reader.read(BUFFER):
+                self._parser.feed(data)
+                while (reply := self._parser.gets()) is not _NOTHING:
+                    self._deliver(reply)
+            error: Exception = RedisConnectionError("Redis closed the connection")
+        except (OSError, hiredis.ProtocolError) as caught:
+            error = RedisConnectionError(str(caught))
+        self._break(error)
+
+    def _deliver(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            if reply[0] == b"invalidate":
+                for key in reply[1] or (None,):
+                    self._hear(key)
+            return
+        future = self._waiting.popleft()
+        if not future.done():
+            future.set_result(reply)
+
+    def _break(self, error: Exception) -> None:
+        """Fail all who wait, and tell that anything may have changed."""
+        if self._error is None:
+            self._error = error
+            self._connection._writer.transport.abort()
+            self._hear(None)
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # a caller that went away does not ask
+
+
+def sha(text: str) -> str:
+    """Return the name under which the server keeps a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def connection_class(place: Address) -> type[transports.AbstractConnection]:
+    """Return asyncio's twin of an address's kind of connection.
+
+    Raises :class:`ConfigError` for a kind that has none.
+    """
+    found = getattr(transports, place.connection_class.__name__, None)
+    if place.sentinel is not None or found is None:
+        raise ConfigError(
+            "an AsyncClient needs a URL such as redis://localhost:6379/0: "
+            f"it cannot connect by {place.connection_class.__name__}"
+        )
+    kind: type[transports.AbstractConnection] = found
+    return kind
