@@ -69,8 +69,8 @@ class Answers:
             except AWAY as error:
                 if last:
                     raise ConnectionFailed(
-                        f"Redis at {self._where} does not answer ({error}): the call was not made, "
-                        "or its answer is not known"
+                        f"Redis at {self._where} does not answer ({error}): "
+                        "the call was not made, or its answer is not known"
                     ) from error
             except RedisError as error:
                 raise CallError(f"Redis at {self._where} refuses: {error}") from error

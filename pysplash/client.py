@@ -248,8 +248,8 @@ class Call:
     def status(self) -> str:
         """Return RQ's word for where it is.
 
-        ``"queued"``, ``"started"``, ``"finished"``, ``"failed"``, ``"stopped"``, ``"canceled"``, ...
-        ``"vanished"`` once nothing is kept of it.
+        ``"queued"``, ``"started"``, ``"finished"``, ``"failed"``, ``"stopped"``, ``"canceled"`` or,
+        once nothing is kept of it, ``"vanished"``.
         """
         return self.answer.status if self.answer is not None else self._desk.status(self.request)
 

@@ -148,8 +148,8 @@ class Desk:
                 return step()
         except AWAY as error:
             raise ConnectionFailed(
-                f"Redis at {address(self._redis)} does not answer ({error}): the call was not made, "
-                "or its answer is not known"
+                f"Redis at {address(self._redis)} does not answer ({error}): "
+                "the call was not made, or its answer is not known"
             ) from error
         except RedisError as error:
             raise CallError(f"Redis at {address(self._redis)} refuses: {error}") from error

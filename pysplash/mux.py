@@ -53,7 +53,11 @@ class Mux:
         self._connection._writer.transport.set_write_buffer_limits(HIGH_WATER)
         self._error = None
         self._task = asyncio.create_task(self._receive())
-        await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+        try:
+            await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Disconnect; whoever still waits for a reply gets an error."""
