@@ -67,6 +67,7 @@ class AsyncClient:
         result_ttl: int = RESULT_TTL,
         failure_ttl: int = FAILURE_TTL,
         serializer: Any = None,
+        plain: bool = False,
     ) -> None:
         self._terms = check_terms(
             Terms(
@@ -78,6 +79,7 @@ class AsyncClient:
                 result_ttl,
                 failure_ttl,
                 serializer,
+                plain,
             )
         )
         client = connection or (from_url(url) if url else from_environment())
@@ -100,9 +102,9 @@ class AsyncClient:
         **named: Any,
     ) -> Any:
         """Call the task *name* and return what it returns; as :meth:`Client.execute`."""
-        return await self._execute(name, arguments, named, timeout, on_timeout)
+        return await self.call(name, arguments, named, timeout, on_timeout)
 
-    async def _execute(
+    async def call(
         self,
         name: str,
         arguments: tuple[Any, ...],
@@ -110,6 +112,7 @@ class AsyncClient:
         timeout: float | None = None,
         on_timeout: str | None = None,
     ) -> Any:
+        """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
         soft = self._terms.timeout if timeout is None else check_timeout(timeout)
         cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
         limit = self._allowance.limit(name, soft)
@@ -199,7 +202,7 @@ class AsyncClient:
     def __getattr__(self, name: str) -> Named:
         if name.startswith("_"):
             raise AttributeError(f"AsyncClient has no attribute {name!r}, and no task has")
-        return Named(self._execute, name)
+        return Named(self.call, name)
 
     # --- what calls are made of ---
 

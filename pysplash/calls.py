@@ -6,6 +6,7 @@ serves it is alive in the same step; sending it twice enqueues it once.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from rq.serializers import resolve_serializer
 
 from .errors import CallError, ExecutionError, NoWorkerError, UnknownTask
 from .presence import PoolFacts
+from .primitive import PrimitiveSerializer
 from .terms import Terms
 
 #: where a task is to be found by a worker, whatever module it is from
-ENTRY = "pysplash.tasks.{}"
+ENTRY, PLAIN_ENTRY = "pysplash.tasks.{}", "pysplash.plain_tasks.{}"
 #: seconds for which what was read of the pools is believed where nothing contradicts it
 BELIEVED = 5.0
 VANISHED = "vanished"
@@ -135,7 +137,8 @@ def _serializer(terms: Terms, route: Route) -> Any:
             f"the pool of task {route.task!r} uses the serializer {route.serializer}: "
             "give the client the same one, as serializer="
         )
-    return resolve_serializer(_SERIALIZERS[route.serializer])
+    known = _SERIALIZERS[route.serializer]
+    return PrimitiveSerializer if terms.plain and known is None else resolve_serializer(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,8 @@ class Request:
     serializer: Any
     #: what ENQUEUE is given
     words: Words
+    #: whether its result is JSON text
+    plain: bool = False
 
 
 def build(
@@ -164,7 +169,7 @@ def build(
     """
     serializer = _serializer(terms, route)
     job = Job.create(
-        ENTRY.format(route.task),
+        (PLAIN_ENTRY if terms.plain else ENTRY).format(route.task),
         args=arguments,
         kwargs=named,
         connection=_NOWHERE,
@@ -188,7 +193,7 @@ def build(
     flat = [word for name, value in fields.items() for word in (name, value)]
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
     words: Words = [job.id, route.queue, lasts, len(route.pools), *route.pools, *flat]
-    return Request(job.id, route.task, route.queue, serializer, words)
+    return Request(job.id, route.task, route.queue, serializer, words, terms.plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,8 @@ def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | 
         result = Result.restore(
             request.job_id, number.decode(), dict(fields), _NOWHERE, request.serializer
         )
+        if request.plain and finished:
+            result.return_value = json.loads(result.return_value)
     except Exception as error:
         unread = CallError(
             f"the answer of task {request.task!r} cannot be read here "

@@ -19,6 +19,7 @@ from rq.cli.helpers import read_config_file
 from . import demo as demonstration
 from .boot import resolve, worker_class
 from .connection import from_url
+from .door_commands import COMMANDS
 from .embedded import open_server
 from .environment import from_environment, from_settings
 from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
@@ -35,9 +36,11 @@ Examples:
   pysplash -u redis://localhost:6379/0 --min-procs 1 --max-procs 8 high default
   pysplash start --embedded --record run.jsonl default
   pysplash demo
+  pysplash call add 5 6
 \b
 Exit status: 0 clean, 1 setup or connection, 2 usage, 3 workers cannot start,
-4 import, 5 crash loop, 6 unsafe bind refused.
+4 import, 5 crash loop, 6 unsafe bind refused; of a call: 7 the task failed,
+8 no answer in time, 9 nobody serves it.
 """
 #: settings that are the command line's own, not the pool's
 _OWN = {
@@ -96,11 +99,18 @@ def start(ctx: click.Context, /, **given: Any) -> int:
 @click.option("-u", "--url", envvar="RQ_REDIS_URL", help="Use this server, not an embedded one.")
 @click.option("--max-procs", default=128, show_default=True, help="Most workers.")
 @click.option("--max-cpu", default=80.0, show_default=True, help="Per cent of the cores in reach.")
-def demo(number: int, url: str | None, max_procs: int, max_cpu: float) -> int:
+@click.option("--tasks", is_flag=True, help="Serve sample tasks to call, until stopped.")
+def demo(number: int, url: str | None, max_procs: int, max_cpu: float, tasks: bool) -> int:
     """Show a pool at work: a Fibonacci number, computed by jobs that wait for jobs."""
     if not 0 <= number <= 20:
         raise ConfigError(f"--number is {number}: give one from 0 to 20")
+    if tasks:
+        return demonstration.serve_samples(url, max_procs, max_cpu)
     return demonstration.run(number, url, max_procs, max_cpu)
+
+
+for _command in COMMANDS:
+    cli.add_command(_command)
 
 
 def _config_module(name: str | None) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class Client:
     A call that took too long is cancelled, or left to run, as *on_timeout* says (``"cancel"``,
     ``"leave"``). *patience* is seconds a call waits for a pool that serves it, before it fails.
     Answers are kept for *result_ttl* seconds, failures for *failure_ttl*. *serializer* is RQ's,
-    needed only where a pool uses one of its own.
+    needed only where a pool uses one of its own. A *plain* client gets results
+    as JSON and never unpickles any: for what answers strangers.
 
     The form ``client.add(5, 6)`` is that of remote calls by attribute, as in ``xmlrpc.client``.
     """
@@ -62,6 +63,7 @@ class Client:
         result_ttl: int = RESULT_TTL,
         failure_ttl: int = FAILURE_TTL,
         serializer: Any = None,
+        plain: bool = False,
         max_connections: int = 64,
     ) -> None:
         self._terms = check_terms(
@@ -74,6 +76,7 @@ class Client:
                 result_ttl,
                 failure_ttl,
                 serializer,
+                plain,
             )
         )
         if max_connections < 1:
@@ -102,9 +105,9 @@ class Client:
         :class:`~pysplash.errors.CallTimeout`; :class:`~pysplash.errors.NoWorkerError` and
         :class:`~pysplash.errors.UnknownTask` before anything is enqueued.
         """
-        return self._execute(name, arguments, named, timeout, on_timeout)
+        return self.call(name, arguments, named, timeout, on_timeout)
 
-    def _execute(
+    def call(
         self,
         name: str,
         arguments: tuple[Any, ...],
@@ -112,6 +115,7 @@ class Client:
         timeout: float | None = None,
         on_timeout: str | None = None,
     ) -> Any:
+        """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
         soft = self._terms.timeout if timeout is None else check_timeout(timeout)
         cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
         limit = self._allowance.limit(name, soft)
@@ -194,7 +198,7 @@ class Client:
     def __getattr__(self, name: str) -> Named:
         if name.startswith("_"):
             raise AttributeError(f"Client has no attribute {name!r}, and no task is named so")
-        return Named(self._execute, name)
+        return Named(self.call, name)
 
     # --- what calls are made of ---
 

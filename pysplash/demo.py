@@ -62,6 +62,24 @@ class Show:
             print(tick_line(view, decision, self.story), flush=True)
 
 
+def serve_samples(url: str | None, max_procs: int, max_cpu: float) -> int:
+    """Serve the sample tasks until stopped, and say how to call them; return the exit status."""
+    with open_server(url) as address:
+        print(f"serving at {address}; in another shell:", flush=True)
+        for words in ("tasks", "call add 5 6", "call prime.factors 600851475143"):
+            command, _, rest = words.partition(" ")
+            print(f"  pysplash {command} -u {address} {rest}".rstrip(), flush=True)
+        connection = from_url(address)
+        check(connection)
+        return Pool(
+            ["default"],
+            connection=connection,
+            max_procs=max_procs,
+            max_cpu=max_cpu,
+            preload=["pysplash.samples"],
+        ).start()
+
+
 def run(n: int, url: str | None, max_procs: int, max_cpu: float) -> int:
     """Compute fib(*n*) with a pool of its own and show how; return the exit status."""
     console = Console(file=sys.stdout)

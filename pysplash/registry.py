@@ -7,6 +7,7 @@ function by a decorator is as old as remote calls; the names published for calle
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import keyword
 from collections.abc import Callable, Iterable, Mapping
@@ -217,10 +218,10 @@ def _check_timeout(timeout: int | None) -> int | None:
 
 
 def _signature(function: Callable[..., Any]) -> str:
-    try:
-        return str(inspect.signature(function))[:LONGEST_TEXT]
-    except (TypeError, ValueError):
-        return "(...)"
+    for resolved in (True, False):  # annotations may name what is not imported where it runs
+        with contextlib.suppress(Exception):
+            return str(inspect.signature(function, eval_str=resolved))[:LONGEST_TEXT]
+    return "(...)"
 
 
 def _help(function: Callable[..., Any]) -> str:

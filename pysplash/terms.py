@@ -24,6 +24,8 @@ class Terms:
     result_ttl: int = RESULT_TTL
     failure_ttl: int = FAILURE_TTL
     serializer: Any = None
+    #: results travel as JSON and are never unpickled
+    plain: bool = False
 
 
 def check_terms(terms: Terms) -> Terms:
