@@ -249,7 +249,7 @@ def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | 
             request.job_id, number.decode(), dict(fields), _NOWHERE, request.serializer
         )
         if request.plain and finished:
-            result.return_value = json.loads(result.return_value)
+            result.return_value = json.loads(str(result.return_value))
     except Exception as error:
         unread = CallError(
             f"the answer of task {request.task!r} cannot be read here "

@@ -81,7 +81,7 @@ LEVELS: dict[str, float] = {
     "demo": 6,
     "testing": 6,
     "options": 6,
-    "samples": 2,
+    "samples": 5.9,
     "ghosts": 5,
     "door_commands": 6.5,
     "cli": 7,
