@@ -263,8 +263,7 @@ class AsyncClient:
 
     async def _cancel(self, call: AsyncCall) -> bool:
         words = (call.id, self._terms.result_ttl)
-        was = await self._answers.talk(lambda mux: mux.script(CANCEL, *words))
-        return was in (b"canceled", b"stopping")
+        return bool(await self._answers.talk(lambda mux: mux.script(CANCEL, *words)))
 
     def _aside(self, step: Coroutine[Any, Any, Any]) -> None:
         """Do *step* though nobody waits for it."""

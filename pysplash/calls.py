@@ -52,7 +52,7 @@ redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 redis.call('RPUSH', 'rq:queue:' .. queue, id)
 return 1
 """
-#: takes a job off its queue, or asks its worker to stop it; returns what it was then
+#: takes a job off its queue, or asks its worker to stop it; 0 if there was neither to be done
 CANCEL = """
 local id = ARGV[1]
 local key = 'rq:job:' .. id
@@ -60,14 +60,14 @@ local job = redis.call('HMGET', key, 'status', 'origin', 'worker_name')
 if job[1] == 'queued' and redis.call('LREM', 'rq:queue:' .. job[2], 1, id) == 1 then
   redis.call('HSET', key, 'status', 'canceled')
   redis.call('EXPIRE', key, ARGV[2])
-  return 'canceled'
+  return 1
 end
 if job[1] == 'started' and job[3] then
   redis.call('PUBLISH', 'rq:pubsub:' .. job[3],
     cjson.encode({command = 'stop-job', job_id = id}))
-  return 'stopping'
+  return 1
 end
-return job[1] or 'vanished'
+return 0
 """
 _ENDED = frozenset(
     status.value

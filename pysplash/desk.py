@@ -80,8 +80,7 @@ class Desk:
     def cancel(self, request: Request) -> bool:
         """Take a call off its queue, or have its worker stop it; False if it has ended before."""
         words: list[Any] = [request.job_id, self._result_ttl]
-        was = self._talk(lambda: self._cancel(args=words))
-        return was in (b"canceled", b"stopping")
+        return bool(self._talk(lambda: self._cancel(args=words)))
 
     def status(self, request: Request) -> str:
         """Return RQ's word for where a call is."""
