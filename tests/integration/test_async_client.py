@@ -170,7 +170,7 @@ def test_callers_that_go_away_mix_nothing_up(url: str, pool: HandPool, queue: Qu
     """Callers cancelled at any moment, replies to whom still come, leave others' answers right."""
 
     async def scene(client: AsyncClient) -> None:
-        for wave in range(20):
+        for wave in range(8):
             asking = [
                 asyncio.create_task(client.execute("it.square", 100 * wave + number))
                 for number in range(6)
