@@ -10,6 +10,7 @@ from typing import Any
 
 from redis import Redis
 
+from .answers import CONNECT, Answers, Awaited
 from .calls import (
     BELIEVED,
     CANCEL,
@@ -35,7 +36,6 @@ from .terms import (
     check_terms,
     check_timeout,
 )
-from .answers import CONNECT, Answers, Awaited
 
 #: calls enqueued at once
 CHUNK = 500
