@@ -22,6 +22,7 @@ from .devices import Devices
 from .errors import BacklogUnavailable
 from .heartbeats import Pulse
 from .process import Event, Exited, Spawned
+from .registry import TaskSpec
 from .scoreboard import Row
 from .settlement import Loss
 from .state import Decision, PoolView, Sample, WorkerState
@@ -69,6 +70,10 @@ class World:
     to_stop: list[tuple[int, str]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
+    #: the tasks that are offered, by name
+    tasks: tuple[str, ...] = ()
+    #: whether the pool says that it takes jobs; None: it says nothing
+    open: bool | None = None
     signals: list[int] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
     _pid: int = 100
@@ -86,6 +91,7 @@ class World:
             heartbeats=_Heartbeats(self),
             commands=_Commands(self),
             recorder=_Recorder(self),
+            presence=_Presence(self),
         )
 
     def pass_time(self, seconds: float) -> None:
@@ -273,3 +279,14 @@ class _Commands(_Part):
 class _Recorder(_Part):
     def write(self, view: PoolView, decision: Decision) -> None:
         self.world.record.append((view, decision))
+
+
+class _Presence(_Part):
+    def know(self, specs: Sequence[TaskSpec]) -> None:
+        self.world.tasks = tuple(spec.name for spec in specs)
+
+    def tell(self, view: PoolView, decision: Decision) -> None:
+        self.world.open = view.drain is None
+
+    def close(self) -> None:
+        self.world.open = None

@@ -11,6 +11,7 @@ import pytest
 from pysplash.errors import CrashLoop, ImportFailed, WorkerBootError
 from pysplash.pool import Pool
 from pysplash.process import Ready, Refused, ServerDied
+from pysplash.registry import TaskSpec
 from pysplash.state import Reason, WorkerState
 from pysplash.supervisor import Supervisor
 from pysplash.testing import World
@@ -370,3 +371,18 @@ def test_a_burst_ends_by_itself() -> None:
 
     assert supervisor.finished
     assert world.asked_of("kill") == []
+
+
+def test_what_a_fork_server_loaded_is_offered() -> None:
+    """A pool offers the tasks of its latest fork server, and is closed as soon as it stops."""
+    world = World()
+    supervisor = supervise(world)
+    world.happen(Ready(99, 1, (TaskSpec("old"),)))
+    supervisor.tick()
+    assert (world.tasks, world.open) == (("old",), True)
+    world.happen(Ready(100, 1, (TaskSpec("new"), TaskSpec("newer"))))
+    supervisor.tick()
+    assert (world.tasks, world.open) == (("new", "newer"), True)
+    world.signals.append(signal.SIGTERM)
+    supervisor.tick()
+    assert world.open is False
