@@ -1,0 +1,125 @@
+"""One connection shared by many on a real server: whose reply is whose, what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from pysplash.answers import Answers, Awaited
+from pysplash.calls import Route, build
+from pysplash.connection import portable
+from pysplash.mux import Mux
+from pysplash.terms import Terms
+
+BOUND = 20.0
+
+
+def play(redis: Redis, scene: Callable[[Mux, list[bytes | None]], Awaitable[None]]) -> None:
+    """Run *scene* with a connection of its own and what it is told."""
+
+    async def run() -> None:
+        heard: list[bytes | None] = []
+        mux = Mux(portable(redis), heard.append)
+        await mux.open()
+        try:
+            async with asyncio.timeout(BOUND):
+                await scene(mux, heard)
+        finally:
+            await mux.close()
+
+    asyncio.run(run())
+
+
+def test_callers_that_go_away_leave_the_others_their_replies(redis: Redis) -> None:
+    """Replies are handed out in order, whoever has stopped waiting for his."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        for wave in range(20):
+            asking = [
+                asyncio.create_task(mux.call("ECHO", f"{wave}-{number}")) for number in range(30)
+            ]
+            for _ in range(wave % 4):
+                await asyncio.sleep(0)
+            for task in asking[wave % 3 :: 3]:
+                task.cancel()
+            replies = await asyncio.gather(*asking, return_exceptions=True)
+            for number, reply in enumerate(replies):
+                if not isinstance(reply, asyncio.CancelledError):
+                    assert reply == f"{wave}-{number}".encode()
+
+    play(redis, scene)
+
+
+def test_changes_of_others_are_told(redis: Redis) -> None:
+    """What was read is told of when another changes it: once, and not if it is one's own doing."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        await mux.call("XLEN", "answer")
+        await mux.call("SET", "other", "1")
+        redis.set("unread", "1")
+        redis.xadd("answer", {"a": 1})
+        redis.xadd("answer", {"a": 2})
+        assert await mux.call("PING") == b"PONG"
+        assert heard == [b"answer"]
+        assert await mux.call("XLEN", "answer") == 2
+        redis.flushall()
+        await mux.call("PING")
+        assert heard[1:] in ([None], [b"answer"])
+
+    play(redis, scene)
+
+
+def test_errors_are_the_callers_own(redis: Redis) -> None:
+    """A command that Redis refuses raises where it was sent, and nowhere else."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        async def refused() -> None:
+            with pytest.raises(ResponseError, match="unknown command"):
+                await mux.call("NONSENSE")
+
+        replies = await asyncio.gather(mux.call("PING"), refused(), mux.call("ECHO", "x"))
+        assert replies == [b"PONG", None, b"x"]
+        assert await mux.script("return ARGV[1]", "y") == b"y"
+
+    play(redis, scene)
+
+
+def test_a_broken_connection_fails_all_and_stays_so(redis: Redis) -> None:
+    """Whoever waits, and whoever comes later, hears that the connection is gone."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        number = await mux.call("CLIENT", "ID")
+        asking = [asyncio.create_task(mux.call("BLPOP", "nothing", 0)) for _ in range(5)]
+        await asyncio.sleep(0)
+        redis.client_kill_filter(_id=number)
+        for task in asking:
+            with pytest.raises(RedisConnectionError):
+                await task
+        assert mux.broken
+        assert heard == [None]
+        with pytest.raises(RedisConnectionError):
+            await mux.call("PING")
+
+    play(redis, scene)
+
+
+def test_a_call_that_is_not_there_yet_has_not_vanished(redis: Redis) -> None:
+    """A look at all calls that falls between two packets says nothing of one that is on its way."""
+
+    async def scene() -> None:
+        answers = Answers(portable(redis), "here")
+        route = Route("t", "q", None, None, ("k",))
+        awaited = Awaited(build(route, Terms(), (), {}))
+        answers.add(awaited)
+        assert await answers.look(awaited) is False
+        awaited.enqueued = True
+        assert await answers.look(awaited) is True
+        assert awaited.future.result().status == "vanished"
+        await answers.close()
+
+    asyncio.run(scene())
