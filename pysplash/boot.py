@@ -109,7 +109,7 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
     if not maintain:
         worker.last_cleaned_at = now()  # type: ignore[assignment]
     params = MappingProxyType(dict(settings.params))
-    with _showing_life(slot):
+    with showing_life(slot):
         REGISTRY.set_up(params)
     try:
         worker.work(
@@ -124,8 +124,8 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
 
 
 @contextlib.contextmanager
-def _showing_life(slot: Slot) -> Iterator[None]:
-    """Beat while the block runs: loading a model is no hang, for some minutes."""
+def showing_life(slot: Slot) -> Iterator[None]:
+    """Beat while the block runs, for SETUP seconds at most: loading a model is no hang."""
     if not REGISTRY.has_setup:
         yield
         return

@@ -75,7 +75,7 @@ def await_alive(redis: Redis) -> None:
 
 def test_a_shell_calls_tasks(pool: Start, say: Said, ask: Said, redis: Redis) -> None:
     """What a shell can say and hear: answers, failures, limits, each with its exit status."""
-    pool(*TASKS, "-n", "2", "default", "fast", "--param", "colour=blue=green")
+    command = pool(*TASKS, "-n", "2", "default", "fast", "--param", "colour=blue=green")
     call = ("call", "--patience", "20")
     assert say(*call, "add", "5", "6") == (EXIT_OK, "11", "")
     assert ask(*call, "add", "ab", "cd") == (EXIT_OK, '"abcd"', "")
@@ -94,6 +94,7 @@ def test_a_shell_calls_tasks(pool: Start, say: Said, ask: Said, redis: Redis) ->
     status, out, err = ask(*call, "door.slow_limit")
     assert (status, out) == (EXIT_FAILED, "")
     assert "JobTimeoutException: Task exceeded maximum timeout value (1 seconds)" in err
+    command.says(r"exceeded its 1 s at\n(.*\n)*.*in too_slow")
     status, _, err = say(*call, "--timeout", "0.3", "door.nap", "30")
     assert (status, err) == (
         EXIT_TIMEOUT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from redis import Redis
@@ -372,6 +373,34 @@ def test_a_connection_that_has_no_twin() -> None:
     client.connection_pool.connection_class = OddConnection
     with pytest.raises(ConfigError):
         AsyncClient(connection=client)
+
+
+def test_over_tcp(url: str, pool: HandPool, queue: Queue) -> None:
+    """A server is reached by host and port just as well."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def bridge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_unix_connection(urlsplit(url).path)
+        await asyncio.gather(carry(reader, there[1]), carry(there[0], writer))
+        crossed.set()
+
+    crossed = asyncio.Event()
+
+    async def scene() -> None:
+        async with await asyncio.start_server(bridge, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with AsyncClient(f"redis://127.0.0.1:{port}/0", timeout=BOUND) as client:
+                assert await client.map("it.square", range(20)) == [n * n for n in range(20)]
+            await crossed.wait()
+
+    with workers(queue, 1):
+        asyncio.run(scene())
 
 
 def test_work_done_before_the_look(url: str, pool: HandPool, queue: Queue) -> None:

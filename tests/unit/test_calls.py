@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysplash.calls import Named, Request, Route, build, find_route, read_answer
+from pysplash.connection import from_url, portable
 from pysplash.door_commands import parse_word, show_value
 from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
+from pysplash.mux import connection_class
 from pysplash.presence import PoolFacts, Task
 from pysplash.primitive import PrimitiveSerializer
 from pysplash.terms import Allowance, Terms, check_terms
@@ -310,6 +312,22 @@ def test_answers_for_a_shell() -> None:
     assert show_value({1, 2}) == "{1, 2}"
     assert show_value(math.nan) == "nan"
     assert json.loads(show_value("ä\n")) == "ä\n"
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("redis://user:word@localhost:6379/2", "Connection"),
+        ("rediss://localhost:6380/0?ssl_cert_reqs=none", "SSLConnection"),
+        ("unix:///run/redis.sock?db=1", "UnixDomainSocketConnection"),
+    ],
+)
+def test_connections_have_twins(url: str, kind: str) -> None:
+    """Every kind of URL gives asyncio a connection with the same settings."""
+    place = portable(from_url(url))
+    connection = connection_class(place)(**place.options | {"protocol": 3})
+    assert type(connection).__name__ == kind
+    assert str(connection.db) == str(place.options.get("db", 0))
 
 
 def test_requests_are_all_different() -> None:

@@ -1,0 +1,58 @@
+"""A worker being set up, a client in a forked process, and what importing the package loads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from redis import Redis
+
+from pysplash.boot import showing_life
+from pysplash.registry import REGISTRY
+from pysplash.scoreboard import Scoreboard, Slot
+from tests.integration.door_pools import HandPool
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_worker_that_is_set_up_shows_life() -> None:
+    """While setup hooks run the scoreboard hears of it, so loading is not taken for hanging."""
+    REGISTRY.add_setup(test_a_worker_that_is_set_up_shows_life)
+    board = Scoreboard(1)
+    slot = Slot(board, 0, "w")
+    first = board.read(0)
+    assert first is not None
+    with showing_life(slot):
+        wait_until(lambda: (row := board.read(0)) and row.beat > first.beat, 20, "a sign of life")
+    board.close()
+
+
+FORKS = """
+import os, sys, pysplash
+client = pysplash.Client(sys.argv[1])
+assert client.ping()
+child = os.fork()
+if child == 0:
+    os._exit(0 if all(client.ping() for _ in range(100)) else 1)
+assert all(client.ping() for _ in range(100))
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_client_may_be_made_before_a_fork(redis: Redis, url: str) -> None:
+    """Parent and child use it side by side, each over connections of its own."""
+    HandPool(redis).tell()
+    subprocess.run([sys.executable, "-c", FORKS, url], check=True, timeout=60, cwd=ROOT)
+
+
+def test_importing_the_package_loads_no_client() -> None:
+    """Workers, which import the package, are spared what only callers need."""
+    code = (
+        "import sys, pysplash; "
+        "late = {'client', 'async_client', 'answers', 'mux', 'desk', 'door_commands', 'ghosts'}; "
+        "assert not {f'pysplash.{name}' for name in late} & set(sys.modules); "
+        "assert pysplash.Client.__name__ == 'Client' and pysplash.AsyncClient"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
