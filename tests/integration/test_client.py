@@ -74,25 +74,13 @@ def test_wrong_arguments_are_a_failure(client: Client, queue: Queue) -> None:
                 client.call("it.square", arguments, named)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nope",
-        "os.system",
-        "builtins.eval",
-        "__import__",
-        "a.b",
-        "",
-        "it",
-        "it.square.x",
-        "x" * 10**4,
-    ],
-)
-def test_only_registered_names(client: Client, queue: Queue, name: str) -> None:
+def test_only_registered_names(client: Client, queue: Queue) -> None:
     """Any other name is refused before anything is enqueued, in a message of bounded length."""
-    with pytest.raises(UnknownTask) as caught:
-        client.execute(name)
-    assert len(str(caught.value)) < 400
+    wrong = ("nope", "os.system", "builtins.eval", "__import__", "a.b", "", "it", "it.square.x")
+    for name in (*wrong, "x" * 10**4):
+        with pytest.raises(UnknownTask) as caught:
+            client.execute(name)
+        assert len(str(caught.value)) < 400
     assert queue.count == 0
 
 
@@ -224,11 +212,11 @@ def test_calls_overflow_a_few_times(url: str, pool: HandPool, queue: Queue) -> N
             client.it.nap(0.3)
 
 
-@pytest.mark.parametrize("timeout", [-1, float("nan")])
-def test_timeouts_that_cannot_be_meant(client: Client, queue: Queue, timeout: float) -> None:
+def test_timeouts_that_cannot_be_meant(client: Client, queue: Queue) -> None:
     """They are refused before anything is enqueued."""
-    with pytest.raises(ValueError, match="timeout must be 0 seconds or more"):
-        client.execute("it.square", 1, timeout=timeout)
+    for timeout in (-1, float("nan")):
+        with pytest.raises(ValueError, match="timeout must be 0 seconds or more"):
+            client.execute("it.square", 1, timeout=timeout)
     assert queue.count == 0
 
 
