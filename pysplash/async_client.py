@@ -26,7 +26,7 @@ from .connection import address, from_url, portable
 from .environment import from_environment
 from .errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 from .mux import Mux
-from .presence import READ, PoolFacts, read_pool
+from .presence import READ, PoolFacts, in_order
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
@@ -282,8 +282,7 @@ def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[obj
 
 
 async def _read_pools(mux: Mux) -> list[PoolFacts]:
-    found = await mux.script(READ)
-    return sorted((read_pool(stored) for stored in found), key=lambda pool: pool.name)
+    return in_order(await mux.script(READ))
 
 
 class AsyncCall:

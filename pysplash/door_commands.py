@@ -19,6 +19,7 @@ from .connection import check, from_url
 from .environment import from_environment
 from .errors import ConfigError, ExecutionError, NoWorkerError
 from .ghosts import purge as purge_ghosts
+from .log import redact
 from .presence import PoolFacts, read_pools
 from .registry import parse_parameters
 
@@ -127,7 +128,8 @@ def call(
             value = client.call(name, tuple(map(parse_word, arguments)), named)
         except ExecutionError as error:
             if traceback:
-                click.echo(error.traceback.rstrip(), err=True)
+                for line in error.traceback.splitlines():
+                    click.echo(_plain(redact(line)), err=True)
             raise
     click.echo(show_value(value))
 
@@ -146,7 +148,7 @@ def purge(url: str | None, on_crash: str) -> None:
     found = 0
     for ghost in purge_ghosts(_redis(url), on_crash):
         found += 1
-        click.echo(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}")
+        click.echo(_plain(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}"))
     if not found:
         click.echo("no ghosts")
 

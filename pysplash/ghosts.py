@@ -39,9 +39,13 @@ def dead_pools(client: Redis) -> dict[str, float]:
     known: Any = client.zrange(POOLS_KEY, 0, -1, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
         for name, _ in known:
-            pipeline.exists(POOL_KEY.format(name.decode()))
+            pipeline.exists(POOL_KEY.format(name.decode(errors="replace")))
         alive = pipeline.execute()
-    return {name.decode(): by for (name, by), here in zip(known, alive, strict=True) if not here}
+    return {
+        name.decode(errors="replace"): by
+        for (name, by), here in zip(known, alive, strict=True)
+        if not here
+    }
 
 
 def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:

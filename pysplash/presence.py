@@ -10,8 +10,9 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from redis import Redis
@@ -109,18 +110,35 @@ def write_about(facts: PoolFacts) -> str:
 
 
 def read_pool(stored: Sequence[bytes | None]) -> PoolFacts:
-    """Return the facts stored as about, open and state."""
+    """Return the facts stored as about, open and state; what is not known yet is passed over."""
     about, is_open, state = stored
-    fields = json.loads(about or b"{}")
+    fields = _known(PoolFacts, json.loads(about or b"{}"))
     fields["queues"] = tuple(fields["queues"])
-    fields["tasks"] = tuple(Task(**task) for task in fields["tasks"])
+    fields["tasks"] = tuple(Task(**_known(Task, task)) for task in fields["tasks"])
     return PoolFacts(**fields, open=is_open == b"1", state=json.loads(state or b"null"))
+
+
+def _known(kind: type[Any], fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        field.name: fields[field.name] for field in dataclass_fields(kind) if field.name in fields
+    }
+
+
+def in_order(found: Iterable[Sequence[bytes | None]]) -> list[PoolFacts]:
+    """Return the pools that READ has found, by name, without those that make no sense."""
+    pools = []
+    for stored in found:
+        try:
+            pools.append(read_pool(stored))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("what a pool says of itself cannot be read: %r", error)
+    return sorted(pools, key=lambda pool: pool.name)
 
 
 def read_pools(client: Redis) -> list[PoolFacts]:
     """Return every pool that is alive, by name; one round trip, nothing is changed."""
     found: Any = client.eval(READ, 0)
-    return sorted((read_pool(stored) for stored in found), key=lambda pool: pool.name)
+    return in_order(found)
 
 
 class Presence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import pysplash.plain_tasks
 import pysplash.tasks
 from pysplash.errors import ConfigError, UnknownTask
-from pysplash.presence import PoolFacts, offered, read_pool, write_about
+from pysplash.presence import PoolFacts, in_order, offered, read_pool, write_about
 from pysplash.registry import REGISTRY, Registry, TaskSpec, check_name, parse_parameters, task
+
+TASK = {"name": "t", "queue": "a", "timeout": None, "signature": "()", "help": ""}
 
 
 def add(a: int, b: int = 2) -> int:
@@ -228,3 +231,14 @@ def test_what_a_pool_says_is_read_as_it_was_said() -> None:
         state={"target": 3},
     )
     assert pickle.loads(pickle.dumps(read)) == read
+
+
+def test_pools_of_other_versions() -> None:
+    """Fields of a later version are passed over; a pool that makes no sense hides no other."""
+    about = json.loads(write_about(PoolFacts("p", "h", 1, "9", 5.5, ("a",), None)))
+    later = json.dumps(about | {"colour": "blue", "tasks": [dict.fromkeys("xy", 1) | TASK]})
+    odd = [b"[]", b"{", b'{"name": 1}', b"5", None]
+    found = in_order([*([text, b"1", b"null"] for text in odd), [later.encode(), b"0", None]])
+    assert [(pool.name, pool.open, pool.task("t") is not None) for pool in found] == [
+        ("p", False, True)
+    ]
