@@ -67,7 +67,6 @@ LEVELS: dict[str, float] = {
     "client": 5,
     "desk": 4.8,
     "async_client": 5.2,
-    "deadlock": 4,
     "outcome": 4,
     "wait": 4.5,
     "boot": 4.5,
