@@ -59,6 +59,8 @@ class Claims:
         self._counters: tuple[int, float] | None = None
         #: the execution under which the last job was claimed
         self.execution = ""
+        #: the execution of a nested claim that may have been made, for all that is known
+        self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
 
@@ -87,21 +89,23 @@ class Claims:
         """Store *done*, which took *seconds*, and claim one of the jobs *named*.
 
         *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
-        store; else raises redis's error.
+        store; else raises redis's error, and the next call finds what this one may have claimed.
         """
         pause = FIRST_PAUSE
-        execution = os.urandom(16).hex()
+        execution = self.unsure or os.urandom(16).hex()
         while True:
             try:
                 lost = self._lost_claim(execution)
                 found = Descent(lost) if lost else self._descend(done, named, execution, seconds)
             except AWAY as error:
                 if done is None:
+                    self.unsure = execution
                     raise
                 pause = self._away(error, pause)
                 continue
             if found.turn.answer is Answer.JOB:
                 self.execution = execution
+            self.unsure = ""
             self._resting = False
             return found
 

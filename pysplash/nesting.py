@@ -11,14 +11,14 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from redis import Redis
+from rq.executions import Execution
 from rq.job import Job, _job_stack
 from rq.queue import Queue
-from rq.utils import now
+from rq.utils import as_text, now
 
 from .claims import Claims
 from .clients import waiting_client
@@ -27,7 +27,7 @@ from .helping import Help, Search, Stuck, at_hand, offer
 from .interrupts import Interruptible, Level
 from .log import logger
 from .settlement import put_back
-from .supervised import REDIS_AWAY
+from .supervised import REDIS_AWAY, RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
 from .turn import Answer, Finish, Turn
 
@@ -68,6 +68,10 @@ class Nesting(Interruptible):
 
     def _run(self, turn: Turn) -> bool:
         """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
+        raise NotImplementedError
+
+    def _queue(self, name: str) -> Queue:
+        """Return the queue *name*."""
         raise NotImplementedError
 
     def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
@@ -125,7 +129,7 @@ class Nesting(Interruptible):
         """
         before, present = self._cover(), self._claims.execution
         try:
-            while (names := search.batch()) or self._astray:
+            while (names := search.batch()) or self._astray or self._claims.unsure:
                 found = self._descend(names)
                 search.saw(
                     found.seen,
@@ -148,16 +152,35 @@ class Nesting(Interruptible):
             self._uncover(before)
 
     def settle(self) -> None:
-        """Store what is done; from here on the job that waits is the one that runs."""
-        if not self._astray:
-            return
-        before = self._cover()
+        """Store what is done; from here on the job that waits is the one that runs.
+
+        A claim of which nobody knows whether it was made is found out about, and given back.
+        """
+        before, present = self._cover(), self._claims.execution
+        pause = RETRY_FIRST
         try:
-            with suppress(*REDIS_AWAY):
-                while self._astray:
-                    self._descend([])
+            while self._astray or self._claims.unsure:
+                try:
+                    found = self._descend([])
+                except REDIS_AWAY as error:
+                    if not self._claims.unsure:
+                        return
+                    pause = self._redis_is_away(error, pause)
+                    continue
+                if found.turn.answer is Answer.JOB:
+                    self._give_back(found.turn, present)
         finally:
             self._uncover(before)
+
+    def _give_back(self, turn: Turn, present: str) -> None:
+        """Put a job back that was claimed and cannot be run here."""
+        level = self._set_aside_present(present)
+        try:
+            job = self.job_class.fetch(as_text(turn.job_id), self.connection, self.serializer)
+            self.execution = Execution(self._claims.execution, job.id, self.connection)
+            put_back(self, job, self._queue(turn.queue))
+        finally:
+            self._resume(level)
 
     def _descend(self, names: Sequence[str]) -> Descent:
         """Store the last outcome and claim one of the jobs *names*."""

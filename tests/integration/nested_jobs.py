@@ -75,9 +75,10 @@ def wait_for(*names: str, **options: Any) -> Any:
 
 
 def wait_for_all(names: list[str], **options: Any) -> Any:
-    """Wait for jobs by id, and say which id, variable and result it saw after that."""
+    """Wait for jobs by id, and say who runs after that, as it sees it, and the results."""
     values = wait_for(*names, **options)
-    say(me().connection, f"{me().id} {os.environ['RQ_JOB_ID']} {values}")
+    present = me().connection.hget(f"rq:worker:{me().worker_name}", "current_job")
+    say(me().connection, f"{me().id} {os.environ['RQ_JOB_ID']} {as_text(present or '')} {values}")
     return values
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Callback, Queue, Retry
 from rq.job import Job, JobStatus
 from rq.results import Result
@@ -81,7 +83,7 @@ def test_where_it_cannot_help_it_waits(queue: Queue, worker: Worker, function: A
 
 
 def test_each_level_knows_who_it_is(redis: Redis, queue: Queue, worker: Worker) -> None:
-    """get_current_job and RQ_JOB_ID are those of the level, going down and coming back."""
+    """Present job, variable and the worker's hash are the level's, going down and coming back."""
     queue.enqueue(jobs.wait_for_all, ["middle"], job_id="top", job_timeout=LONG)
     queue.enqueue(jobs.wait_for_all, ["leaf", "leaf2"], job_id="middle", job_timeout=LONG)
     for name in ("leaf", "leaf2"):
@@ -91,8 +93,8 @@ def test_each_level_knows_who_it_is(redis: Redis, queue: Queue, worker: Worker) 
     assert said(redis) == [
         "leaf leaf",
         "leaf2 leaf2",
-        "middle middle ['leaf', 'leaf2']",
-        "top top [['leaf', 'leaf2']]",
+        "middle middle middle ['leaf', 'leaf2']",
+        "top top top [['leaf', 'leaf2']]",
     ]
 
 
@@ -389,6 +391,56 @@ def test_lost_connections_are_made_again(redis: Redis, queue: Queue, worker: Wor
 
     assert job.return_value() == [child.id for child in children]
     assert said(redis) == [child.id for child in children]
+
+
+def lose_replies(worker: Worker, count: int, *, seconds_away: float = 0.0) -> None:
+    """Have *worker*'s connection break after its next claims of named jobs, unheard."""
+    lane = worker._claims._lane
+    call, connect, left, away_until = lane.call, lane.connect, [count], [0.0]
+
+    def lossy(*words: Any) -> Any:
+        reply = call(*words)
+        named = words[0] == "EVALSHA" and words[1] == worker._claims._descent
+        if named and left[0] and reply[0] == b"job":
+            left[0] -= 1
+            away_until[0] = time.monotonic() + seconds_away
+            lane.close()
+            raise RedisConnectionError("the reply was lost")
+        return reply
+
+    def late() -> None:
+        if time.monotonic() < away_until[0]:
+            raise RedisConnectionError("refused")
+        connect()
+
+    lane.call, lane.connect = lossy, late  # type: ignore[method-assign]
+
+
+def test_a_claim_whose_reply_was_lost_is_found(redis: Redis, queue: Queue, worker: Worker) -> None:
+    """Whether there is an outcome to store with it or not, no claim is lost or made twice."""
+    lose_replies(worker, 2)
+    children = [queue.enqueue(jobs.identity).id for _ in range(4)]
+    job = queue.enqueue(jobs.wait_for, *children, at_front=True, job_timeout=LONG)
+    play(worker, max_jobs=1)
+
+    assert job.return_value() == children
+    assert said(redis) == [f"{name} {name}" for name in children]
+    assert left_over(redis) == []
+
+
+def test_a_claim_that_came_too_late_is_given_back(
+    redis: Redis, queue: Queue, worker: Worker
+) -> None:
+    """A job claimed as Redis went away, and not waited for any more, is back in its queue."""
+    lose_replies(worker, 1, seconds_away=0.8)
+    child = queue.enqueue(jobs.identity)
+    job = queue.enqueue(jobs.wait_for, child.id, max_wait=0.3, at_front=True, job_timeout=LONG)
+    play(worker, max_jobs=1)
+
+    assert job.return_value() is False
+    assert queue.job_ids == [child.id]
+    assert child.get_status() == JobStatus.QUEUED
+    assert said(redis) == []
 
 
 def test_many_children_cost_one_round_trip_each(redis: Redis, queue: Queue, worker: Worker) -> None:
