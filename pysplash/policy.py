@@ -15,10 +15,11 @@ Java's fork-join pools.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
+from types import MappingProxyType
 
-from .headroom import cpu_excess, cpu_room, learn_cores, memory_headroom, memory_room
+from .headroom import active, cpu_excess, cpu_room, learn_cores, memory_pressed, memory_room
+from .relief import MOST_DWELL, dwell, floor, relieve_cpu, relieve_memory
 from .state import (
     Action,
     Decision,
@@ -34,8 +35,6 @@ from .state import (
     WorkerView,
 )
 
-#: seconds CPU must be over its limit before a worker is taken back
-OVER_CPU = 4.0
 #: seconds past its timeout after which a job's worker is asked to stop, then killed
 OVERDUE_STOP, OVERDUE_KILL = 1.0, 5.0
 #: seconds of the first wait after a failed start, doubled each time, and the longest wait
@@ -44,6 +43,8 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
 PARKED = 0.5
 #: seconds without work before a burst is over
 DRAINED = 0.5
+#: a change taken back within so many seconds was flapping
+FLAP = 60.0
 
 _RUNNING = (WorkerState.BUSY, WorkerState.WAITING)
 
@@ -54,8 +55,9 @@ def decide(view: PoolView, limits: Limits) -> Decision:
         return _empty(view)
     escalated = _escalate(view, limits)
     doomed = {action.name for action in escalated}
-    live = tuple(w for w in view.workers if not w.stopping and w.name not in doomed)
-    sized = _resize(replace(view, workers=live), len(view.workers), limits)
+    leaving = tuple(w for w in view.workers if w.stopping or w.name in doomed)
+    live = tuple(w for w in view.workers if w not in leaving)
+    sized = _resize(replace(view, workers=live), leaving, limits)
     return replace(sized, actions=(*escalated, *sized.actions))
 
 
@@ -67,6 +69,7 @@ def remember(view: PoolView, decision: Decision, limits: Limits) -> Momentum:
     jobs = sum(w.jobs for w in view.workers)
     over = cpu_excess(view, limits) > 0
     cores, evidence = learn_cores(view)
+    flapped = grown and decision.reason is Reason.BACKLOG and view.now - old.shrunk_at < FLAP
     return Momentum(
         grown_at=view.now if grown else old.grown_at,
         shrunk_at=view.now if shrunk else old.shrunk_at,
@@ -76,6 +79,9 @@ def remember(view: PoolView, decision: Decision, limits: Limits) -> Momentum:
         drained_jobs=jobs,
         cores=cores,
         evidence=evidence,
+        active=MappingProxyType({w.name: old.active.get(w.name, w.since) for w in active(view)}),
+        dwell=min(MOST_DWELL, 2 * dwell(view)) if flapped else old.dwell,
+        flapped_at=view.now if flapped else old.flapped_at,
     )
 
 
@@ -156,21 +162,21 @@ def _silent(worker: WorkerView, now: float, limits: Limits) -> bool:
 # --- the size ----------------------------------------------------------------------------------
 
 
-def _resize(view: PoolView, processes: int, limits: Limits) -> Decision:
-    """Settle the size; `view.workers` are those that stay, *processes* counts leaving ones too."""
+def _resize(view: PoolView, leaving: tuple[WorkerView, ...], limits: Limits) -> Decision:
+    """Settle the size; `view.workers` are those that stay."""
     size = len(view.workers)
+    processes = size + len(leaving)
     if view.queued is None:
         return Decision(size, Reason.REDIS)
     if view.suspended:
         return Decision(size, Reason.SUSPENDED)
     if limits.burst and _burst_over(view):
         return Decision(0, Reason.BURST, tuple(Stop(w.name, Reason.BURST) for w in view.workers))
-    leaving = processes - size
     return (
-        _relieve_memory(view, leaving, limits)
+        relieve_memory(view, leaving, limits)
         or _fill(view, processes, limits)
         or _restart(view, processes, limits)
-        or _relieve_cpu(view, leaving, limits)
+        or relieve_cpu(view, len(leaving), limits)
         or _grow(view, processes, limits)
         or _retire(view, limits)
         or Decision(size, Reason.STEADY)
@@ -182,11 +188,6 @@ def _burst_over(view: PoolView) -> bool:
     calm = since is not None and view.now - since >= DRAINED
     same = view.momentum.drained_jobs == sum(w.jobs for w in view.workers)
     return calm and same and _drained_since(view, view.momentum.drained_jobs) is not None
-
-
-def floor(view: PoolView, limits: Limits) -> int:
-    """Return the smallest size in force: min_procs, moved by TTIN and TTOU."""
-    return max(0, min(limits.max_procs, limits.min_procs + view.floor))
 
 
 def _fill(view: PoolView, processes: int, limits: Limits) -> Decision | None:
@@ -208,6 +209,8 @@ def _admit(view: PoolView, wanted: int, limits: Limits) -> tuple[int, Reason]:
         if starting or view.now < view.boot_failed_at + wait:
             return 0, Reason.BACKOFF
         wanted = 1
+    if memory_pressed(view, limits):
+        return 0, Reason.MEMORY
     room = memory_room(view, limits)
     return (wanted, Reason.STEADY) if room >= wanted else (max(0, room), Reason.MEMORY)
 
@@ -226,7 +229,7 @@ def _grow(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     compensation = max(1, math.ceil(latest.capacity)) if latest else 1
     caps = (
         (limits.max_procs - processes, Reason.MAX),
-        (compensation if parked else cpu_room(view, free, limits), Reason.CPU),
+        (compensation if parked else cpu_room(view, limits), Reason.CPU),
         (min(wanted, step, limits.max_per_scale), Reason.BACKLOG),
     )
     count, binding = min(caps, key=lambda cap: cap[0])
@@ -253,7 +256,7 @@ def _settled(view: PoolView, limits: Limits) -> bool:
     past = view.momentum
     return (
         view.now - past.grown_at >= max(limits.scale_frequency, limits.quiet_period)
-        and view.now - past.shrunk_at >= limits.quiet_period
+        and view.now - past.shrunk_at >= limits.quiet_period * dwell(view)
     )
 
 
@@ -266,7 +269,7 @@ def _retire(view: PoolView, limits: Limits) -> Decision | None:
         (w for w in view.workers if w.state is WorkerState.IDLE),
         key=lambda w: w.since,
     )
-    gone = [w for w in rested if view.now - w.since >= limits.idle_seconds]
+    gone = [w for w in rested if view.now - w.since >= limits.idle_seconds * dwell(view)]
     gone = gone[: min(spare, limits.max_per_scale)]
     if not gone:
         return None
@@ -286,36 +289,3 @@ def _restart(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     count, _ = _admit(view, min(batch, limits.max_procs - processes), limits)
     spawns = (Spawn(count, Reason.RESTART),) if count > 0 else ()
     return Decision(size - batch + max(count, 0), Reason.RESTART, (*stops, *spawns))
-
-
-# --- relief ------------------------------------------------------------------------------------
-
-
-def _relieve_cpu(view: PoolView, leaving: int, limits: Limits) -> Decision | None:
-    since = view.momentum.over_cpu_since
-    size = len(view.workers)
-    over = since is not None and view.now - since >= OVER_CPU and cpu_excess(view, limits) > 0
-    quiet = view.now - view.momentum.shrunk_at < limits.quiet_period
-    if not over or leaving or quiet or size <= max(1, floor(view, limits)):
-        return None
-    return _stop_one(view, Reason.CPU)
-
-
-def _stop_one(view: PoolView, reason: Reason) -> Decision | None:
-    """Stop one worker warmly: an idle one if there is any, else the newest busy one."""
-    victim = _cheapest(view.workers)
-    if victim is None:
-        return None
-    return Decision(len(view.workers) - 1, reason, (Stop(victim.name, reason),))
-
-
-def _cheapest(workers: Iterable[WorkerView]) -> WorkerView | None:
-    """The worker that is missed least; a parked one holds others up, so it is never chosen."""
-    able = [w for w in workers if w.state in (WorkerState.IDLE, WorkerState.BUSY)]
-    return max(able, key=lambda w: (w.state is WorkerState.IDLE, w.spawned_at), default=None)
-
-
-def _relieve_memory(view: PoolView, leaving: int, limits: Limits) -> Decision | None:
-    if memory_headroom(view, limits) >= 0 or leaving or len(view.workers) <= 1:
-        return None
-    return _stop_one(view, Reason.MEMORY)

@@ -9,8 +9,10 @@ Times are monotonic seconds, sizes are bytes, CPU is cores or per cent of the co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 NEVER = float("-inf")
 #: bytes of the longest job id the scoreboard keeps
@@ -75,6 +77,42 @@ class Sample:
     mem_total: int
     #: proportional set size of the pool's processes together
     pool_mem: int
+    #: cores that jobs were kept from using, by slices of the fast loop
+    held: float = 0.0
+    #: per cent of the interval in which some process waited for memory; None: not known
+    stalled: float | None = None
+    #: whether pages went out to swap and came back within the interval
+    swapping: bool = False
+
+
+#: jobs after which a lesson is believed
+PROVEN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What finished jobs have taught of one function, or of all functions together."""
+
+    #: jobs it rests on
+    jobs: int = 0
+    #: mean cores in use while a job runs, and seconds of running it rests on, old ones forgotten
+    cores: float = 1.0
+    weight: float = 0.0
+    #: mean seconds a job runs
+    seconds: float = 0.0
+    #: of the most memory a worker had during a job, in bytes: mean, standard deviation, largest
+    peak: float = 0.0
+    spread: float = 0.0
+    most: float = 0.0
+
+    @property
+    def proven(self) -> bool:
+        """Whether it rests on enough jobs to be believed."""
+        return self.jobs >= PROVEN
+
+
+#: the key in :attr:`PoolView.lessons` of what all functions together have taught
+ANY = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +130,8 @@ class WorkerView:
     #: jobs finished, failed ones included
     jobs: int = 0
     failed: int = 0
+    #: the function of the present job; "": not known
+    function: str = ""
     job_started: float | None = None
     #: seconds the present job may take; None: no limit
     job_timeout: float | None = None
@@ -99,6 +139,8 @@ class WorkerView:
     pss: int | None = None
     #: cores used over the last interval; None: not measured
     cores: float | None = None
+    #: share of the last interval in which it was held by the fast loop
+    held: float = 0.0
     stop_at: float | None = None
     stop_reason: Reason | None = None
     kill_at: float | None = None
@@ -107,6 +149,11 @@ class WorkerView:
     def stopping(self) -> bool:
         """Whether it was asked to stop, by the pool or by anyone else."""
         return self.stop_at is not None or self.state is WorkerState.STOPPING
+
+    @property
+    def parked(self) -> bool:
+        """Whether its job waits for other jobs, so that nobody is served by its end."""
+        return self.state is WorkerState.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +170,15 @@ class Momentum:
     drained_since: float | None = None
     #: jobs finished by all workers, when `drained_since` was set
     drained_jobs: int = 0
-    #: learned cores per busy worker, and the worker-seconds it rests on; at first a guess
+    #: cores a busy worker uses, and the worker-seconds that rests on; at first a guess. It
+    #: stands in until jobs have finished, and lessons are known
     cores: float = 1.0
     evidence: float = 2.0
+    #: when each busy worker became busy; from one job at once to the next it stays so
+    active: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    #: by how much waits before a change were stretched because changes were taken back, and when
+    dwell: float = 1.0
+    flapped_at: float = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +195,8 @@ class PoolView:
     oldest: float | None = None
     suspended: bool = False
     momentum: Momentum = field(default_factory=Momentum)
+    #: what finished jobs have taught, by function, and of all together under `ANY`
+    lessons: Mapping[str, Lesson] = field(default_factory=lambda: MappingProxyType({}))
     #: workers that died before their first job, in a row, and when the last one did
     boot_failures: int = 0
     boot_failed_at: float = NEVER

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysplash.policy import decide, floor, remember
+from pysplash.policy import decide, remember
+from pysplash.relief import floor
 from pysplash.state import (
+    ANY,
     Action,
     Drain,
     Kill,
@@ -24,9 +26,10 @@ from pysplash.state import (
     WorkerView,
 )
 
-from .views import GIB, MIB, NOW, busy, samples, view, waiting, worker
+from .views import GIB, KNOWN, MIB, NOW, busy, samples, view, waiting, worker
 
 LIMITS = Limits(max_procs=8)
+COSTLY = {ANY: replace(KNOWN[ANY], cores=1.0)}
 CHEAP = Momentum(cores=0.1, evidence=40.0)
 
 
@@ -110,7 +113,7 @@ TABLE = [
             busy("a"),
             queued=5,
             samples=samples(cpu=50),
-            momentum=Momentum(cores=1.0, evidence=40),
+            lessons=COSTLY,
         ),
         1,
         Reason.CPU,
@@ -120,7 +123,7 @@ TABLE = [
         view(
             busy("a", spawned_at=NOW - 1, cores=0.0),
             queued=5,
-            momentum=Momentum(cores=1.0, evidence=40),
+            lessons=COSTLY,
         ),
         1,
         Reason.CPU,

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pysplash.state import Momentum, PoolView, Sample, WorkerState, WorkerView
+from pysplash.state import ANY, Lesson, Momentum, PoolView, Sample, WorkerState, WorkerView
 
 NOW = 1000.0
 GIB = 2**30
 MIB = 2**20
+#: what a pool knows that has long run cheap and small jobs
+KNOWN = {ANY: Lesson(jobs=64, cores=0.1, weight=60, seconds=1, peak=10 * MIB, most=10 * MIB)}
 
 
 def worker(name: str = "w", state: WorkerState = WorkerState.IDLE, **fields: Any) -> WorkerView:
@@ -54,5 +56,6 @@ def view(*workers: WorkerView, queued: int | None = 0, **fields: Any) -> PoolVie
     defaults: dict[str, Any] = {
         "samples": samples(),
         "momentum": Momentum(cores=0.1, evidence=40.0),
+        "lessons": KNOWN,
     }
     return PoolView(now=NOW, workers=workers, queued=queued, **{**defaults, **fields})

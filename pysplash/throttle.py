@@ -1,0 +1,120 @@
+"""The fast loop: whom to hold, for how much of the next tenth of a second. Pure.
+
+A count of workers can only choose among whole ones; on two cores that is half the machine or all
+of it. So about ten times a second the newest busy workers are held for a part of a slice, just
+so much that the mean of a second stays at the limit. A crowd that wakes at once is clipped in
+the same way, and what grows towards the memory limit is slowed until older jobs have finished.
+
+The newest are held so that the oldest finish: each job becomes the oldest in its turn, and even
+who is held crawls on, so nobody starves. Suspending the youngest is GNU parallel's idea
+(``--memsuspend``); counting what was overdrawn and paying it back is a token bucket.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .state import Limits
+
+#: longest part of a slice a worker is held
+MOST_HELD = 0.9
+#: seconds in which overdrawn CPU is paid back, and seconds of the limit that may be owed or saved
+PAYBACK, MOST_DEBT, MOST_SAVED = 0.5, 1.0, 0.1
+#: per cent of the cores in use beyond which what a job uses says nothing of what it wants
+SATURATED = 97.0
+#: parts of the memory limit at which holding begins, and at which all but one are held
+MEMORY_FROM, MEMORY_TO = 0.95, 0.985
+#: seconds of growth that memory is taken to go on growing
+FORESIGHT = 0.3
+#: cores below which a job is asleep
+ASLEEP = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """One busy worker in the last slice: cores it used, and the part for which it was held."""
+
+    name: str
+    cores: float
+    held: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the last slice looked like."""
+
+    #: length in seconds
+    seconds: float
+    #: cores there are, and cores in use by anyone
+    capacity: float
+    used: float
+    #: busy workers, those whose jobs are oldest first
+    runners: tuple[Runner, ...] = ()
+    mem_used: float = 0.0
+    mem_total: float = math.inf
+    #: bytes of the pool's processes together
+    pool_mem: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Grip:
+    """What one slice leaves for the next, and who is held in it."""
+
+    #: core seconds saved; negative: owed
+    balance: float = 0.0
+    #: part of the memory limit in use
+    memory: float = 0.0
+    #: by name, part of the next slice for which a worker is held
+    holds: tuple[tuple[str, float], ...] = ()
+    #: cores this keeps from being used
+    cores: float = 0.0
+
+
+def trim(pulse: Pulse, before: Grip, limits: Limits) -> Grip:
+    """Return whom to hold in the next slice, and for how much of it."""
+    allowed = limits.max_cpu / 100 * pulse.capacity
+    balance = before.balance + (allowed - pulse.used) * pulse.seconds
+    balance = min(max(balance, -MOST_DEBT * allowed), MOST_SAVED * allowed)
+    memory = _memory(pulse, limits)
+    growth = (memory - before.memory) / pulse.seconds if before.memory else 0.0
+    crowd = _crowd(pulse, memory + max(0.0, growth) * FORESIGHT)
+    excess = _demand(pulse) - max(0.0, allowed + balance / PAYBACK)
+    holds, cores = [], 0.0
+    for runner in reversed(pulse.runners):
+        part, wish = 0.0, _wish(runner, pulse)
+        if excess > 0 and wish > 0:
+            part = min(MOST_HELD, excess / wish)
+            excess -= part * wish
+        if crowd > 0:
+            part, crowd = MOST_HELD, crowd - 1
+        if part > 0:
+            holds.append((runner.name, part))
+            cores += part * wish
+    return Grip(balance, memory, tuple(holds), cores)
+
+
+def _wish(runner: Runner, pulse: Pulse) -> float:
+    """Return the cores a worker would use if nobody held it and there were enough."""
+    wish = runner.cores / max(1 - runner.held, 1 - MOST_HELD)
+    saturated = pulse.used >= SATURATED / 100 * pulse.capacity
+    return max(wish, 1.0) if saturated and wish > ASLEEP else wish
+
+
+def _demand(pulse: Pulse) -> float:
+    others = max(0.0, pulse.used - sum(runner.cores for runner in pulse.runners))
+    return others + sum(_wish(runner, pulse) for runner in pulse.runners)
+
+
+def _memory(pulse: Pulse, limits: Limits) -> float:
+    """Return the part in use of the memory limit that is nearest."""
+    part = pulse.mem_used / (pulse.mem_total * limits.max_mem / 100)
+    if limits.mem_budget is not None:
+        part = max(part, pulse.pool_mem / limits.mem_budget)
+    return part
+
+
+def _crowd(pulse: Pulse, memory: float) -> int:
+    """Return how many of the newest are held for memory's sake; the oldest never is."""
+    pressure = min(1.0, max(0.0, (memory - MEMORY_FROM) / (MEMORY_TO - MEMORY_FROM)))
+    return math.ceil(pressure * max(0, len(pulse.runners) - 1))
