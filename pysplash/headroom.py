@@ -7,16 +7,21 @@ before a start, because CPU can be shared and memory cannot.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .state import ANY, Lesson, Limits, PoolView, Sample, WorkerState, WorkerView
 
 #: seconds over which CPU is averaged
-FAST_WINDOW, SLOW_WINDOW = 3.0, 10.0
+FAST_WINDOW, SLOW_WINDOW, LONG_WINDOW = 3.0, 10.0, 30.0
 #: per cent points over the limit that are no reason to shrink
 CPU_BAND = 4.0
 #: the part of a worker that may be missing for one to be started all the same
 ROUNDING = 0.25
+#: the same with the fast loop, which trims what is too much
+ROUNDING_UP = 0.9
+#: per cent points below the limit that are idle enough for one more than the jobs' mean needs;
+#: and the most such needs, as a part of the limit
+IDLE_BAND, OVERCOMMIT = 2.0, 2.0
 #: bytes one worker is taken to need before any has been measured
 FIRST_PSS = 32 * 2**20
 #: worker-seconds of CPU evidence that are remembered
@@ -26,10 +31,18 @@ LEAST_CORES = 0.02
 UNPROVEN_PER_CORE = 1.5
 #: part of the memory limit beyond which nobody is started, and at which one is killed
 MEMORY_SOFT, MEMORY_HARD = 0.95, 0.99
+#: part of the limit at which a busy worker is asked to leave where the fast loop holds at first
+MEMORY_FIRM = 0.98
+#: seconds between two decisions when memory is pressed
+HURRY = 0.25
 #: deviations of the mean peak that are held ready
 DEVIATIONS = 3.0
+#: the same for the level of a crowd that can be held back
+CROWD_DEVIATIONS = 1.7
 #: part of what is left that an unproven job is taken to need at first, and seconds until that fades
 UNPROVEN_SHARE, UNPROVEN_FADE = 1 / 6, 20.0
+#: seconds for which the memory of an unproven job is taken to grow on as it has so far
+UNPROVEN_GROWTH = 10.0
 
 
 # --- what a worker costs -----------------------------------------------------------------------
@@ -75,17 +88,23 @@ def active(view: PoolView) -> Iterator[WorkerView]:
 
 def cpu_used(samples: Sequence[Sample], window: float) -> float:
     """Return the mean per cent of CPU in use over the last *window* seconds."""
+    return _mean(samples, window, lambda s: s.cpu)
+
+
+def cpu_held(samples: Sequence[Sample], window: float) -> float:
+    """Return the mean per cent of CPU that the fast loop kept from being used."""
+    return _mean(samples, window, lambda s: 100 * s.held / s.capacity)
+
+
+def _mean(samples: Sequence[Sample], window: float, value: Callable[[Sample], float]) -> float:
     recent = [s for s in samples if s.at > samples[-1].at - window and s.interval > 0]
     seconds = sum(s.interval for s in recent)
-    return sum(s.cpu * s.interval for s in recent) / seconds if seconds else 0.0
+    return sum(value(s) * s.interval for s in recent) / seconds if seconds else 0.0
 
 
 def external_cores(samples: Sequence[Sample]) -> float:
     """Return the cores others than the pool's workers used, over the slow window."""
-    recent = [s for s in samples if s.at > samples[-1].at - SLOW_WINDOW and s.interval > 0]
-    seconds = sum(s.interval for s in recent)
-    used = sum((s.cpu / 100 * s.capacity - s.pool_cores) * s.interval for s in recent)
-    return max(0.0, used / seconds) if seconds else 0.0
+    return max(0.0, _mean(samples, SLOW_WINDOW, lambda s: s.cpu / 100 * s.capacity - s.pool_cores))
 
 
 def fresh(view: PoolView) -> int:
@@ -109,14 +128,42 @@ def cpu_room(view: PoolView, limits: Limits) -> int:
     capacity = view.samples[-1].capacity
     allowed = limits.max_cpu / 100 * capacity
     headroom = min(
-        allowed - cpu_used(view.samples, window) / 100 * capacity - _unseen(view, window)
+        allowed - _demand(view, window) / 100 * capacity - _unseen(view, window)
         for window in ((SLOW_WINDOW,) if proven else (FAST_WINDOW, SLOW_WINDOW))
     )
     if proven:
         lives = sum(worker_cores(view, w.function) for w in active(view))
         headroom = min(headroom, allowed - external_cores(view.samples) - lives)
     headroom -= fresh(view) * cores
-    return min(math.floor(headroom / cores + ROUNDING), _unproven_room(view, limits))
+    rounding = ROUNDING_UP if limits.throttle else ROUNDING
+    room = max(math.floor(headroom / cores + rounding), _idle_room(view, limits))
+    return min(room, _unproven_room(view, limits))
+
+
+def _demand(view: PoolView, window: float) -> float:
+    """Return the per cent of CPU that is used, or would be if nobody were held."""
+    return cpu_used(view.samples, window) + cpu_held(view.samples, window)
+
+
+def _idle_room(view: PoolView, limits: Limits) -> int:
+    """Return 1 where learned needs say no but the CPU has long been idle, if overdoing is safe.
+
+    Jobs that sleep and compute by turns leave the CPU idle whenever too few are awake; with the
+    fast loop a few more than their mean needs fill it, and are held when all are awake.
+    """
+    patient = view.now - max(view.momentum.grown_at, view.momentum.shrunk_at) >= SLOW_WINDOW
+    if not limits.throttle or not patient or fresh(view) or not lesson_of(view, ANY):
+        return 0
+    windows = (SLOW_WINDOW, LONG_WINDOW)
+    idle = all(cpu_used(view.samples, w) < limits.max_cpu - IDLE_BAND for w in windows)
+    return int(idle and _overcommitted(view, limits) < 0)
+
+
+def _overcommitted(view: PoolView, limits: Limits) -> float:
+    """Return the cores by which the needs of all exceed what the fast loop may sort out."""
+    lives = sum(worker_cores(view, w.function) for w in active(view))
+    allowed = limits.max_cpu / 100 * view.samples[-1].capacity
+    return lives + external_cores(view.samples) - OVERCOMMIT * allowed
 
 
 def _unseen(view: PoolView, window: float) -> float:
@@ -146,11 +193,18 @@ def _unproven_room(view: PoolView, limits: Limits) -> int:
 
 
 def cpu_excess(view: PoolView, limits: Limits) -> float:
-    """Return the per cent points of CPU beyond limit and dead band; <= 0: within them."""
+    """Return the per cent points of CPU beyond limit and dead band; <= 0: within them.
+
+    With the fast loop the CPU does not pass its limit; then it is by how much the jobs' mean needs
+    exceed what holding can sort out.
+    """
     if not view.samples:
         return -math.inf
     quantum = 100 * worker_cores(view) / view.samples[-1].capacity
     used = min(cpu_used(view.samples, FAST_WINDOW), cpu_used(view.samples, SLOW_WINDOW))
+    if limits.throttle:
+        over = 100 * _overcommitted(view, limits) / view.samples[-1].capacity
+        return over - 0.5 * quantum if used > limits.max_cpu - CPU_BAND else -math.inf
     return used - limits.max_cpu - max(CPU_BAND, 0.6 * quantum)
 
 
@@ -158,6 +212,8 @@ def surplus(view: PoolView, limits: Limits) -> int:
     """Return how many workers are too many for the CPU: whole ones, one at least."""
     used = min(cpu_used(view.samples, FAST_WINDOW), cpu_used(view.samples, SLOW_WINDOW))
     over = (used - limits.max_cpu) / 100 * view.samples[-1].capacity
+    if limits.throttle:
+        over = _overcommitted(view, limits)
     return max(1, math.floor(over / worker_cores(view) + 0.5))
 
 
@@ -196,24 +252,45 @@ def memory_pressed(view: PoolView, limits: Limits) -> bool:
     return seconds > 0 and limit - used < 2 * grown / seconds
 
 
-def memory_room(view: PoolView, limits: Limits) -> int:
-    """Return how many workers memory admits, each taken to grow to what its job usually needs.
+def tempo(view: PoolView, limits: Limits) -> float:
+    """Return the seconds after which the next decision is due, at the latest."""
+    return min(HURRY if memory_pressed(view, limits) else 1.0, limits.scale_frequency)
 
-    Held ready on top: deviations of the whole, and for one of them to be the largest known.
+
+def memory_room(view: PoolView, limits: Limits) -> int:
+    """Return how many workers memory admits, by what their jobs will need, not by what they use.
+
+    Every worker is taken to grow to its job's usual peak, with deviations of the whole held ready
+    and room for one of them to become the largest known. With the fast loop at hand, which holds
+    the newest back if too many grow at once, the usual level of a crowd is enough.
     """
     limit, used = memory_limit(view, limits)
     if math.isinf(limit):
         return 2**31
+    lesson = lesson_of(view, ANY)
+    if limits.throttle and lesson is not None and lesson.level > 0:
+        return _crowd_room(view, lesson, MEMORY_SOFT * limit - used)
     left = max(0.0, limit - used)
     usual = _any_peak(view, left)
     growth = sum(max(0.0, peak_of(view, w, left) - (w.pss or 0)) for w in view.workers)
-    lesson = lesson_of(view, ANY)
     spread, most = (lesson.spread, lesson.most) if lesson else (0.0, 0.0)
     most = max([most, usual, *(w.pss for w in view.workers if w.pss)])
     room = MEMORY_SOFT * limit - used - growth - (most - usual)
-    count = max(0, math.floor(room / usual))
+    return _fitting(len(view.workers), room, usual, DEVIATIONS * spread)
+
+
+def _crowd_room(view: PoolView, lesson: Lesson, left: float) -> int:
+    """Return how many more fit into *left* bytes if all are at any moment of their jobs."""
     size = len(view.workers)
-    while count and count * usual + DEVIATIONS * spread * math.sqrt(size + count) > room:
+    room = left + sum(w.pss or 0 for w in view.workers) - size * lesson.level
+    room -= max(0.0, lesson.most - lesson.peak)
+    return _fitting(size, room, lesson.level, CROWD_DEVIATIONS * lesson.sway)
+
+
+def _fitting(size: int, room: float, each: float, deviation: float) -> int:
+    """Return how many more than *size* fit, with a *deviation* of each kept free for all."""
+    count = max(0, math.floor(room / each))
+    while count and count * each + deviation * math.sqrt(size + count) > room:
         count -= 1
     return count
 
@@ -225,8 +302,7 @@ def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:
     lesson = lesson_of(view, worker.function)
     if lesson is not None and lesson.peak > 0:
         return max(lesson.peak, float(worker.pss or 0))
-    age = view.now - worker.job_started if worker.job_started is not None else 0.0
-    return _unproven_peak(view, room, age)
+    return _unproven_peak(view, worker, room)
 
 
 def _any_peak(view: PoolView, room: float) -> float:
@@ -234,15 +310,18 @@ def _any_peak(view: PoolView, room: float) -> float:
     lesson = lesson_of(view, ANY)
     if lesson is not None and lesson.peak > 0:
         return lesson.peak
-    ages = (view.now - w.job_started for w in view.workers if w.job_started is not None)
-    return _unproven_peak(view, room, max(ages, default=0.0))
+    strange = (w for w in view.workers if w.state is WorkerState.BUSY and lesson is None)
+    least = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
+    return max((_unproven_peak(view, w, room) for w in strange), default=max(2.0 * least, UNPROVEN_SHARE * room))
 
 
-def _unproven_peak(view: PoolView, room: float, age: float) -> float:
-    """Return what a job is taken to need that nobody knows: twice the largest, a share at least.
+def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:
+    """Return what a job is taken to need that nobody knows: to grow on as it has, or a share.
 
     Both fade while it runs: what it has not taken in a while, it will not take.
     """
-    largest = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
+    age = view.now - (worker.job_started if worker.job_started is not None else view.now)
     fade = max(0.0, 1 - age / UNPROVEN_FADE)
-    return max(largest * (1 + 1 / (1 + age / UNPROVEN_FADE)), UNPROVEN_SHARE * room * fade)
+    size = float(worker.pss or FIRST_PSS)
+    growth = size / max(1.0, age) * UNPROVEN_GROWTH * fade
+    return max(size + growth, UNPROVEN_SHARE * room * fade)

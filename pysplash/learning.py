@@ -31,7 +31,7 @@ MOST_NAME = 200
 
 
 @dataclass(slots=True)
-class _Run:
+class Run:
     """What has been seen of the job a worker is running."""
 
     view: WorkerView
@@ -39,7 +39,11 @@ class _Run:
     #: CPU seconds, and the seconds over which they were measured
     cpu: float = 0.0
     measured: float = 0.0
+    #: bytes: the most, and the sums over seconds of them and of their squares
     peak: int = 0
+    area: float = 0.0
+    squares: float = 0.0
+    sized: float = 0.0
 
 
 class Learner:
@@ -47,7 +51,7 @@ class Learner:
 
     def __init__(self, lessons: Mapping[str, Lesson] | None = None) -> None:
         self._lessons: dict[str, Lesson] = dict(lessons or {})
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         self._at: float | None = None
         self._active = 0
         self._snapshot: Mapping[str, Lesson] = MappingProxyType(dict(self._lessons))
@@ -75,7 +79,7 @@ class Learner:
     def _follow(self, worker: WorkerView, now: float, interval: float, telling: bool) -> None:
         run = self._runs.get(worker.name)
         if run is None:
-            run = self._runs[worker.name] = _Run(worker)
+            run = self._runs[worker.name] = Run(worker)
         done = worker.jobs - run.view.jobs
         fresh = 0.0
         if done > 0 and worker.job_started is not None:
@@ -84,25 +88,26 @@ class Learner:
             _add(run, worker, interval - fresh, telling)
         if done > 0:
             self._finish(run, worker, done)
-            run = self._runs[worker.name] = _Run(worker)
+            run = self._runs[worker.name] = Run(worker)
             _add(run, worker, fresh, telling)
         run.view = worker
 
-    def _finish(self, run: _Run, worker: WorkerView, done: int) -> None:
+    def _finish(self, run: Run, worker: WorkerView, done: int) -> None:
         function = run.view.function or worker.function
         peak = max(run.peak, worker.pss or 0)
         for key in {function, ANY}:
             self._learn(key, run, done, peak)
 
-    def _learn(self, key: str, run: _Run, done: int, peak: int) -> None:
+    def _learn(self, key: str, run: Run, done: int, peak: int) -> None:
         lesson = self._lessons.pop(key, Lesson())
-        lesson = with_time(lesson, done, run, HORIZON * max(1, self._active))
+        horizon = HORIZON * max(1, self._active)
+        lesson = with_time(with_level(lesson, run, horizon), done, run, horizon)
         self._lessons[key] = with_peak(lesson, peak) if peak else lesson
         self._changed = True
         if len(self._lessons) > MOST_FUNCTIONS:
             del self._lessons[next(name for name in self._lessons if name != ANY)]
 
-    def _lose(self, run: _Run) -> None:
+    def _lose(self, run: Run) -> None:
         """A worker is gone with its job; one killed for its memory would have needed more."""
         if run.view.kill_at is None or run.view.stop_reason is not Reason.MEMORY or not run.peak:
             return
@@ -113,8 +118,12 @@ class Learner:
             self._changed = True
 
 
-def _add(run: _Run, worker: WorkerView, seconds: float, telling: bool) -> None:
-    run.peak = max(run.peak, worker.pss or 0)
+def _add(run: Run, worker: WorkerView, seconds: float, telling: bool) -> None:
+    if worker.pss:
+        run.peak = max(run.peak, worker.pss)
+        run.sized += seconds
+        run.area += seconds * worker.pss
+        run.squares += seconds * worker.pss**2
     if worker.state is WorkerState.WAITING:
         return
     run.seconds += seconds
@@ -123,7 +132,19 @@ def _add(run: _Run, worker: WorkerView, seconds: float, telling: bool) -> None:
         run.measured += seconds * (1 - worker.held)
 
 
-def with_time(lesson: Lesson, done: int, run: Any, horizon: float) -> Lesson:
+def with_level(lesson: Lesson, run: Run, horizon: float) -> Lesson:
+    """Return *lesson* with the memory at every moment of one more run."""
+    if run.sized <= 0:
+        return lesson
+    kept = min(lesson.seconds * lesson.jobs, horizon) if lesson.level else 0.0
+    share = run.sized / (kept + run.sized)
+    mean = lesson.level + share * (run.area / run.sized - lesson.level)
+    square = lesson.level**2 + lesson.sway**2
+    square += share * (run.squares / run.sized - square)
+    return replace(lesson, level=mean, sway=math.sqrt(max(0.0, square - mean**2)))
+
+
+def with_time(lesson: Lesson, done: int, run: Run, horizon: float) -> Lesson:
     """Return *lesson* with *done* more jobs that ran as *run* says, old ones fading."""
     jobs = lesson.jobs + done
     share = done / min(jobs, PEAKS) if jobs else 1.0

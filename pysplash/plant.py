@@ -18,6 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from .headroom import tempo
 from .learning import Learner
 from .policy import decide, remember
 from .simulated import Frame, SimulatedWorker
@@ -80,7 +81,6 @@ class Plant:
         seed: int = 0,
         throttled: bool = False,
         step: float = 0.1,
-        tick: float = 1.0,
     ) -> None:
         self.machine = machine
         self.policy = policy
@@ -89,7 +89,7 @@ class Plant:
         self._random = random.Random(seed)
         self._arrivals = arrivals
         self._next = next(arrivals, None)
-        self._step, self._tick = step, tick
+        self._step = step
         self._queue: deque[Frame] = deque()
         self._workers: list[SimulatedWorker] = []
         self._samples: deque[Sample] = deque()
@@ -102,10 +102,10 @@ class Plant:
 
     def run(self, seconds: float, *, until_done: bool = False) -> Trace:
         """Let *seconds* pass, or fewer if all jobs are done; return the whole run."""
-        end, steps = self.now + seconds, round(self._tick / self._step)
+        end = self.now + seconds
         while self.now < end - 1e-6:
-            self._decide()
-            for _ in range(steps):
+            pause = tempo(self._decide(), self.policy.limits)
+            for _ in range(max(1, round(pause / self._step))):
                 self._advance()
             if until_done and self._next is None and not self._queue and not self._at_work():
                 break
@@ -273,7 +273,8 @@ class Plant:
 
     # --- the policy ---
 
-    def _decide(self) -> None:
+    def _decide(self) -> PoolView:
+        """Let the policy see the plant, and do what it says."""
         view = self._observe()
         decision = self.policy.decide(view)
         self.trace.decided(self.now, len(view.workers), decision)
@@ -286,6 +287,7 @@ class Plant:
                 worker.stop_at, worker.stop_reason = self.now, action.reason
             elif isinstance(action, Kill):
                 worker.kill_at = self.now
+        return view
 
     def _spawn(self, count: int) -> None:
         for _ in range(count):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from .headroom import MEMORY_HARD, MEMORY_SOFT, cpu_excess, memory_limit, surplus
+from .headroom import MEMORY_FIRM, MEMORY_HARD, MEMORY_SOFT, cpu_excess, memory_limit, surplus
 from .state import Decision, Kill, Limits, PoolView, Reason, Stop, WorkerState, WorkerView
 
 #: seconds CPU must be over its limit before a worker is taken back
@@ -76,7 +76,11 @@ def relieve_memory(
         dying = any(w.kill_at is not None for w in leaving)
         kills = () if dying else (Kill(victim.name, Reason.MEMORY),)
         return Decision(size, Reason.MEMORY, kills)
-    return None if leaving or size <= 1 else _stop(view, 1, Reason.MEMORY)
+    holding = limits.throttle and used <= MEMORY_FIRM * limit
+    idle = any(w.state is WorkerState.IDLE for w in view.workers)
+    if leaving or size <= 1 or (holding and not idle):
+        return None
+    return _stop(view, 1, Reason.MEMORY)
 
 
 def _last_resort(leaving: tuple[WorkerView, ...]) -> WorkerView | None:

@@ -104,6 +104,9 @@ class Lesson:
     peak: float = 0.0
     spread: float = 0.0
     most: float = 0.0
+    #: of the memory a worker has at any moment of a job, in bytes: mean, standard deviation
+    level: float = 0.0
+    sway: float = 0.0
 
     @property
     def proven(self) -> bool:
@@ -237,6 +240,8 @@ class Limits:
     #: seconds a worker may take to become ready
     boot_timeout: float = 30.0
     burst: bool = False
+    #: whether the fast loop trims what the size cannot: then a worker too many does no harm
+    throttle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
