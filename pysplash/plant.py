@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from .headroom import tempo
+from .headroom import reserve, tempo
 from .learning import Learner
 from .policy import decide, remember
 from .simulated import Frame, SimulatedWorker
@@ -51,6 +51,9 @@ class Policy(Protocol):
     def decide(self, view: PoolView) -> Decision:
         """Return what to do now."""
 
+    def reserve(self, view: PoolView) -> float:
+        """Return the bytes the oldest job is still to take, for the fast loop."""
+
 
 @dataclass(slots=True)
 class Law:
@@ -67,6 +70,10 @@ class Law:
         decision = decide(known, self.limits)
         self.momentum = remember(known, decision, self.limits)
         return decision
+
+    def reserve(self, view: PoolView) -> float:
+        """Return what the oldest job's function usually takes beyond what it has."""
+        return reserve(replace(view, lessons=self.learner.lessons), self.limits)
 
 
 class Plant:
@@ -98,6 +105,7 @@ class Plant:
         self._ticked_at = 0.0
         self._throttled = throttled
         self._grip = Grip()
+        self._reserve = 0.0
         self._holds: dict[str, float] = {}
 
     def run(self, seconds: float, *, until_done: bool = False) -> Trace:
@@ -161,6 +169,7 @@ class Plant:
             mem_used=self.machine.others + memory,
             mem_total=self.machine.memory,
             pool_mem=memory,
+            reserve=self._reserve,
         )
         self._grip = trim(pulse, self._grip, self.policy.limits)
         self._holds = dict(self._grip.holds)
@@ -278,6 +287,7 @@ class Plant:
         view = self._observe()
         decision = self.policy.decide(view)
         self.trace.decided(self.now, len(view.workers), decision)
+        self._reserve = self.policy.reserve(view) if self._throttled else 0.0
         for action in decision.actions:
             if isinstance(action, Spawn):
                 self._spawn(action.count)

@@ -24,7 +24,7 @@ PAYBACK, MOST_DEBT, MOST_SAVED = 0.5, 1.0, 0.1
 #: per cent of the cores in use beyond which what a job uses says nothing of what it wants
 SATURATED = 97.0
 #: parts of the memory limit at which holding begins, and at which all but one are held
-MEMORY_FROM, MEMORY_TO = 0.95, 0.985
+MEMORY_FROM, MEMORY_TO = 0.88, 0.96
 #: seconds of growth that memory is taken to go on growing
 FORESIGHT = 0.3
 #: cores below which a job is asleep
@@ -55,6 +55,8 @@ class Pulse:
     mem_total: float = math.inf
     #: bytes of the pool's processes together
     pool_mem: float = 0.0
+    #: bytes the oldest job is still to take, so that it can end
+    reserve: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +109,10 @@ def _demand(pulse: Pulse) -> float:
 
 
 def _memory(pulse: Pulse, limits: Limits) -> float:
-    """Return the part in use of the memory limit that is nearest."""
-    part = pulse.mem_used / (pulse.mem_total * limits.max_mem / 100)
+    """Return the part of the nearest memory limit that is in use, or kept for the oldest job."""
+    part = (pulse.mem_used + pulse.reserve) / (pulse.mem_total * limits.max_mem / 100)
     if limits.mem_budget is not None:
-        part = max(part, pulse.pool_mem / limits.mem_budget)
+        part = max(part, (pulse.pool_mem + pulse.reserve) / limits.mem_budget)
     return part
 
 
