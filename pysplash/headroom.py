@@ -15,6 +15,8 @@ from .state import ANY, Lesson, Limits, PoolView, Sample, WorkerState, WorkerVie
 FAST_WINDOW, SLOW_WINDOW, LONG_WINDOW = 3.0, 10.0, 30.0
 #: per cent points over the limit that are no reason to shrink
 CPU_BAND = 4.0
+#: the same in parts of a worker: a little more than growing may overdo it by, so they do not meet
+SHRINK = 0.3
 #: the part of a worker that may be missing for one to be started all the same
 ROUNDING = 0.25
 #: the same with the fast loop, which trims what is too much
@@ -205,7 +207,7 @@ def cpu_excess(view: PoolView, limits: Limits) -> float:
     if limits.throttle:
         over = 100 * _overcommitted(view, limits) / view.samples[-1].capacity
         return over - 0.5 * quantum if used > limits.max_cpu - CPU_BAND else -math.inf
-    return used - limits.max_cpu - max(CPU_BAND, 0.6 * quantum)
+    return used - limits.max_cpu - max(CPU_BAND, SHRINK * quantum)
 
 
 def surplus(view: PoolView, limits: Limits) -> int:
@@ -322,7 +324,10 @@ def _any_peak(view: PoolView, room: float) -> float:
         return lesson.peak
     strange = (w for w in view.workers if w.state is WorkerState.BUSY and lesson is None)
     least = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
-    return max((_unproven_peak(view, w, room) for w in strange), default=max(2.0 * least, UNPROVEN_SHARE * room))
+    return max(
+        (_unproven_peak(view, w, room) for w in strange),
+        default=max(2.0 * least, UNPROVEN_SHARE * room),
+    )
 
 
 def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:

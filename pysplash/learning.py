@@ -22,8 +22,10 @@ MOST_FUNCTIONS = 256
 HORIZON = 60.0
 #: jobs over which means and deviations of peaks are taken
 PEAKS = 64
-#: CPU in per cent at which what a job uses says nothing of what it would use
+#: CPU in per cent at which a job may get less than it would use
 SATURATED = 97.0
+#: cores below which a job is asleep
+ASLEEP = 0.1
 #: by how much a job killed for its memory would have grown on, at the least
 KILLED_PEAK = 1.2
 #: longest name of a function that is kept, in characters
@@ -72,11 +74,11 @@ class Learner:
         saturated = bool(view.samples) and view.samples[-1].cpu >= SATURATED
         self._active = sum(w.state is WorkerState.BUSY for w in view.workers)
         for worker in view.workers:
-            self._follow(worker, view.now, max(0.0, interval), not saturated)
+            self._follow(worker, view.now, max(0.0, interval), saturated)
         for name in self._runs.keys() - {w.name for w in view.workers}:
             self._lose(self._runs.pop(name))
 
-    def _follow(self, worker: WorkerView, now: float, interval: float, telling: bool) -> None:
+    def _follow(self, worker: WorkerView, now: float, interval: float, saturated: bool) -> None:
         run = self._runs.get(worker.name)
         if run is None:
             run = self._runs[worker.name] = Run(worker)
@@ -85,11 +87,11 @@ class Learner:
         if done > 0 and worker.job_started is not None:
             fresh = min(max(now - worker.job_started, 0.0), interval)
         if run.view.job_started is not None or done > 0:
-            _add(run, worker, interval - fresh, telling)
+            _add(run, worker, interval - fresh, saturated)
         if done > 0:
             self._finish(run, worker, done)
             run = self._runs[worker.name] = Run(worker)
-            _add(run, worker, fresh, telling)
+            _add(run, worker, fresh, saturated)
         run.view = worker
 
     def _finish(self, run: Run, worker: WorkerView, done: int) -> None:
@@ -118,7 +120,7 @@ class Learner:
             self._changed = True
 
 
-def _add(run: Run, worker: WorkerView, seconds: float, telling: bool) -> None:
+def _add(run: Run, worker: WorkerView, seconds: float, saturated: bool) -> None:
     if worker.pss:
         run.peak = max(run.peak, worker.pss)
         run.sized += seconds
@@ -127,9 +129,14 @@ def _add(run: Run, worker: WorkerView, seconds: float, telling: bool) -> None:
     if worker.state is WorkerState.WAITING:
         return
     run.seconds += seconds
-    if worker.cores is not None and telling:
-        run.cpu += worker.cores * seconds
-        run.measured += seconds * (1 - worker.held)
+    if worker.cores is None:
+        return
+    run.cpu += worker.cores * seconds
+    # In a full machine a job that computes takes longer than it would. Nobody knows by how much:
+    # half of what it did not get is taken for waiting, half for sleep of its own.
+    crowded = saturated and worker.cores >= ASLEEP
+    waited = max(0.0, 1 - worker.cores) / 2 if crowded else worker.held
+    run.measured += seconds * (1 - waited)
 
 
 def with_level(lesson: Lesson, run: Run, horizon: float) -> Lesson:

@@ -28,6 +28,7 @@ from .state import (
     Limits,
     Momentum,
     PoolView,
+    Reason,
     Sample,
     Spawn,
     Stop,
@@ -275,9 +276,11 @@ class Plant:
     def _gone(self, worker: SimulatedWorker) -> bool:
         if worker.kill_at is None:
             return worker.stop_at is not None and not worker.stack
-        if worker.stack:
+        if worker.stack and worker.stop_reason is Reason.MEMORY:
             self.trace.killed += 1
             self._queue.appendleft(Frame(worker.stack[0].job, worker.stack[0].parent))
+        elif worker.stack:
+            self.trace.lost += 1
         return True
 
     # --- the policy ---

@@ -254,10 +254,9 @@ def _all_parked(view: PoolView) -> bool:
 def _settled(view: PoolView, limits: Limits) -> bool:
     """Whether the last change of size has had time to show."""
     past = view.momentum
-    return (
-        view.now - past.grown_at >= max(limits.scale_frequency, limits.quiet_period)
-        and view.now - past.shrunk_at >= limits.quiet_period * dwell(view)
-    )
+    return view.now - past.grown_at >= max(
+        limits.scale_frequency, limits.quiet_period
+    ) and view.now - past.shrunk_at >= limits.quiet_period * dwell(view)
 
 
 def _retire(view: PoolView, limits: Limits) -> Decision | None:

@@ -80,16 +80,18 @@ class SimulatedWorker:
 
     def view(self, now: float, base: int) -> WorkerView:
         """Return what a pool sees; *base* is the bytes of a worker without a job."""
+        silent = self.state is WorkerState.WAITING or self.state is WorkerState.BUSY
         return WorkerView(
             name=self.name,
             pid=1,
             state=self.state,
             spawned_at=self.spawned_at,
             since=self.since,
-            beat=now,
+            beat=self.since if silent else now,
             jobs=self.jobs,
             function=self.stack[0].job.function if self.stack else "",
             job_started=self.job_started,
+            job_timeout=self.stack[0].job.timeout if self.stack else None,
             pss=round(self.memory + base),
             cores=self.cores,
             held=self.held_share,

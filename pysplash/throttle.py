@@ -81,7 +81,10 @@ def trim(pulse: Pulse, before: Grip, limits: Limits) -> Grip:
     memory = _memory(pulse, limits)
     growth = (memory - before.memory) / pulse.seconds if before.memory else 0.0
     crowd = _crowd(pulse, memory + max(0.0, growth) * FORESIGHT)
-    excess = _demand(pulse) - max(0.0, allowed + balance / PAYBACK)
+    budget = max(0.0, allowed + balance / PAYBACK)
+    if not crowd and not before.holds and pulse.used <= budget:
+        return Grip(balance, memory)
+    excess = _demand(pulse) - budget
     holds, cores = [], 0.0
     for runner in reversed(pulse.runners):
         part, wish = 0.0, _wish(runner, pulse)

@@ -28,7 +28,8 @@ class Trace:
         self.queued: list[int] = []
         #: (seconds, workers there, target, reason) of every decision
         self.decisions: list[tuple[float, int, int, Reason]] = []
-        self.spawned = self.stopped = self.killed = self.finished = 0
+        #: workers started and asked to leave; jobs put back for memory, lost otherwise, and done
+        self.spawned = self.stopped = self.killed = self.lost = self.finished = 0
         #: seconds at which the last job was done
         self.done_at = 0.0
         #: the latest decisions that changed the size, and what for
@@ -60,9 +61,7 @@ class Trace:
         """Return the mean CPU of the *seconds* before each step, of what there is at first."""
         width = max(1, round(seconds / self.step))
         sums = [0.0, *accumulate(self.cpu)]
-        return [
-            (sums[i] - sums[max(0, i - width)]) / min(i, width) for i in range(1, len(sums))
-        ]
+        return [(sums[i] - sums[max(0, i - width)]) / min(i, width) for i in range(1, len(sums))]
 
     def _from(self, after: float, until: float | None) -> slice:
         return slice(round(after / self.step), None if until is None else round(until / self.step))

@@ -31,6 +31,8 @@ class Job:
 
     function: str
     phases: tuple[Phase, ...]
+    #: seconds it may take; None: no limit
+    timeout: float | None = None
 
 
 #: jobs and when they are put into the queue, in the order of time
