@@ -63,7 +63,8 @@ class Casualties:
         job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
         if job_id or not well:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
-            self._losses.append(Loss(entry.name, job_id, execution_id, cause, suspect))
+            relief = entry.kill_reason is Reason.MEMORY
+            self._losses.append(Loss(entry.name, job_id, execution_id, cause, suspect, relief))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:

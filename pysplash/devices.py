@@ -7,7 +7,7 @@ their own (``pysplash.testing``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ from .config import WorkerSettings
 from .connection import own
 from .heartbeats import Heartbeats, Pulse
 from .presence import Presence
+from .lessons import Lessons
 from .process import Event, Plan, Processes
 from .recorder import Recorder
 from .registry import TaskSpec
@@ -28,7 +29,7 @@ from .sampling import Sampler
 from .scoreboard import Row, Scoreboard
 from .settlement import Loss, Settlement
 from .signals import SignalQueue
-from .state import Decision, PoolView, Sample
+from .state import Decision, Lesson, PoolView, Sample
 
 #: seconds one look at the queues may take; a hung Redis must not hold up the loop
 GLANCE = 0.4
@@ -154,6 +155,16 @@ class CommandsLike(Protocol):
         """Hear no more."""
 
 
+class LessonsLike(Protocol):
+    """Keeps what was learned of jobs."""
+
+    def load(self) -> dict[str, Lesson]:
+        """Return what was learned before; raise LessonsUnavailable if that cannot be known."""
+
+    def save(self, lessons: Mapping[str, Lesson]) -> None:
+        """Save what is new; raise LessonsUnavailable if it cannot be."""
+
+
 class RecorderLike(Protocol):
     """Keeps a record of every tick."""
 
@@ -190,6 +201,7 @@ class Devices:
     settlement: SettlementLike
     heartbeats: HeartbeatsLike
     commands: CommandsLike
+    lessons: LessonsLike
     recorder: RecorderLike | None = None
     presence: PresenceLike | None = None
 
@@ -229,6 +241,7 @@ def open_devices(
         settlement=Settlement(own(connection), settings, on_crash),
         heartbeats=Heartbeats(own(connection, GLANCE), settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
+        lessons=Lessons(own(connection, GLANCE)),
         recorder=recorder,
         presence=Presence(own(connection, GLANCE), settings, terminate),
     )

@@ -8,6 +8,7 @@ SplashError
  + ImportFailed           a named module, class or function is absent exit status 4
  + CrashLoop              workers start, then die again and again     exit status 5
  + BacklogUnavailable     the queues cannot be read right now
+ + LessonsUnavailable     what was learned of jobs cannot be read or saved
  + JobsError              from wait_jobs and map_jobs
     + JobFailed           a child failed, was stopped, cancelled or vanished
     + WouldDeadlock       a job waits for itself, or for one that waits for it
@@ -80,6 +81,10 @@ class CrashLoop(SplashError):
 
 class BacklogUnavailable(SplashError):
     """The queues cannot be read right now."""
+
+
+class LessonsUnavailable(SplashError):
+    """What was learned of jobs cannot be read from Redis, or not be saved there."""
 
 
 class JobsError(SplashError):

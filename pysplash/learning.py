@@ -9,12 +9,12 @@ autoscaler and Autopilot), and at most :data:`MOST_FUNCTIONS` of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from .state import ANY, PROVEN, Lesson, PoolView, Reason, WorkerState, WorkerView
+from .state import ANY, PROVEN, Lesson, Reason, WorkerState, WorkerView
 
 #: functions kept; the one not seen for longest goes first
 MOST_FUNCTIONS = 256
@@ -67,15 +67,14 @@ class Learner:
             self._changed = False
         return self._snapshot
 
-    def observe(self, view: PoolView) -> None:
-        """Take in one tick; *view* shows workers after the interval its last sample is of."""
-        interval = view.now - self._at if self._at is not None else 0.0
-        self._at = view.now
-        saturated = bool(view.samples) and view.samples[-1].cpu >= SATURATED
-        self._active = sum(w.state is WorkerState.BUSY for w in view.workers)
-        for worker in view.workers:
-            self._follow(worker, view.now, max(0.0, interval), saturated)
-        for name in self._runs.keys() - {w.name for w in view.workers}:
+    def observe(self, now: float, workers: Sequence[WorkerView], cpu: float) -> None:
+        """Take in one tick: the workers now, and the CPU in per cent since the last tick."""
+        interval = now - self._at if self._at is not None else 0.0
+        self._at = now
+        self._active = sum(w.state is WorkerState.BUSY for w in workers)
+        for worker in workers:
+            self._follow(worker, now, max(0.0, interval), cpu >= SATURATED)
+        for name in self._runs.keys() - {w.name for w in workers}:
             self._lose(self._runs.pop(name))
 
     def _follow(self, worker: WorkerView, now: float, interval: float, saturated: bool) -> None:
@@ -185,16 +184,16 @@ def from_record(record: Any) -> Lesson | None:
     """Return the lesson *record* holds; None for anything that is not one."""
     if not isinstance(record, dict):
         return None
-    values = [record.get(field.name) for field in fields(Lesson)]
-    if not all(_is_amount(value) for value in values):
+    amounts = {field.name: _amount(record.get(field.name)) for field in fields(Lesson)}
+    if None in amounts.values():
         return None
-    names = (field.name for field in fields(Lesson))
-    return replace(Lesson(**dict(zip(names, values, strict=True))), jobs=int(record["jobs"]))
+    known: dict[str, Any] = amounts | {"jobs": int(amounts["jobs"] or 0)}
+    return Lesson(**known)
 
 
-def _is_amount(value: Any) -> bool:
+def _amount(value: Any) -> float | None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and 0 <= value < 2.0**63
+    return float(value) if number and math.isfinite(value) and 0 <= value < 2.0**63 else None
 
 
 def carried(lessons: Iterable[tuple[str, Lesson]]) -> dict[str, Lesson]:

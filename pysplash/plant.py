@@ -18,8 +18,8 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from .headroom import reserve, tempo
 from .learning import Learner
+from .memory import reserve, tempo
 from .policy import decide, remember
 from .simulated import Frame, SimulatedWorker
 from .state import (
@@ -34,7 +34,7 @@ from .state import (
     Stop,
     WorkerState,
 )
-from .throttle import Grip, Pulse, Runner, trim
+from .throttle import Grip, Runner, Slice, trim
 from .trace import Trace
 from .workload import Arrivals, Machine
 
@@ -66,7 +66,7 @@ class Law:
 
     def decide(self, view: PoolView) -> Decision:
         """Learn, decide, remember."""
-        self.learner.observe(view)
+        self.learner.observe(view.now, view.workers, view.samples[-1].cpu)
         known = replace(view, momentum=self.momentum, lessons=self.learner.lessons)
         decision = decide(known, self.limits)
         self.momentum = remember(known, decision, self.limits)
@@ -160,7 +160,7 @@ class Plant:
         """Let the fast loop see the last step and say who is held in the next."""
         busy = [w for w in self._workers if w.stack and w.state is WorkerState.BUSY]
         busy.sort(key=lambda w: w.job_started or 0.0)
-        pulse = Pulse(
+        slice_ = Slice(
             seconds=self._step,
             capacity=self.machine.cores,
             used=cpu / self._step,
@@ -172,7 +172,7 @@ class Plant:
             pool_mem=memory,
             reserve=self._reserve,
         )
-        self._grip = trim(pulse, self._grip, self.policy.limits)
+        self._grip = trim(slice_, self._grip, self.policy.limits)
         self._holds = dict(self._grip.holds)
         self._held += self._grip.cores * self._step
 

@@ -18,7 +18,8 @@ import math
 from dataclasses import replace
 from types import MappingProxyType
 
-from .headroom import active, cpu_excess, cpu_room, learn_cores, memory_pressed, memory_room
+from .headroom import active, cpu_excess, cpu_room, learn_cores
+from .memory import memory_pressed, memory_room
 from .relief import MOST_DWELL, dwell, floor, relieve_cpu, relieve_memory
 from .state import (
     Action,

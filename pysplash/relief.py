@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 
-from .headroom import MEMORY_FIRM, MEMORY_HARD, MEMORY_SOFT, cpu_excess, memory_limit, surplus
+from .headroom import cpu_excess, surplus
+from .memory import MEMORY_FIRM, MEMORY_HARD, MEMORY_SOFT, memory_limit
 from .state import Decision, Kill, Limits, PoolView, Reason, Stop, WorkerState, WorkerView
 
 #: seconds CPU must be over its limit before a worker is taken back
@@ -31,7 +32,7 @@ def floor(view: PoolView, limits: Limits) -> int:
 def dwell(view: PoolView) -> float:
     """Return by how much waits before a change are stretched: 1 unless changes were taken back."""
     past = view.momentum
-    faded = 0.5 ** ((view.now - past.flapped_at) / DWELL_HALF_LIFE)
+    faded: float = 0.5 ** ((view.now - past.flapped_at) / DWELL_HALF_LIFE)
     return 1 + (past.dwell - 1) * min(1.0, faded)
 
 

@@ -26,6 +26,7 @@ class Facts:
     execution_id: str = ""
     #: whether the pool speaks for this worker in Redis
     listens: bool = False
+    function: str = ""
 
 
 @dataclass(slots=True)
@@ -132,6 +133,7 @@ class Roster:
             beat=max(facts.beat, entry.spawned_at),
             jobs=facts.jobs,
             failed=facts.failed,
+            function=facts.function if facts.job_started is not None else "",
             job_started=facts.job_started,
             job_timeout=facts.job_timeout,
             pss=pss,

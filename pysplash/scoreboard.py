@@ -32,6 +32,8 @@ _ROW = struct.Struct("<B?xxxxxx q d d d d Q Q 64s 40s H 255s")
 _READ_ATTEMPTS = 8
 #: the end of a row is the pool's: a digest of the id of the job that is to be stopped
 _DIGEST = 16
+#: before it stands the function of the job, which seldom changes
+_FUNCTION = 60
 #: asks for whatever job runs to be stopped
 ANY = bytes(_DIGEST)
 
@@ -53,6 +55,8 @@ class Row:
     execution_id: str
     #: whether the worker heeds :meth:`Scoreboard.ask`
     listens: bool = False
+    #: name of the function of the job, or of the last one
+    function: str = ""
 
 
 class Scoreboard:
@@ -81,7 +85,13 @@ class Scoreboard:
             raw = self._map[start + _SEQUENCE.size : start + _SEQUENCE.size + _ROW.size]
             if before % 2 == 0 and before == _SEQUENCE.unpack_from(self._map, start)[0]:
                 break
-        return _decode(raw) if before else None
+        end = start + ROW_SIZE - _DIGEST
+        return _decode(raw, self._map[end - _FUNCTION : end]) if before else None
+
+    def name_function(self, index: int, name: bytes) -> None:
+        """Say which function the worker of row *index* runs."""
+        end = (index + 1) * ROW_SIZE - _DIGEST
+        self._map[end - _FUNCTION : end] = name.ljust(_FUNCTION, b"\0")
 
     def ask(self, index: int, job_id: str) -> None:
         """Name the job that the worker of row *index* is to stop; empty: whatever it runs.
@@ -128,7 +138,16 @@ def _text(raw: bytes) -> str:
     return raw.rstrip(b"\0").decode(errors="replace")
 
 
-def _decode(raw: bytes) -> Row:
+def shortened(function: str) -> bytes:
+    """Return the name of *function* as it fits into a row, a long one with a digest for its end."""
+    name = function.encode(errors="replace")
+    if len(name) <= _FUNCTION:
+        return name
+    mark = hashlib.blake2b(name, digest_size=6).hexdigest().encode()
+    return name[: _FUNCTION - len(mark) - 1] + b"~" + mark
+
+
+def _decode(raw: bytes, function: bytes) -> Row:
     (
         state,
         listens,
@@ -157,6 +176,7 @@ def _decode(raw: bytes) -> Row:
         job_id=job[:length].decode(errors="replace"),
         execution_id=_text(execution),
         listens=listens,
+        function=_text(function),
     )
 
 
@@ -185,6 +205,7 @@ class Slot:
         self._jobs = self._failed = 0
         self._job = self._execution = b""
         self._outer: list[tuple[float, WorkerState]] = []
+        self._function = ""
         self.beat()
 
     def beat(self) -> None:
@@ -256,6 +277,12 @@ class Slot:
         """Run the claimed job, as the execution *execution_id*."""
         self._execution = execution_id.encode()[:40]
         self.beat()
+
+    def runs(self, function: str) -> None:
+        """Say which function the job in hand calls."""
+        if function != self._function:
+            self._function = function
+            self._board.name_function(self._index, shortened(function))
 
     def finished(self, failed: bool) -> None:
         """Let go of the job; its outcome is stored."""

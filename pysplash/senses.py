@@ -46,6 +46,7 @@ class Senses:
                 job_id=row.job_id,
                 execution_id=row.execution_id,
                 listens=row.listens,
+                function=row.function,
             )
 
     def forget(self, name: str) -> Facts | None:

@@ -4,7 +4,8 @@ A job that was claimed but never started goes back to the front of its queue, wh
 settings. A started one is failed through RQ's own code, which retries it if it was enqueued
 with ``Retry``; with ``on_crash="requeue"`` it is put back instead. A worker may have held several,
 each inside the one that waited for it; all of them are settled. A job whose worker has died
-under it three times in three days is taken for the cause and failed.
+under it three times in three days is taken for the cause and failed. A job that the pool itself
+killed for its memory is put back, which is no retry; the third time it is failed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .descent import STACK_KEY
 from .log import logger
 
 DEATHS_KEY = "pysplash:deaths:{}"
+RELIEFS_KEY = "pysplash:memory-kills:{}"
 #: worker deaths a job may cause within DEATHS_TTL seconds
 MOST_DEATHS, DEATHS_TTL = 3, 72 * 3600
 
@@ -44,6 +46,8 @@ class Loss:
     cause: str
     #: whether the job may be the cause; a worker the pool itself ended says nothing of its job
     suspect: bool = True
+    #: whether the pool killed it so that memory stays below its limit
+    relief: bool = False
 
 
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
@@ -140,13 +144,25 @@ class Settlement:
         if worker.execution is None or status != JobStatus.STARTED:
             return "kept"
         forget(self._connection, job.id)
-        deaths = self._count_death(loss.job_id) if loss.suspect else 0
+        if loss.relief:
+            return self._relieve(worker, job, queue, loss)
+        deaths = self._count_death(DEATHS_KEY.format(loss.job_id)) if loss.suspect else 0
         if self._requeue and deaths < MOST_DEATHS:
             put_back(worker, job, queue)
             return "requeued"
         if deaths >= MOST_DEATHS:
             job.retries_left = 0
         return self._fail(worker, job, queue, loss.cause, deaths)
+
+    def _relieve(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
+        """Put back what was killed for its memory; the third time, fail it."""
+        kills = self._count_death(RELIEFS_KEY.format(job.id))
+        if kills < MOST_DEATHS:
+            put_back(worker, job, queue)
+            return "requeued"
+        job.retries_left = 0
+        cause = f"{loss.cause}, {kills} times: it needs more memory than the pool's limit leaves"
+        return self._fail(worker, job, queue, cause, 0)
 
     def _execution(self, job: Job, loss: Loss) -> Execution | None:
         """Return the dead worker's execution of the job, if it is still open."""
@@ -182,8 +198,7 @@ class Settlement:
             ).start()
         return "retried" if retried else "failed"
 
-    def _count_death(self, job_id: str) -> int:
-        key = DEATHS_KEY.format(job_id)
+    def _count_death(self, key: str) -> int:
         with self._connection.pipeline() as pipeline:
             pipeline.incr(key)
             pipeline.expire(key, DEATHS_TTL)

@@ -16,9 +16,11 @@ from .devices import Devices
 from .errors import EXIT_OK, ImportFailed, SplashError
 from .liaison import Liaison
 from .log import logger
+from .memory import tempo
 from .policy import decide, remember
 from .process import Event, Exited, Ready, Refused, ServerDied, Spawned
 from .roster import Roster
+from .school import School
 from .senses import Senses
 from .state import (
     NEVER,
@@ -68,9 +70,11 @@ class Supervisor:
         self.roster = Roster(limits.max_procs)
         self.accounting = Accounting(devices.clock())
         self._senses = Senses(devices, self.roster)
+        self._school = School(devices.lessons)
         self._liaison = Liaison(devices, self.roster, self._senses.facts)
         self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
         self._momentum = Momentum()
+        self._pause = TICK
         self._target = 0
         self._floor = 0
         self._drain: Drain | None = None
@@ -99,6 +103,7 @@ class Supervisor:
         while not self.finished:
             self.tick()
             self._rest()
+        self._school.keep()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
@@ -111,6 +116,7 @@ class Supervisor:
         view = self._observe()
         decision = decide(view, self._limits)
         self._momentum = remember(view, decision, self._limits)
+        self._pause = tempo(view, self._limits)
         if decision.reason is Reason.BURST:
             self._begin_drain(Drain.WARM)
         for action in decision.actions:
@@ -133,8 +139,7 @@ class Supervisor:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
         clock, signals = self._devices.clock, self._devices.signals
         start = clock()
-        period = min(TICK, self._limits.scale_frequency)
-        while not self.finished and (left := start + period - clock()) > 0:
+        while not self.finished and (left := start + self._pause - clock()) > 0:
             signals.wait(left, self._filenos())
             if self._hear():
                 signals.wait(max(0.0, start + LULL - clock()))
@@ -158,10 +163,12 @@ class Supervisor:
         self._senses.sample(now)
         self._senses.read_board()
         queued, oldest, suspended = self._senses.waiting(now)
+        workers, samples = self._senses.workers(now), tuple(self._senses.samples)
         return PoolView(
             now=now,
-            workers=self._senses.workers(now),
-            samples=tuple(self._senses.samples),
+            workers=workers,
+            samples=samples,
+            lessons=self._school.attend(now, workers, samples[-1]),
             queued=queued,
             oldest=oldest,
             suspended=suspended,

@@ -8,12 +8,14 @@ when a test says so. The supervisor over it is the real one::
     supervisor = Pool(["default"], min_procs=2).supervise(world.devices())
     supervisor.tick()
     assert len(world.alive) == 2
+
+:class:`Plant` stands for a machine with jobs that use its CPU and memory, to try policies on.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from .backlog import Waiting
@@ -21,11 +23,14 @@ from .commands import Command
 from .devices import Devices
 from .errors import BacklogUnavailable
 from .heartbeats import Pulse
+from .plant import Law, Plant
 from .process import Event, Exited, Spawned
 from .registry import TaskSpec
 from .scoreboard import Row
 from .settlement import Loss
-from .state import Decision, PoolView, Sample, WorkerState
+from .state import Decision, Lesson, PoolView, Sample, WorkerState
+
+__all__ = ["Law", "Plant", "World"]
 
 MIB = 2**20
 
@@ -66,6 +71,8 @@ class World:
     asked: list[tuple[str, str]] = field(default_factory=list)
     #: the workers that were told to clean RQ's registries
     maintaining: set[str] = field(default_factory=set)
+    #: what was learned of jobs, and is kept
+    lessons: dict[str, Lesson] = field(default_factory=dict)
     #: the jobs that were to be stopped: (slot, job id)
     to_stop: list[tuple[int, str]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -90,6 +97,7 @@ class World:
             settlement=_Settlement(self),
             heartbeats=_Heartbeats(self),
             commands=_Commands(self),
+            lessons=_Lessons(self),
             recorder=_Recorder(self),
             presence=_Presence(self),
         )
@@ -257,6 +265,14 @@ class _Settlement(_Part):
     def settle(self, loss: Loss) -> str:
         self.world.losses.append(loss)
         return "failed" if loss.job_id else ""
+
+
+class _Lessons(_Part):
+    def load(self) -> dict[str, Lesson]:
+        return dict(self.world.lessons)
+
+    def save(self, lessons: Mapping[str, Lesson]) -> None:
+        self.world.lessons = dict(lessons)
 
 
 class _Heartbeats(_Part):

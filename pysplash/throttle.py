@@ -41,7 +41,7 @@ class Runner:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Slice:
     """What the last slice looked like."""
 
     #: length in seconds
@@ -73,21 +73,21 @@ class Grip:
     cores: float = 0.0
 
 
-def trim(pulse: Pulse, before: Grip, limits: Limits) -> Grip:
+def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
     """Return whom to hold in the next slice, and for how much of it."""
-    allowed = limits.max_cpu / 100 * pulse.capacity
-    balance = before.balance + (allowed - pulse.used) * pulse.seconds
+    allowed = limits.max_cpu / 100 * slice_.capacity
+    balance = before.balance + (allowed - slice_.used) * slice_.seconds
     balance = min(max(balance, -MOST_DEBT * allowed), MOST_SAVED * allowed)
-    memory = _memory(pulse, limits)
-    growth = (memory - before.memory) / pulse.seconds if before.memory else 0.0
-    crowd = _crowd(pulse, memory + max(0.0, growth) * FORESIGHT)
+    memory = _memory(slice_, limits)
+    growth = (memory - before.memory) / slice_.seconds if before.memory else 0.0
+    crowd = _crowd(slice_, memory + max(0.0, growth) * FORESIGHT)
     budget = max(0.0, allowed + balance / PAYBACK)
-    if not crowd and not before.holds and pulse.used <= budget:
+    if not crowd and not before.holds and slice_.used <= budget:
         return Grip(balance, memory)
-    excess = _demand(pulse) - budget
+    excess = _demand(slice_) - budget
     holds, cores = [], 0.0
-    for runner in reversed(pulse.runners):
-        part, wish = 0.0, _wish(runner, pulse)
+    for runner in reversed(slice_.runners):
+        part, wish = 0.0, _wish(runner, slice_)
         if excess > 0 and wish > 0:
             part = min(MOST_HELD, excess / wish)
             excess -= part * wish
@@ -99,27 +99,27 @@ def trim(pulse: Pulse, before: Grip, limits: Limits) -> Grip:
     return Grip(balance, memory, tuple(holds), cores)
 
 
-def _wish(runner: Runner, pulse: Pulse) -> float:
+def _wish(runner: Runner, slice_: Slice) -> float:
     """Return the cores a worker would use if nobody held it and there were enough."""
     wish = runner.cores / max(1 - runner.held, 1 - MOST_HELD)
-    saturated = pulse.used >= SATURATED / 100 * pulse.capacity
+    saturated = slice_.used >= SATURATED / 100 * slice_.capacity
     return max(wish, 1.0) if saturated and wish > ASLEEP else wish
 
 
-def _demand(pulse: Pulse) -> float:
-    others = max(0.0, pulse.used - sum(runner.cores for runner in pulse.runners))
-    return others + sum(_wish(runner, pulse) for runner in pulse.runners)
+def _demand(slice_: Slice) -> float:
+    others = max(0.0, slice_.used - sum(runner.cores for runner in slice_.runners))
+    return others + sum(_wish(runner, slice_) for runner in slice_.runners)
 
 
-def _memory(pulse: Pulse, limits: Limits) -> float:
+def _memory(slice_: Slice, limits: Limits) -> float:
     """Return the part of the nearest memory limit that is in use, or kept for the oldest job."""
-    part = (pulse.mem_used + pulse.reserve) / (pulse.mem_total * limits.max_mem / 100)
+    part = (slice_.mem_used + slice_.reserve) / (slice_.mem_total * limits.max_mem / 100)
     if limits.mem_budget is not None:
-        part = max(part, (pulse.pool_mem + pulse.reserve) / limits.mem_budget)
+        part = max(part, (slice_.pool_mem + slice_.reserve) / limits.mem_budget)
     return part
 
 
-def _crowd(pulse: Pulse, memory: float) -> int:
+def _crowd(slice_: Slice, memory: float) -> int:
     """Return how many of the newest are held for memory's sake; the oldest never is."""
     pressure = min(1.0, max(0.0, (memory - MEMORY_FROM) / (MEMORY_TO - MEMORY_FROM)))
-    return math.ceil(pressure * max(0, len(pulse.runners) - 1))
+    return math.ceil(pressure * max(0, len(slice_.runners) - 1))

@@ -103,7 +103,7 @@ class Trace:
     # --- memory ---
 
     def seconds_over(self, limit: float, budget: float | None = None) -> float:
-        """Return for how many seconds memory was above *limit* bytes, or the pool above *budget*."""
+        """Return the seconds in which memory was above *limit*, or the pool's above *budget*."""
         over = (
             memory > limit or (budget is not None and pool > budget)
             for memory, pool in zip(self.memory, self.pool, strict=True)

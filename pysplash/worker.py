@@ -223,6 +223,7 @@ class Worker(Nesting, SimpleWorker):
         self._job_failed = False
         if self.slot is not None:
             self.slot.claimed(job_id, self._seconds(job), self._claims.execution)
+            self._name_function(job)
         self.reorder_queues(reference_queue=queue)
         if self.log.isEnabledFor(20):
             self._announce(job, queue)

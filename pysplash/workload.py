@@ -100,7 +100,7 @@ def heavy(seconds: float, median: float, sigma: float, cores: float, random: Ran
 
 
 def fib(n: int, seconds: float = 0.2) -> Job:
-    """Return the job that computes fib(n) by waiting for fib(n-1) and fib(n-2)."""
+    """Return the job that waits for the two Fibonacci numbers before *n* and adds them."""
     if n < 2:
         return Job("fib", (Phase(seconds),))
     children = (fib(n - 1, seconds), fib(n - 2, seconds))

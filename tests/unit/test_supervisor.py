@@ -12,7 +12,7 @@ from pysplash.errors import CrashLoop, ImportFailed, WorkerBootError
 from pysplash.pool import Pool
 from pysplash.process import Ready, Refused, ServerDied
 from pysplash.registry import TaskSpec
-from pysplash.state import Reason, WorkerState
+from pysplash.state import ANY, Lesson, Reason, WorkerState
 from pysplash.supervisor import Supervisor
 from pysplash.testing import World
 
@@ -118,7 +118,7 @@ def test_the_cause_is_told() -> None:
 
 def test_a_backlog_grows_the_pool_in_doubling_steps() -> None:
     """1, 2, 4, 8: each step after the last has had its time."""
-    world = World(queued=100)
+    world = World(queued=100, lessons={ANY: Lesson(jobs=9, cores=0.1, peak=1e7)})
     supervisor = supervise(world)
     sizes = []
     for _ in range(12):
