@@ -19,6 +19,7 @@ import psutil
 from .log import logger
 
 PROC_CGROUP = Path("/proc/self/cgroup")
+PROC_PRESSURE = Path("/proc/pressure/memory")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 _log = logger("capacity")
@@ -70,6 +71,15 @@ def host_memory() -> MemoryUse:
     return MemoryUse(memory.total - memory.available, memory.total)
 
 
+def host_swaps() -> tuple[float, float]:
+    """Bytes that ever came back from swap, and went out to it; none where nobody counts them."""
+    try:
+        swap = psutil.swap_memory()
+    except (OSError, RuntimeError, psutil.Error):
+        return 0.0, 0.0
+    return float(swap.sin), float(swap.sout)
+
+
 def busy_time(times: CpuTimes) -> float:
     """Seconds *times* spent working: waiting for a disk is idle, a guest is user time already."""
     apart = ("iowait", "guest", "guest_nice")
@@ -116,6 +126,15 @@ class _Files:
                 return int(value)
         return None
 
+    def stall(self, path: Path) -> float | None:
+        """Return the seconds in which some process stalled, from a file of pressure."""
+        for line in (self.text(path) or "").splitlines():
+            kind, _, rest = line.partition(" ")
+            total = rest.rpartition("total=")[2].strip()
+            if kind == "some" and total.isdecimal():
+                return int(total) / 1e6
+        return None
+
     def _report(self, path: Path, error: OSError) -> None:
         if path not in self._reported:
             self._reported.add(path)
@@ -133,6 +152,9 @@ class _Group(Protocol):
 
     def memory(self, ceiling: int) -> MemoryUse | None:
         """Working set and limit; None: no limit below *ceiling* bytes."""
+
+    def stalled(self) -> float | None:
+        """Seconds so far in which some process of it waited for memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +175,18 @@ class _Unified:
         return None if used is None else used / 1e6
 
     def memory(self, ceiling: int) -> MemoryUse | None:
-        limit = self.files.number(self.directory / "memory.max")
-        if limit is None or limit >= ceiling:
+        # Above memory.high a group is not killed but slowed down until nothing moves.
+        files = ("memory.max", "memory.high")
+        limits = [self.files.number(self.directory / name) for name in files]
+        limit = min((bytes_ for bytes_ in limits if bytes_ is not None), default=ceiling)
+        if limit >= ceiling:
             return None
         used = self.files.number(self.directory / "memory.current")
         cache = self.files.entry(self.directory / "memory.stat", "inactive_file")
         return None if used is None else MemoryUse(max(0, used - (cache or 0)), limit)
+
+    def stalled(self) -> float | None:
+        return self.files.stall(self.directory / "memory.pressure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +215,9 @@ class _Legacy:
         used = self.files.number(self.directory / "memory.usage_in_bytes")
         cache = self.files.entry(self.directory / "memory.stat", "total_inactive_file")
         return None if used is None else MemoryUse(max(0, used - (cache or 0)), limit)
+
+    def stalled(self) -> float | None:
+        return None
 
 
 def _upwards(path: str) -> list[PurePosixPath]:
@@ -217,15 +248,20 @@ class Machine:
         self,
         *,
         proc_cgroup: Path = PROC_CGROUP,
+        proc_pressure: Path = PROC_PRESSURE,
         cgroup_root: Path = CGROUP_ROOT,
         cpus: Callable[[], Collection[int]] = allowed_cpus,
         cpu_times: Callable[[], Sequence[CpuTimes]] = host_cpu_times,
         memory: Callable[[], MemoryUse] = host_memory,
+        swaps: Callable[[], tuple[float, float]] = host_swaps,
     ) -> None:
         self._cpus = cpus
         self._cpu_times = cpu_times
         self._host_memory = memory
-        self._groups = tuple(_groups(_Files(), proc_cgroup, cgroup_root))
+        self._swaps = swaps
+        self._files = _Files()
+        self._pressure = proc_pressure
+        self._groups = tuple(_groups(self._files, proc_cgroup, cgroup_root))
 
     def cores(self) -> float:
         """Cores this process may use: the affinity, or the strictest quota if that is less."""
@@ -247,6 +283,19 @@ class Machine:
         limited = [use for group in self._groups if (use := group.memory(host.total))]
         tightest = min(limited, key=lambda use: use.headroom, default=host)
         return max(host, tightest, key=lambda use: use.percent)
+
+    def stalled_seconds(self) -> float | None:
+        """Seconds so far in which some process waited for memory: of the own group, or anyone's.
+
+        None where the kernel does not count them.
+        """
+        own = (group.stalled() for group in self._groups)
+        found = next((seconds for seconds in own if seconds is not None), None)
+        return self._files.stall(self._pressure) if found is None else found
+
+    def swaps(self) -> tuple[float, float]:
+        """Bytes that ever came back from swap, and went out to it."""
+        return self._swaps()
 
     def _binding(self) -> tuple[float, _Group | None]:
         """Cores, and the group whose quota sets them; None: the affinity does."""

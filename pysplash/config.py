@@ -18,6 +18,8 @@ MAX_PROCS = 10_000
 #: the most `max_nesting` may be: ten times as many levels must fit on the stack of a process
 MAX_NESTING = 500
 MAX_QUEUE_NAME = 255
+#: bytes below which a budget leaves no room for one worker and its fork server
+LEAST_BUDGET = 32 * 2**20
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
 ON_CRASH = ("fail", "requeue")
@@ -114,6 +116,11 @@ def check_limits(limits: Limits) -> Limits:
     check_number("zombie_timeout", limits.zombie_timeout, 3, 10**7)
     check_number("max_cpu", limits.max_cpu, 1, 100)
     check_number("max_mem", limits.max_mem, 1, 100)
+    if limits.mem_budget is not None and limits.mem_budget < LEAST_BUDGET:
+        raise ConfigError(
+            f"mem_budget is {limits.mem_budget} bytes, less than one worker needs: "
+            "give at least 32MB, and more than your largest job"
+        )
     check_number("idle_seconds", limits.idle_seconds, 0, 10**7)
     return limits
 

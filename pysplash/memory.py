@@ -19,6 +19,8 @@ FIRST_PSS = 32 * 2**20
 MEMORY_SOFT, MEMORY_HARD = 0.95, 0.99
 #: part of the limit at which a busy worker is asked to leave where the fast loop holds at first
 MEMORY_FIRM = 0.98
+#: per cent of the time in which some process waits for memory, beyond which nobody is started
+STALLED = 10.0
 #: seconds between two decisions when memory is pressed
 HURRY = 0.25
 #: deviations of the mean peak that are held ready
@@ -56,7 +58,7 @@ def memory_pressed(view: PoolView, limits: Limits) -> bool:
     if len(view.samples) < 2:
         return False
     before, latest = view.samples[-2:]
-    if latest.swapping or (latest.stalled or 0.0) > 1.0:
+    if latest.swapping or (latest.stalled or 0.0) > STALLED:
         return True
     seconds = latest.at - before.at
     grown = max(latest.mem_used - before.mem_used, latest.pool_mem - before.pool_mem)

@@ -6,7 +6,8 @@ which the kernel's ticks are mostly noise, are not taken at all.
 
 Memory is measured as the proportional set size, for forked workers share most of their pages. It
 is slow to get, and grows with the process, so each sample measures only as many processes as
-fit its budget, the oldest figures first.
+fit its budget, the oldest figures first. In between, what a busy process has grown by is read off
+its resident set, which is quick.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ class MachineLike(Protocol):
 
     def memory(self) -> MemoryLike:
         """Memory this process may use, and how much of it is in use."""
+
+    def stalled_seconds(self) -> float | None:
+        """Seconds so far in which some process waited for memory; None: not counted."""
+
+    def swaps(self) -> tuple[float, float]:
+        """Bytes that ever came back from swap, and went out to it."""
 
 
 class ProcessLike(Protocol):
@@ -86,7 +93,12 @@ class Sampler:
         self._cores: dict[int, float] = {}
         #: bytes (None: vanished) and time of each figure, oldest first
         self._pss: dict[int, tuple[int | None, float]] = {}
+        #: resident bytes when the figure was taken, and growth since
+        self._resident: dict[int, int] = {}
+        self._growth: dict[int, int] = {}
         self._busy_seconds = machine.busy_seconds()
+        self._stalled = machine.stalled_seconds()
+        self._swaps = machine.swaps()
         self._last = self._picture(clock(), 0.0, machine.cores(), 0.0, 0)
 
     def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
@@ -103,6 +115,7 @@ class Sampler:
         self._forget(pids)
         self._measure_cores(busy, interval, capacity)
         self._measure_pss(now, pids)
+        self._measure_growth(busy)
         self._last = self._picture(now, interval, capacity, cpu, self._pool_mem(pids))
         return self._last
 
@@ -112,7 +125,8 @@ class Sampler:
 
     def pss(self, pid: int) -> int | None:
         """Last known proportional set size of *pid* in bytes; None: not measured."""
-        return self._pss.get(pid, (None, 0.0))[0]
+        size = self._pss.get(pid, (None, 0.0))[0]
+        return None if size is None else max(0, size + self._growth.get(pid, 0))
 
     def _picture(
         self, at: float, interval: float, capacity: float, cpu: float, pool_mem: int
@@ -128,7 +142,20 @@ class Sampler:
             mem_used=memory.used,
             mem_total=memory.total,
             pool_mem=pool_mem,
+            stalled=self._stalled_percent(interval),
+            swapping=self._swapping(),
         )
+
+    def _stalled_percent(self, interval: float) -> float | None:
+        before, self._stalled = self._stalled, self._machine.stalled_seconds()
+        if before is None or self._stalled is None or interval <= 0:
+            return None
+        return 100.0 * min(max((self._stalled - before) / interval, 0.0), 1.0)
+
+    def _swapping(self) -> bool:
+        """Whether pages went both ways since the last sample: one way alone is no distress."""
+        before, self._swaps = self._swaps, self._machine.swaps()
+        return all(now > then for now, then in zip(self._swaps, before, strict=True))
 
     def _cpu_percent(self, interval: float, capacity: float) -> float:
         """Per cent of *capacity* used over *interval*, from the counter's advance."""
@@ -143,8 +170,9 @@ class Sampler:
         """Drop all that is kept of processes not in *pids*: their pids may be used again."""
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
-        for pid in [pid for pid in self._pss if pid not in pids]:
-            del self._pss[pid]
+        for figures in (self._pss, self._resident, self._growth):
+            for pid in [pid for pid in figures if pid not in pids]:
+                del figures[pid]
 
     def _process(self, pid: int) -> ProcessLike:
         process = self._processes.get(pid)
@@ -185,8 +213,19 @@ class Sampler:
                 break
             self._pss.pop(pid, None)  # to the end: the order of the figures is their age
             self._pss[pid] = self._footprint(pid), now
+            self._resident.pop(pid, None)
+            self._growth.pop(pid, None)
             after = self._clock()
             slowest, before = max(slowest, after - before), after
+
+    def _measure_growth(self, busy: Collection[int]) -> None:
+        """Read what busy processes have grown by since their figures were taken."""
+        for pid in busy:
+            try:
+                resident = int(self._process(pid).memory_info().rss)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+            self._growth[pid] = resident - self._resident.setdefault(pid, resident)
 
     def _footprint(self, pid: int) -> int | None:
         """Measure the bytes *pid* accounts for: its PSS, or the nearest thing there is."""
@@ -202,6 +241,7 @@ class Sampler:
 
     def _pool_mem(self, pids: Collection[int]) -> int:
         """Bytes of all *pids*: one not yet measured counts as the mean, one vanished as nothing."""
-        known = [size for size, _ in self._pss.values() if size is not None]
+        sizes = (self.pss(pid) for pid in self._pss)
+        known = [size for size in sizes if size is not None]
         unmeasured = len(pids) - len(self._pss)
         return sum(known) + (unmeasured * sum(known) // len(known) if known else 0)

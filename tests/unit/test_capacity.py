@@ -55,6 +55,7 @@ class Tree:
     def machine(self) -> Machine:
         return Machine(
             proc_cgroup=self.proc,
+            proc_pressure=self.root.parent / "pressure",
             cgroup_root=self.root,
             cpus=lambda: self.cpus,
             cpu_times=lambda: self.times,
@@ -257,9 +258,9 @@ def test_missing_files_are_logged_once(tmp_path: Path, caplog: pytest.LogCapture
     for _ in range(3):
         machine.cores()
         machine.memory()
-    assert [getattr(record, "action", None) for record in caplog.records] == ["capacity"] * 2
+    assert [getattr(record, "action", None) for record in caplog.records] == ["capacity"] * 3
     told = sorted(record.getMessage() for record in caplog.records)
-    assert ["cpu.max" in told[0], "memory.max" in told[1]] == [True, True]
+    assert ["cpu.max" in told[0], "memory.high" in told[1], "memory.max" in told[2]] == [True] * 3
 
 
 def test_the_machine_under_test_makes_sense() -> None:
@@ -268,3 +269,38 @@ def test_the_machine_under_test_makes_sense() -> None:
     assert machine.cores() > 0
     assert 0 < machine.memory().used <= machine.memory().total
     assert machine.busy_seconds() > 0
+
+
+@pytest.mark.parametrize(
+    ("most", "high", "limit"),
+    [("max", "2", 2), ("3", "2", 2), ("2", "3", 2), ("2", "max", 2), ("junk", "2", 2)],
+)
+def test_memory_high_is_a_limit_too(tmp_path: Path, most: str, high: str, limit: int) -> None:
+    """Above memory.high everything is slowed down, so the lower of the two counts."""
+    tree = Tree(tmp_path)
+    for name, size in (("max", most), ("high", high)):
+        text = str(int(size) * GB) if size.isdecimal() else size
+        tree.write(f"memory.{name}", text)
+    tree.write("memory.current", str(GB + GB // 2))
+    assert tree.machine().memory() == MemoryUse(GB + GB // 2, limit * GB)
+
+
+PRESSURE = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 total=7"
+
+
+def test_stalls_of_the_own_group_come_first(tmp_path: Path) -> None:
+    """Where the group has a file of pressure it counts; else the whole machine's does."""
+    tree = Tree(tmp_path, "0::/a\n")
+    (tmp_path / "pressure").write_text(PRESSURE.format(9000000))
+    assert tree.machine().stalled_seconds() == 9.0
+    tree.write("a/memory.pressure", PRESSURE.format(2500000))
+    assert tree.machine().stalled_seconds() == 2.5
+
+
+@pytest.mark.parametrize("text", ["", "some", "some total=x", "full total=3", "\0\0"])
+def test_garbage_for_pressure_is_done_without(tmp_path: Path, text: str) -> None:
+    """A kernel without these counters, or with strange ones, has none."""
+    tree = Tree(tmp_path)
+    assert tree.machine().stalled_seconds() is None
+    (tmp_path / "pressure").write_text(text)
+    assert tree.machine().stalled_seconds() is None

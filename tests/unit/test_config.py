@@ -37,6 +37,7 @@ NAN, INFINITY = float("nan"), float("inf")
         ({"max_mem": "80"}, ["max_mem is '80'"]),
         ({"mem_budget": "lots"}, ["mem_budget is 'lots'", "2GB"]),
         ({"mem_budget": 0}, ["mem_budget is 0"]),
+        ({"mem_budget": "1MB"}, ["mem_budget is 1048576", "at least 32MB"]),
         ({"max_jobs": 0}, ["max_jobs is 0"]),
         ({"max_job_memory": "-1MB"}, ["max_job_memory is '-1MB'"]),
         ({"max_age": 0}, ["max_age is 0"]),

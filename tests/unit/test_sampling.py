@@ -34,8 +34,17 @@ class Machine:
         self.reads += 1
         return self.busy
 
+    stalled: float | None = 5.0
+    swapped = (0.0, 0.0)
+
     def memory(self) -> Memory:
         return Memory(6000 * MB, 8000 * MB)
+
+    def stalled_seconds(self) -> float | None:
+        return self.stalled
+
+    def swaps(self) -> tuple[float, float]:
+        return self.swapped
 
 
 class CpuTimes(NamedTuple):
@@ -57,7 +66,7 @@ class Process:
 
     def memory_info(self) -> SimpleNamespace:
         self.world.check(self.pid)
-        return SimpleNamespace(rss=50 * MB)
+        return SimpleNamespace(rss=self.world.resident.get(self.pid, 50 * MB))
 
     def memory_full_info(self) -> SimpleNamespace:
         self.world.now += self.world.pss_cost
@@ -77,6 +86,7 @@ class World:
         self.machine = Machine()
         self.times: dict[int, CpuTimes] = {}
         self.sizes: dict[int, int] = {}
+        self.resident: dict[int, int] = {}
         self.gone: set[int] = set()
         self.private: set[int] = set()
         self.opened: Counter[int] = Counter()
@@ -297,3 +307,39 @@ def test_a_real_process_can_be_measured() -> None:
     sample = sampler.sample(102.0, [me], [me])
     assert MB < sample.pool_mem == sampler.pss(me)
     assert sampler.cores(me) is not None
+
+
+def test_growth_between_two_figures_is_read_off_the_resident_set(world: World) -> None:
+    """A busy process that takes 300 MB is seen at once, before the slow figure is taken anew."""
+    sampler = world.sampler()
+    sampler.sample(101.0, [7], [7])
+    world.resident[7] = 350 * MB
+    sample = sampler.sample(102.0, [7], [7])
+
+    assert world.measured[7] == 1
+    assert sampler.pss(7) == 310 * MB
+    assert sample.pool_mem == 310 * MB
+
+
+def test_waiting_for_memory_is_a_part_of_the_interval(world: World) -> None:
+    """Half a second of stalls in two seconds is 25 %; where nobody counts them, nothing is said."""
+    sampler = world.sampler()
+    world.machine.stalled = 5.5
+    assert sampler.sample(102.0, (), ()).stalled == pytest.approx(25.0)
+    world.machine.stalled = None
+    assert sampler.sample(103.0, (), ()).stalled is None
+    world.machine.stalled = 9.0
+    assert sampler.sample(104.0, (), ()).stalled is None
+
+
+@pytest.mark.parametrize(
+    ("back", "out", "swapping"),
+    [(0.0, 0.0, False), (0.0, 1.0, False), (1.0, 0.0, False), (1.0, 1.0, True)],
+)
+def test_swapping_is_both_ways(world: World, back: float, out: float, swapping: bool) -> None:
+    """Pages that only leave were not needed; pages that leave and come back were."""
+    sampler = world.sampler()
+    world.machine.swapped = (back, out)
+
+    assert sampler.sample(101.0, (), ()).swapping is swapping
+    assert sampler.sample(102.0, (), ()).swapping is False
