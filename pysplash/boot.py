@@ -23,6 +23,7 @@ from .errors import ImportFailed
 from .registry import REGISTRY
 from .scoreboard import Slot, attach
 from .supervised import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
+from .timeouts import StackingDeathPenalty
 
 #: longest time in seconds for which setup hooks count as alive, whatever they do
 SETUP = 300.0
@@ -100,6 +101,7 @@ def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supe
 def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) -> None:
     """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
     attach(slot)
+    StackingDeathPenalty.held = slot.held  # type: ignore[method-assign]
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
     connection = connect(settings)

@@ -29,7 +29,7 @@ from .sampling import Sampler
 from .scoreboard import Row, Scoreboard
 from .settlement import Loss, Settlement
 from .signals import SignalQueue
-from .state import Decision, Lesson, PoolView, Sample
+from .state import Decision, Lesson, Limits, PoolView, Sample
 
 #: seconds one look at the queues may take; a hung Redis must not hold up the loop
 GLANCE = 0.4
@@ -92,6 +92,9 @@ class ProcessesLike(Protocol):
 
     def stop(self, name: str) -> None:
         """Ask a process to finish."""
+
+    def tell_memory(self, pool_mem: float, reserve: float) -> None:
+        """Tell the fast loop what it cannot measure."""
 
     def interrupt(self, name: str) -> None:
         """Have a process look at what it was asked."""
@@ -226,11 +229,12 @@ def open_devices(
     terminate: float,
     on_crash: str,
     record: str | Path | None,
+    limits: Limits | None = None,
 ) -> Devices:
-    """Return the real devices; no process is started yet."""
+    """Return the real devices; no process is started yet. *limits* are the fast loop's."""
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
-    plan = Plan(settings, board.fd, slots, preload, terminate)
+    plan = Plan(settings, board.fd, slots, preload, terminate, limits)
     return Devices(
         clock=time.monotonic,
         signals=SignalQueue(),

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, NoReturn
 
@@ -32,7 +33,9 @@ import psutil
 from rq.scheduler import RQScheduler
 
 from .boot import connect, run_worker
+from .capacity import Machine
 from .errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
+from .fastloop import FastLoop
 from .process import Exited, Plan, Ready, Refused, Spawned
 from .registry import REGISTRY
 from .scoreboard import Scoreboard, Slot
@@ -52,10 +55,12 @@ def prctl(option: int, value: int) -> None:
 
 
 class Child:
-    """One forked process: its name, its id, and the pipe for its last words."""
+    """One forked process: its name, its row, its id, and the pipe for its last words."""
 
-    def __init__(self, name: str, pid: int, words: int) -> None:
+    def __init__(self, name: str, slot: int, role: str, pid: int, words: int) -> None:
         self.name = name
+        self.slot = slot
+        self.role = role
         self.pid = pid
         self.words = words
 
@@ -84,6 +89,8 @@ class ForkServer:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
         self._inherited = (control.fileno(), self._wake, wake_write)
+        limits = self._plan.limits
+        self._fast = FastLoop(limits, self._board, Machine()) if limits is not None else None
 
     def serve(self) -> None:
         """Serve until the pool lets go, or is gone."""
@@ -91,7 +98,7 @@ class ForkServer:
             return
         self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
         while self._pool_lives():
-            ready = wait([self._control, self._wake], WATCH)
+            ready = wait([self._control, self._wake], self._trim())
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -99,6 +106,23 @@ class ForkServer:
             if self._control in ready and not self._requests():
                 break
         self._end_all()
+
+    def _trim(self) -> float:
+        """Let the fast loop do what is due; return the seconds until it has more to do."""
+        if self._fast is None:
+            return WATCH
+        try:
+            self._fast.turn(self._workers())
+        except Exception as error:
+            self._fast.release()
+            self._fast = None
+            text = "".join(traceback.format_exception_only(error)).strip()
+            print(f"the fast loop ends: {text}", file=sys.stderr)
+            return WATCH
+        return min(WATCH, self._fast.wait())
+
+    def _workers(self) -> Iterator[Child]:
+        return (child for child in self._children.values() if child.role == "worker")
 
     def _pool_lives(self) -> bool:
         return os.getppid() == self._pool_pid
@@ -131,6 +155,9 @@ class ForkServer:
     def _request(self, kind: str, name: str, *details: Any) -> None:
         if kind == "spawn":
             self._spawn(name, *details)
+        elif kind == "memory":
+            if self._fast is not None:
+                self._fast.hear_memory(*details)
         elif name in self._children:
             pid = self._children[name].pid
             if kind == "signal":
@@ -154,7 +181,7 @@ class ForkServer:
             os.close(words)
             self._child(name, slot, role, maintain, words_write)
         os.close(words_write)
-        self._children[name] = Child(name, pid, words)
+        self._children[name] = Child(name, slot, role, pid, words)
         self._tell(Spawned(name, pid))
 
     def _child(self, name: str, slot: int, role: str, maintain: bool, words: int) -> NoReturn:
@@ -206,13 +233,17 @@ class ForkServer:
             child = next((c for c in self._children.values() if c.pid == found.si_pid), None)
             if child is not None and (found.si_code != os.CLD_EXITED or found.si_status):
                 kill_session(child.pid)
+            if self._fast is not None:
+                self._fast.gone(found.si_pid)
             _, status = os.waitpid(found.si_pid, 0)
             if child is not None:
                 del self._children[child.name]
                 self._tell(Exited(child.name, status, child.last_words()))
 
     def _end_all(self) -> None:
-        """The pool is gone: stop the workers, and kill those that do not."""
+        """The pool is gone: let go who is held, stop the workers, and kill those that do not."""
+        if self._fast is not None:
+            self._fast.release()
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self._plan.terminate

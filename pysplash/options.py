@@ -122,6 +122,12 @@ SCALING = (
         "--mem-budget", name="mem_budget", help="Most memory for the pool's processes, as in 2GB."
     ),
     _option(
+        "--throttle/--no-throttle",
+        name="throttle",
+        default=True,
+        help="Hold the newest workers for parts of a tenth of a second, to keep --max-cpu.",
+    ),
+    _option(
         "--retire-idle/--no-retire-idle",
         name="retire_idle",
         default=True,

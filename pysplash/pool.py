@@ -6,6 +6,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Mapping
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from .devices import Devices, open_devices
 from .errors import ConfigError
 from .state import Limits
 from .supervisor import Observer, Supervisor
+from .worker import Worker
 
 Importable = str | type[Any] | Callable[..., Any]
 
@@ -43,7 +45,9 @@ class Pool:
     step, a step every *scale_frequency* seconds, none within *quiet_period_seconds* of the last
     change. *max_cpu* is per cent of the cores this process may use, *max_mem* per cent of the
     memory it may use (affinity and cgroup limits counted); *mem_budget* is an absolute limit on
-    the pool's own processes together, in bytes or as text (``"2GB"``). With *retire_idle* a
+    the pool's own processes together, in bytes or as text (``"2GB"``). With *throttle* the newest
+    busy workers are held for parts of a tenth of a second, so that the CPU stays at *max_cpu*
+    whatever part of the machine one worker is (Linux, PySplash's own worker). With *retire_idle* a
     worker that idled for *idle_seconds* leaves.
 
     What hangs: a worker without a sign of life for *zombie_timeout* seconds is asked to stop,
@@ -86,6 +90,7 @@ class Pool:
         max_cpu: float = 80.0,
         max_mem: float = 80.0,
         mem_budget: int | str | None = None,
+        throttle: bool = True,
         retire_idle: bool = True,
         idle_seconds: float = 15.0,
         max_jobs: int | None = None,
@@ -132,6 +137,7 @@ class Pool:
                 max_cpu=max_cpu,
                 max_mem=max_mem,
                 mem_budget=None if mem_budget is None else parse_size(mem_budget, "mem_budget"),
+                throttle=throttle and _can_throttle(worker_class),
                 retire_idle=retire_idle,
                 idle_seconds=idle_seconds,
                 burst=burst,
@@ -230,6 +236,7 @@ class Pool:
             terminate=self.limits.terminate,
             on_crash=self._on_crash,
             record=self._record,
+            limits=self.limits if self.limits.throttle else None,
         )
 
 
@@ -277,6 +284,13 @@ def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"preload {name!r} is no module name: give one such as myapp.jobs")
     return names
+
+
+def _can_throttle(worker_class: Importable) -> bool:
+    """Return whether workers of this class may be held: they must know that they were."""
+    known = ("pysplash.worker.Worker", "pysplash.Worker")
+    ours = isinstance(worker_class, type) and issubclass(worker_class, Worker)
+    return sys.platform == "linux" and (ours or worker_class in known)
 
 
 def default_name() -> str:

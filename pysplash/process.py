@@ -17,6 +17,7 @@ from typing import Any
 
 from .config import WorkerSettings
 from .registry import TaskSpec
+from .state import Limits
 
 #: run by the fork server's interpreter; everything secret comes over the socket afterwards
 _MAIN = (
@@ -36,6 +37,8 @@ class Plan:
     preload: tuple[str, ...]
     #: seconds its workers get, should the pool die, before they are killed
     terminate: float
+    #: what the fast loop is to hold to; None: there is none
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,11 @@ class Processes:
 
     def _parent(self, name: str) -> _Server | None:
         return next((server for server in self._servers if name in server.names), None)
+
+    def tell_memory(self, pool_mem: float, reserve: float) -> None:
+        """Tell what the pool's processes use together, and what the oldest job is still to take."""
+        for server in self._servers:
+            server.send(("memory", "", pool_mem, reserve))
 
     def stop(self, name: str) -> None:
         """Ask one worker to finish its job and leave."""

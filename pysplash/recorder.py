@@ -61,6 +61,7 @@ def entry(t: float, view: PoolView, decision: Decision) -> dict[str, Any]:
         "cpu": round(latest.cpu, 1) if latest else None,
         "mem": round(latest.mem, 1) if latest else None,
         "mem_bytes": latest.pool_mem if latest else None,
+        "held": round(latest.held, 3) if latest else None,
         "queued": view.queued,
         "oldest": None if view.oldest is None else round(view.oldest, 3),
         **{state.value: states[state] for state in WorkerState},

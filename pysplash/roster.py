@@ -27,6 +27,11 @@ class Facts:
     #: whether the pool speaks for this worker in Redis
     listens: bool = False
     function: str = ""
+    #: seconds it was held by the fast loop, ever and in the present job
+    held: float = 0.0
+    held_in_job: float = 0.0
+    #: part of the last interval in which it was held
+    held_share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -135,9 +140,12 @@ class Roster:
             failed=facts.failed,
             function=facts.function if facts.job_started is not None else "",
             job_started=facts.job_started,
-            job_timeout=facts.job_timeout,
+            job_timeout=(
+                None if facts.job_timeout is None else facts.job_timeout + facts.held_in_job
+            ),
             pss=pss,
             cores=cores,
+            held=facts.held_share,
             stop_at=entry.stop_at,
             stop_reason=entry.stop_reason,
             kill_at=entry.kill_at,

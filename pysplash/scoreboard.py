@@ -24,16 +24,19 @@ ROW_SIZE = 512
 STATES = tuple(WorkerState)
 _NUMBERS = {state: number for number, state in enumerate(STATES)}
 _IDLE = _NUMBERS[WorkerState.IDLE]
+_BUSY = _NUMBERS[WorkerState.BUSY]
 
 _SEQUENCE = struct.Struct("<Q")
-#: state, whether it listens, pid, since, beat, job started, job timeout, jobs, failed, name,
-#: execution, job id
-_ROW = struct.Struct("<B?xxxxxx q d d d d Q Q 64s 40s H 255s")
+#: state, whether it listens, pid, since, beat, job started, job timeout, seconds held before the
+#: job, jobs, failed, name, execution, job id
+_ROW = struct.Struct("<B?xxxxxx q d d d d d Q Q 64s 40s H 255s")
 _READ_ATTEMPTS = 8
 #: the end of a row is the pool's: a digest of the id of the job that is to be stopped
 _DIGEST = 16
-#: before it stands the function of the job, which seldom changes
-_FUNCTION = 60
+#: before it stands the function of the job, which seldom changes, and before that the seconds for
+#: which the fork server has held the worker
+_FUNCTION = 44
+_HELD = struct.Struct("<d")
 #: asks for whatever job runs to be stopped
 ANY = bytes(_DIGEST)
 
@@ -57,6 +60,9 @@ class Row:
     listens: bool = False
     #: name of the function of the job, or of the last one
     function: str = ""
+    #: seconds it was held by the fast loop, ever and in the present job
+    held: float = 0.0
+    held_in_job: float = 0.0
 
 
 class Scoreboard:
@@ -86,7 +92,25 @@ class Scoreboard:
             if before % 2 == 0 and before == _SEQUENCE.unpack_from(self._map, start)[0]:
                 break
         end = start + ROW_SIZE - _DIGEST
-        return _decode(raw, self._map[end - _FUNCTION : end]) if before else None
+        if not before:
+            return None
+        return _decode(raw, self._map[end - _FUNCTION : end], self.held(index))
+
+    def held(self, index: int) -> float:
+        """Return the seconds for which the worker of row *index* was held."""
+        held: float = _HELD.unpack_from(self._map, self._held_place(index))[0]
+        return held
+
+    def hold(self, index: int, seconds: float) -> None:
+        """Add to the seconds for which the worker of row *index* was held; its parent's alone."""
+        _HELD.pack_into(self._map, self._held_place(index), self.held(index) + seconds)
+
+    def busy(self, index: int) -> bool:
+        """Return whether the worker of row *index* runs a job; at a glance."""
+        return self._map[index * ROW_SIZE + _SEQUENCE.size] == _BUSY
+
+    def _held_place(self, index: int) -> int:
+        return (index + 1) * ROW_SIZE - _DIGEST - _FUNCTION - _HELD.size
 
     def name_function(self, index: int, name: bytes) -> None:
         """Say which function the worker of row *index* runs."""
@@ -147,7 +171,7 @@ def shortened(function: str) -> bytes:
     return name[: _FUNCTION - len(mark) - 1] + b"~" + mark
 
 
-def _decode(raw: bytes, function: bytes) -> Row:
+def _decode(raw: bytes, function: bytes, held: float) -> Row:
     (
         state,
         listens,
@@ -156,6 +180,7 @@ def _decode(raw: bytes, function: bytes) -> Row:
         beat,
         started,
         timeout,
+        held_before,
         jobs,
         failed,
         name,
@@ -177,6 +202,8 @@ def _decode(raw: bytes, function: bytes) -> Row:
         execution_id=_text(execution),
         listens=listens,
         function=_text(function),
+        held=held,
+        held_in_job=0.0 if math.isnan(started) else max(0.0, held - held_before),
     )
 
 
@@ -206,6 +233,7 @@ class Slot:
         self._job = self._execution = b""
         self._outer: list[tuple[float, WorkerState]] = []
         self._function = ""
+        self._held_before = 0.0
         self.beat()
 
     def beat(self) -> None:
@@ -225,6 +253,7 @@ class Slot:
                 now,
                 self._started,
                 self._timeout,
+                self._held_before,
                 self._jobs,
                 self._failed,
                 self._name,
@@ -264,12 +293,14 @@ class Slot:
         self._execution = execution_id.encode()[:40]
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
+        self._held_before = self.held()
         self._enter(WorkerState.BUSY, self._started)
 
     def _descend(self, timeout: float | None) -> None:
         self._outer.append((self._timeout, self._state))
         if timeout is not None:
-            ends = self._clock() - self._started + timeout
+            held = self.held() - self._held_before
+            ends = self._clock() - self._started + timeout - held
             self._timeout = ends if math.isnan(self._timeout) else min(ends, self._timeout)
         self._enter(WorkerState.BUSY)
 
@@ -278,9 +309,13 @@ class Slot:
         self._execution = execution_id.encode()[:40]
         self.beat()
 
+    def held(self) -> float:
+        """Return the seconds for which this worker was held so far."""
+        return self._board.held(self._index)
+
     def runs(self, function: str) -> None:
-        """Say which function the job in hand calls."""
-        if function != self._function:
+        """Say which function the job in hand calls; of jobs inside one another the outermost's."""
+        if function != self._function and not self._outer:
             self._function = function
             self._board.name_function(self._index, shortened(function))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 from .devices import Devices
 from .errors import BacklogUnavailable
@@ -27,6 +28,9 @@ class Senses:
         self.facts: dict[str, Facts] = {}
         self.samples: deque[Sample] = deque()
         self._jobs_seen: dict[str, int] = {}
+        #: seconds held, at the last sample, and the part of the interval before it
+        self._held: dict[str, float] = {}
+        self._held_share: dict[str, float] = {}
         self._complained_at = NEVER
 
     def read_board(self) -> None:
@@ -47,11 +51,15 @@ class Senses:
                 execution_id=row.execution_id,
                 listens=row.listens,
                 function=row.function,
+                held=row.held,
+                held_in_job=row.held_in_job,
+                held_share=self._held_share.get(entry.name, 0.0),
             )
 
     def forget(self, name: str) -> Facts | None:
         """Drop a worker that is gone; return what was last known of it."""
-        self._jobs_seen.pop(name, None)
+        for kept in (self._jobs_seen, self._held, self._held_share):
+            kept.pop(name, None)
         return self.facts.pop(name, None)
 
     def sample(self, now: float) -> None:
@@ -60,10 +68,24 @@ class Senses:
         busy = [pid for name, pid in pids.items() if self._was_busy(name)]
         alive = [*pids.values(), *self._devices.processes.server_pids]
         sample = self._devices.sampler.sample(now, busy, alive)
-        if not self.samples or self.samples[-1] is not sample:
-            self.samples.append(sample)
+        if not self.samples or sample.at == now:
+            self.samples.append(replace(sample, held=self._measure_held(sample.interval)))
         while self.samples[0].at < now - MEMORY:
             self.samples.popleft()
+
+    def _measure_held(self, interval: float) -> float:
+        """Return the cores that being held kept workers from using over the last interval."""
+        kept = 0.0
+        for entry in self._roster:
+            facts = self.facts.get(entry.name)
+            if facts is None:
+                continue
+            seconds = facts.held - self._held.get(entry.name, 0.0)
+            self._held[entry.name] = facts.held
+            share = min(0.95, seconds / interval) if interval > 0 else 0.0
+            self._held_share[entry.name] = share
+            kept += share / (1 - share) * (self._devices.sampler.cores(entry.pid) or 0.0)
+        return kept
 
     def _was_busy(self, name: str) -> bool:
         """Whether the worker ran a job at any time since the last sample."""

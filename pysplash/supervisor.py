@@ -16,7 +16,7 @@ from .devices import Devices
 from .errors import EXIT_OK, ImportFailed, SplashError
 from .liaison import Liaison
 from .log import logger
-from .memory import tempo
+from .memory import reserve, tempo
 from .policy import decide, remember
 from .process import Event, Exited, Ready, Refused, ServerDied, Spawned
 from .roster import Roster
@@ -117,6 +117,9 @@ class Supervisor:
         decision = decide(view, self._limits)
         self._momentum = remember(view, decision, self._limits)
         self._pause = tempo(view, self._limits)
+        if self._limits.throttle:
+            pool_mem = view.samples[-1].pool_mem
+            self._devices.processes.tell_memory(pool_mem, reserve(view, self._limits))
         if decision.reason is Reason.BURST:
             self._begin_drain(Drain.WARM)
         for action in decision.actions:

@@ -8,6 +8,9 @@ Jobs may run inside one another, at a *level* each. A timeout of an outer level 
 inner one runs raises :class:`Overtaken` there, which ends the inner levels; at its own level it
 becomes the exception it is. Between jobs, while outcomes are stored, a *shield* keeps the timers of
 the outer levels back; they ring when it is gone.
+
+Time for which the pool held the process is not counted: a timer that rings is first given what it
+was held.
 """
 
 from __future__ import annotations
@@ -60,6 +63,11 @@ class StackingDeathPenalty(BaseDeathPenalty):
     #: what SIGALRM did, and what its timer had left, before the first of them
     _before: ClassVar[tuple[Any, tuple[float, float], float]] = (signal.SIG_DFL, (0.0, 0.0), 0.0)
 
+    @staticmethod
+    def held() -> float:
+        """Return the seconds for which this process was held so far; a pool sets its own."""
+        return 0.0
+
     def __init__(self, timeout: float | None, exception: type[Exception], **details: Any) -> None:
         super().__init__(timeout, exception, **details)  # type: ignore[no-untyped-call]
         self._job_id = details.get("job_id", "")
@@ -86,6 +94,7 @@ class StackingDeathPenalty(BaseDeathPenalty):
         if not kind._stack:
             kind._before = (_raw.getsignal(_ALARM), _raw.getitimer(_TIMER), now)
         self._level, self._shielded, self._due = kind.level, kind._shield, now + seconds
+        self._granted = kind.held()
         kind._stack.append(self)
         _arm(now)
 
@@ -125,6 +134,12 @@ class StackingDeathPenalty(BaseDeathPenalty):
             raise Overtaken(self._level, error, f"exceeded its {self._timeout} s")
         raise error
 
+    def grant(self, held: float) -> None:
+        """Ring as much later as it was *held* for, if that was not granted yet; told is told."""
+        if not self._told:
+            self._due += held - self._granted
+            self._granted = held
+
     def remind(self) -> None:
         """Ring next in a second."""
         self._due = time.monotonic() + REMIND
@@ -140,7 +155,9 @@ def _arm(now: float) -> None:
 
 def _ring(_signum: int, frame: FrameType | None) -> None:
     kind = StackingDeathPenalty
-    now = time.monotonic()
+    now, held = time.monotonic(), kind.held()
+    for penalty in kind._stack:
+        penalty.grant(held)
     late = [penalty for penalty in kind._stack[kind._shield :] if penalty._due <= now]
     if late:
         late[0].remind()

@@ -80,6 +80,7 @@ LEVELS: dict[str, float] = {
     "outcome": 4,
     "wait": 4.5,
     "boot": 4.5,
+    "fastloop": 4.5,
     "forkserver": 5,
     "devices": 4.5,
     "senses": 5,
