@@ -21,6 +21,8 @@ from .state import Limits
 MOST_HELD = 0.9
 #: seconds in which overdrawn CPU is paid back, and seconds of the limit that may be owed or saved
 PAYBACK, MOST_DEBT, MOST_SAVED = 0.5, 1.0, 0.1
+#: part of the limit that is left to the pool whatever others use: they may want all there is
+LEAST_SHARE = 0.25
 #: per cent of the cores in use beyond which what a job uses says nothing of what it wants
 SATURATED = 97.0
 #: parts of the memory limit at which holding begins, and at which all but one are held
@@ -84,7 +86,9 @@ def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
     budget = max(0.0, allowed + balance / PAYBACK)
     if not crowd and not before.holds and slice_.used <= budget:
         return Grip(balance, memory)
-    excess = _demand(slice_) - budget
+    wishes = sum(_wish(runner, slice_) for runner in slice_.runners)
+    others = max(0.0, slice_.used - sum(runner.cores for runner in slice_.runners))
+    excess = wishes - max(budget - others, LEAST_SHARE * allowed)
     holds, cores = [], 0.0
     for runner in reversed(slice_.runners):
         part, wish = 0.0, _wish(runner, slice_)
@@ -104,11 +108,6 @@ def _wish(runner: Runner, slice_: Slice) -> float:
     wish = runner.cores / max(1 - runner.held, 1 - MOST_HELD)
     saturated = slice_.used >= SATURATED / 100 * slice_.capacity
     return max(wish, 1.0) if saturated and wish > ASLEEP else wish
-
-
-def _demand(slice_: Slice) -> float:
-    others = max(0.0, slice_.used - sum(runner.cores for runner in slice_.runners))
-    return others + sum(_wish(runner, slice_) for runner in slice_.runners)
 
 
 def _memory(slice_: Slice, limits: Limits) -> float:

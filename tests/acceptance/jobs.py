@@ -53,6 +53,25 @@ def long(path: str, seconds: float) -> None:
     nap(seconds)
 
 
+def spin(path: str, seconds: float) -> None:
+    """Compute for *seconds* of CPU time, however long that takes."""
+    mark(path)
+    while time.process_time() < seconds:
+        sum(range(1000))
+
+
+def grow(path: str, gate: str, size: int) -> int:
+    """Take *size* bytes over two seconds, and keep them until the file *gate* exists."""
+    mark(path)
+    held = []
+    for _ in range(40):
+        held.append(bytes(range(256)) * (size // 40 // 256))
+        nap(0.05)
+    while not Path(gate).exists():
+        nap(LOOK)
+    return len(held)
+
+
 def deaf(path: str, seconds: float) -> None:
     """Run for *seconds* and hear no polite signal."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -66,6 +66,13 @@ def test_others_are_made_room_for() -> None:
     assert grip.cores == pytest.approx(0.4 + 0.08, abs=0.3)
 
 
+def test_others_cannot_take_all() -> None:
+    """Where strangers use the whole machine and more, a quarter of the limit stays the pool's."""
+    grip = trim(slice_of(0.0, 0.5, used=2.0), Grip(balance=-9.0), LIMITS)
+
+    assert grip.cores == pytest.approx(1.0 - 0.25 * 1.6)
+
+
 def test_who_sleeps_is_not_held() -> None:
     """Holding a sleeping job helps nobody."""
     grip = trim(slice_of(1.0, 1.0, 0.0), Grip(), LIMITS)
