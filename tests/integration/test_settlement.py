@@ -139,6 +139,26 @@ def test_a_death_the_pool_caused_does_not_count(redis: Redis, queue: Queue) -> N
         assert settlement(redis).settle(innocent) == "retried"
 
 
+@pytest.mark.parametrize("retry", [None, Retry(max=99)])
+def test_a_job_killed_for_memory_is_put_back_twice(
+    redis: Redis, queue: Queue, retry: Retry | None
+) -> None:
+    """It is no retry and no death; the third time it fails, and says why."""
+    job = queue.enqueue("time.sleep", 9, retry=retry)
+    outcomes = []
+    for _ in range(MOST_DEATHS):
+        loss = run(queue)
+        relief = Loss(loss.worker, loss.job_id, loss.execution_id, CAUSE, relief=True)
+        outcomes.append(settlement(redis).settle(relief))
+
+    assert outcomes == ["requeued", "requeued", "failed"]
+    assert not redis.exists(f"pysplash:deaths:{job.id}")
+    result = job.latest_result()
+    assert result is not None
+    assert "3 times: it needs more memory" in str(result.exc_string)
+    assert left_behind(redis) == []
+
+
 def test_a_stored_outcome_stands(redis: Redis, queue: Queue) -> None:
     """A worker that died after its job had ended changes nothing."""
     job = queue.enqueue("operator.add", 1, 2)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pysplash.policy import decide, remember
-from pysplash.relief import floor
+from pysplash.relief import DWELL_HALF_LIFE, dwell, floor
 from pysplash.state import (
     ANY,
     Action,
@@ -30,6 +30,7 @@ from .views import GIB, KNOWN, MIB, NOW, busy, samples, view, waiting, worker
 
 LIMITS = Limits(max_procs=8)
 COSTLY = {ANY: replace(KNOWN[ANY], cores=1.0)}
+WAVE = {ANY: replace(KNOWN[ANY], cores=0.6), "f": replace(KNOWN[ANY], cores=0.6)}
 CHEAP = Momentum(cores=0.1, evidence=40.0)
 
 
@@ -161,6 +162,187 @@ TABLE = [
             busy("b"),
             busy("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
             samples=samples(mem=85),
+        ),
+        2,
+        Reason.STEADY,
+    ),
+    case(
+        "over-the-limit-the-one-asked-is-killed",
+        view(
+            busy("a"),
+            busy("b"),
+            busy("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
+            samples=samples(mem=79.5, pool_mem=4 * GIB),
+        ),
+        2,
+        Reason.MEMORY,
+        Kill("c", Reason.MEMORY),
+    ),
+    case(
+        "one-at-a-time-is-killed",
+        view(
+            busy("a"),
+            busy("b", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
+            busy("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY, kill_at=NOW - 0.1),
+            samples=samples(mem=85, pool_mem=4 * GIB),
+        ),
+        1,
+        Reason.MEMORY,
+    ),
+    case(
+        "a-parked-job-is-not-killed-for-memory",
+        view(
+            busy("a"),
+            waiting("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
+            samples=samples(mem=85, pool_mem=4 * GIB),
+        ),
+        1,
+        Reason.STEADY,
+    ),
+    case(
+        "nobody-is-killed-for-what-others-use",
+        view(
+            busy("a"),
+            busy("b"),
+            busy("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
+            samples=samples(mem=90, pool_mem=GIB),
+        ),
+        2,
+        Reason.STEADY,
+    ),
+    case(
+        "the-last-is-not-killed-for-memory",
+        view(
+            busy("c", stop_at=NOW - 1, stop_reason=Reason.MEMORY),
+            samples=samples(mem=85, pool_mem=4 * GIB),
+        ),
+        0,
+        Reason.STEADY,
+        min_procs=0,
+    ),
+    case(
+        "near-the-limit-the-idle-are-recycled",
+        view(busy("a"), busy("b"), worker("c"), samples=samples(mem=77)),
+        2,
+        Reason.MEMORY,
+        Stop("c", Reason.MEMORY),
+    ),
+    case(
+        "near-the-limit-the-fast-loop-holds-first",
+        view(busy("a"), busy("b"), samples=samples(mem=77)),
+        2,
+        Reason.STEADY,
+        throttle=True,
+    ),
+    case(
+        "near-the-limit-nobody-is-started",
+        view(busy("a"), queued=5, samples=samples(mem=77)),
+        1,
+        Reason.MEMORY,
+    ),
+    case(
+        "waiting-for-memory-is-a-reason-not-to-start",
+        view(busy("a"), queued=5, samples=samples(stalled=20.0)),
+        1,
+        Reason.MEMORY,
+    ),
+    case(
+        "swapping-is-a-reason-not-to-start",
+        view(busy("a"), queued=5, samples=samples(swapping=True)),
+        1,
+        Reason.MEMORY,
+    ),
+    case(
+        "a-peak-that-is-known-is-kept-free-for-running-jobs",
+        view(
+            *(busy(name, function="f", pss=GIB) for name in "ab"),
+            queued=5,
+            samples=samples(mem=50),
+            lessons={**KNOWN, "f": replace(KNOWN[ANY], peak=3.0 * GIB, most=3.0 * GIB)},
+        ),
+        2,
+        Reason.MEMORY,
+    ),
+    case(
+        "what-nobody-knows-is-tried-by-few",
+        view(
+            *(busy(name) for name in "abc"),
+            queued=50,
+            lessons={},
+            momentum=replace(CHEAP, grown_at=NOW - 5),
+        ),
+        3,
+        Reason.CPU,
+    ),
+    case(
+        "and-by-one-more-when-nothing-has-changed-for-long",
+        view(*(busy(name) for name in "abc"), queued=50, lessons={}),
+        4,
+        Reason.BACKLOG,
+        Spawn(1, Reason.BACKLOG),
+    ),
+    case(
+        "a-new-function-is-tried-by-few-too",
+        view(
+            *(busy(name, function="new") for name in "abc"),
+            queued=50,
+            momentum=replace(CHEAP, grown_at=NOW - 5),
+        ),
+        3,
+        Reason.CPU,
+    ),
+    case(
+        "sleeping-jobs-are-counted-at-what-they-will-need",
+        view(*(busy(name, cores=0.0, function="f") for name in "abc"), queued=50, lessons=WAVE),
+        3,
+        Reason.CPU,
+    ),
+    case(
+        "with-the-fast-loop-one-more-fills-what-is-left",
+        view(
+            busy("a", cores=1.0, function="f"),
+            queued=5,
+            samples=samples(cpu=50, pool_cores=1.0),
+            lessons={**COSTLY, "f": COSTLY[ANY]},
+        ),
+        2,
+        Reason.BACKLOG,
+        Spawn(1, Reason.BACKLOG),
+        throttle=True,
+    ),
+    case(
+        "as-many-leave-as-there-are-too-many",
+        view(
+            *(busy(name, spawned_at=NOW - 60 + n) for n, name in enumerate("abcdef")),
+            samples=samples(cpu=100, capacity=8.0),
+            lessons={ANY: replace(KNOWN[ANY], cores=0.8)},
+            momentum=replace(CHEAP, over_cpu_since=NOW - 5),
+        ),
+        4,
+        Reason.CPU,
+        Stop("f", Reason.CPU),
+        Stop("e", Reason.CPU),
+    ),
+    case(
+        "those-who-leave-are-counted",
+        view(
+            *(busy(name, spawned_at=NOW - 60 + n) for n, name in enumerate("abcd")),
+            busy("e", stop_at=NOW - 1, stop_reason=Reason.CPU),
+            busy("f", stop_at=NOW - 1, stop_reason=Reason.CPU),
+            samples=samples(cpu=100, capacity=8.0),
+            lessons={ANY: replace(KNOWN[ANY], cores=0.8)},
+            momentum=replace(CHEAP, over_cpu_since=NOW - 5),
+        ),
+        4,
+        Reason.STEADY,
+    ),
+    case(
+        "who-was-wrong-before-waits-longer",
+        view(
+            busy("a"),
+            busy("b"),
+            samples=samples(cpu=99),
+            momentum=replace(CHEAP, over_cpu_since=NOW - 5, dwell=4.0, flapped_at=NOW),
         ),
         2,
         Reason.STEADY,
@@ -452,6 +634,19 @@ def test_cores_are_learned_from_busy_workers() -> None:
     assert learned.evidence == 4
 
 
+def test_growing_back_what_was_shrunk_doubles_the_dwell() -> None:
+    """A change that is taken back was a mistake; a minute later half of it is forgiven."""
+    past = replace(CHEAP, shrunk_at=NOW - 5)
+    facts = view(busy("a"), queued=5, momentum=past)
+    once = remember(facts, decide(facts, LIMITS), LIMITS)
+    again = view(momentum=once)
+
+    assert once.dwell == 2.0
+    assert dwell(again) == 2.0
+    assert dwell(replace(again, now=NOW + DWELL_HALF_LIFE)) == 1.5
+    assert dwell(view()) == 1.0
+
+
 STATE = st.sampled_from(list(WorkerState))
 AGE = st.floats(0, 2000)
 
@@ -523,6 +718,7 @@ def any_limits(draw: st.DrawFn) -> Limits:
         mem_budget=draw(st.none() | st.integers(1, 8 * GIB)),
         retire_idle=draw(st.booleans()),
         burst=draw(st.booleans()),
+        throttle=draw(st.booleans()),
     )
 
 

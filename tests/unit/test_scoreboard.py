@@ -189,3 +189,42 @@ def test_a_request_names_its_job() -> None:
     board.ask(1, "")
     assert slot.to_stop("another")
     assert slot.to_stop_any()
+
+
+@pytest.mark.parametrize(
+    "name", ["", "app.jobs.resize", "a" * 44, "a" * 45, "b" * 10_000, "\u00e9" * 40, "\udcff"]
+)
+def test_a_function_is_named_whatever_its_length(board: Scoreboard, name: str) -> None:
+    """A short name is itself; a long one is told apart from others that begin alike."""
+    slot = Slot(board, 1, "w")
+    slot.claimed("job", None)
+    slot.runs(name)
+    row = board.read(1)
+    slot.runs(name + "x" * 50)
+    other = board.read(1)
+
+    assert row is not None
+    assert other is not None
+    assert row.function == name or len(name) > 20 or not name.isprintable()
+    assert row.function != other.function
+    assert (row.job_id, row.name) == ("job", "w")
+    assert board.asked(1) == bytes(16)
+
+
+def test_being_held_is_counted_for_ever_and_for_the_job(board: Scoreboard) -> None:
+    """Each job begins at nothing; what its parent adds touches no other field."""
+    slot = Slot(board, 1, "w")
+    slot.claimed("one", 9.0)
+    board.hold(1, 1.5)
+    first = board.read(1)
+    slot.finished(failed=False)
+    slot.claimed("two", 9.0)
+    board.hold(1, 0.25)
+    second = board.read(1)
+
+    assert first is not None
+    assert second is not None
+    assert (first.held, first.held_in_job) == (1.5, 1.5)
+    assert (second.held, second.held_in_job, second.job_id) == (1.75, 0.25, "two")
+    assert slot.held() == 1.75
+    assert [board.busy(index) for index in range(3)] == [False, True, False]

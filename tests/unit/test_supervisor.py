@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -386,3 +387,61 @@ def test_what_a_fork_server_loaded_is_offered() -> None:
     world.signals.append(signal.SIGTERM)
     supervisor.tick()
     assert world.open is False
+
+
+def test_what_jobs_need_is_learned_and_kept() -> None:
+    """Finished jobs become lessons that the policy sees and that outlive the pool."""
+    world = World(queued=1, cores=0.4)
+    supervisor = supervise(world)
+    (name,) = boot(world, supervisor)
+    for _ in range(6):
+        world.set_state(
+            name, WorkerState.BUSY, job_started=world.now, job_id="j", function="app.resize"
+        )
+        for _ in range(3):
+            supervisor.tick()
+            world.pass_time(1)
+        world.idle(name)
+        supervisor.tick()
+        world.pass_time(1)
+    world.pass_time(60)
+    supervisor.tick()
+    view, _ = world.record[-1]
+
+    assert view.lessons["app.resize"].proven
+    assert view.lessons["app.resize"].cores == pytest.approx(0.4)
+    assert world.lessons["app.resize"] == view.lessons["app.resize"]
+
+
+def test_a_job_that_is_held_has_its_time_nonetheless() -> None:
+    """A worker is overdue when its job had its time, not when the clock says so."""
+    world = World()
+    supervisor = supervise(world)
+    (name,) = boot(world, supervisor)
+    world.busy(name, timeout=10)
+    world.rows[world.alive[name]] = replace(world.rows[world.alive[name]], held_in_job=8.0)
+    world.pass_time(17)
+    supervisor.tick()
+    assert world.asked_of("stop") == []
+    world.pass_time(3)
+    supervisor.tick()
+    assert world.asked_of("stop") == [name]
+
+
+def test_a_pool_killed_for_memory_is_settled_as_relief() -> None:
+    """The newest leaf job's worker is asked, then killed, and its job is to be put back."""
+    world = World(mem=10.0)
+    supervisor = supervise(world, min_procs=2)
+    names = boot(world, supervisor)
+    for name in names:
+        world.busy(name)
+        world.pass_time(1)
+    world.mem, world.pss = 85.0, 3 * 2**30
+    for _ in range(4):
+        supervisor.tick()
+        world.pass_time(1)
+
+    assert len(world.asked_of("kill")) == 1
+    (loss,) = world.losses
+    assert loss.relief
+    assert len(world.alive) == 1
