@@ -6,7 +6,7 @@ TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all lint format bench bench-throughput bench-latency bench-limit clean
+.PHONY: help demo test unit test-all lint format bench bench-throughput bench-latency bench-limit bench-plant clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-latency: $(VENV)/.test ## Print the time from enqueue to result, beside RQ
 
 bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can do at most
 	$(BIN)/python benchmarks/limit.py
+
+bench-plant: $(VENV)/.test ## Print how policies size a pool on simulated machines
+	$(BIN)/python benchmarks/plant.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venvs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -70,7 +70,8 @@ class FastLoop:
         self._grip = Grip()
         self._holds: dict[int, _Hold] = {}
         self._at = clock()
-        self._busy_seconds = machine.busy_seconds()
+        #: CPU seconds of the machine at the end of the last slice; None: not read
+        self._busy_seconds: float | None = None
         #: CPU seconds of each busy worker at the end of the last slice
         self._cpu: dict[int, float] = {}
         self._processes: dict[int, psutil.Process] = {}
@@ -91,9 +92,14 @@ class FastLoop:
             return
         busy = {w.pid: w.slot for w in workers if self._board.busy(w.slot)}
         seconds, self._at = now - self._at, now
-        before, self._busy_seconds = self._busy_seconds, self._machine.busy_seconds()
-        used = max(0.0, self._busy_seconds - before) / seconds
         self._forget(busy)
+        before, self._busy_seconds = self._busy_seconds, None
+        if not busy:
+            return  # an idle pool costs a look at the scoreboard, and no reading of counters
+        self._busy_seconds = self._machine.busy_seconds()
+        if before is None:
+            return
+        used = max(0.0, self._busy_seconds - before) / seconds
         self._grip = trim(self._slice(seconds, used, busy), self._grip, self._limits)
         for name, part in self._grip.holds:
             self._hold(int(name), busy[int(name)], part, now)

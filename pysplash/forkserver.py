@@ -45,6 +45,8 @@ WATCH = 1.0
 #: seconds between two looks at leaving workers once the pool is gone
 LINGER = 0.05
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+#: where a process says how willingly it dies when the machine is out of memory; a worker says so
+OOM_SCORE, WILLING = "/proc/self/oom_score_adj", "500"
 MOST_TEXT = 4096
 
 
@@ -213,6 +215,8 @@ class ForkServer:
         if os.getppid() != server:
             os._exit(EXIT_BOOT)
         os.setsid()
+        with contextlib.suppress(OSError), open(OOM_SCORE, "w") as score:
+            score.write(WILLING)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)

@@ -144,3 +144,15 @@ def test_what_is_killed_for_memory_is_put_back(
 
     assert len(marks.read_text().splitlines()) >= 3
     assert not [job for job in both if redis.exists(f"pysplash:deaths:{job.id}")]
+
+
+def test_a_worker_dies_before_the_pool(pool: Start) -> None:
+    """Should the machine run out of memory, the kernel is told to take a worker first."""
+    command = pool(*QUICK, "-n", "2")
+    workers = command.await_idle(2)
+    others = [command.process.pid, *command.fork_servers()]
+
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    assert min(map(score, workers)) > max(map(score, others))

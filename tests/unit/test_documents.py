@@ -28,6 +28,7 @@ FOREIGN = {
     "--signal",
     "--seconds",
     "--quick",
+    "--cores",
 }
 
 
