@@ -144,10 +144,16 @@ def _any_peak(view: PoolView, room: float) -> float:
 def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:
     """Return what a job is taken to need that nobody knows: to grow on as it has, or a share.
 
-    Both fade while it runs: what it has not taken in a while, it will not take.
+    Both fade: what it has not taken in a while, it will not take; and what jobs that run for
+    longer have not taken either, it will hardly take.
     """
-    age = view.now - (worker.job_started if worker.job_started is not None else view.now)
-    fade = max(0.0, 1 - age / UNPROVEN_FADE)
+    fade = max(0.0, 1 - _age(view, worker) / UNPROVEN_FADE)
     size = float(worker.pss or FIRST_PSS)
-    growth = size / max(1.0, age) * UNPROVEN_GROWTH * fade
-    return max(size + growth, UNPROVEN_SHARE * room * fade)
+    growth = size / max(1.0, _age(view, worker)) * UNPROVEN_GROWTH * fade
+    longest = max(_age(view, w) for w in view.workers)
+    share = UNPROVEN_SHARE * room * max(0.0, 1 - longest / UNPROVEN_FADE)
+    return max(size + growth, share)
+
+
+def _age(view: PoolView, worker: WorkerView) -> float:
+    return view.now - worker.job_started if worker.job_started is not None else 0.0

@@ -82,6 +82,20 @@ def test_without_the_fast_loop_the_quantum_is_the_error(letter: str, cores: floa
         assert trace.reversals(30.0) == trace.killed == trace.lost == 0
 
 
+@pytest.mark.parametrize("boot", [0.1, 3.0])
+@pytest.mark.parametrize("cores", CORES)
+def test_jobs_too_long_to_be_known_are_not_overdone(cores: float, boot: float) -> None:
+    """Nothing finishes while it grows, and workers may be slow to start: still none too many."""
+    machine = Machine(cores=cores, memory=round(max(16, 2 * cores)) * GIB, boot=boot)
+    job = Job("long", (Phase(1e4),))
+    plant = Plant(machine, endless(lambda: job), Law(Limits(max_procs=500)), step=0.2)
+    trace = plant.run(grown(cores, 1.0) + 60)
+
+    assert trace.overshoot(TARGET) <= 0.25 * 100 / cores + 1.0
+    assert trace.error(TARGET, grown(cores, 1.0) + 30) <= 0.75 * 100 / cores + 1.0
+    assert trace.stopped == 0
+
+
 @pytest.mark.parametrize("throttle", [False, True])
 @pytest.mark.parametrize("cores", CORES)
 def test_jobs_that_compute_now_and_then_fill_the_cpu(cores: float, throttle: bool) -> None:
@@ -116,7 +130,7 @@ def test_without_the_fast_loop_a_wave_still_invites_no_flood(cores: float) -> No
     _, traces = runs("C", cores, throttle=False)
 
     for trace in traces:
-        assert trace.most_workers(60.0) <= 2.7 * TARGET / 100 * cores / 0.4 + 2
+        assert trace.most_workers() <= 1.3 * TARGET / 100 * cores / 0.4 + 2
         assert trace.reversals(60.0) <= 4
         assert trace.killed == trace.lost == 0
 
