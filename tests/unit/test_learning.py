@@ -57,6 +57,7 @@ def test_a_parked_job_uses_no_time() -> None:
     watch(learner, [*parked, *life(4, 0.5)])
 
     assert learner.lessons[ANY].cores == pytest.approx(0.5)
+    assert learner.lessons[ANY].seconds == pytest.approx(5, abs=1)
 
 
 def test_a_held_job_is_not_taken_for_a_light_one() -> None:

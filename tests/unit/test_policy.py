@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pysplash.memory import reserve, tempo
 from pysplash.policy import decide, remember
 from pysplash.relief import DWELL_HALF_LIFE, dwell, floor
 from pysplash.state import (
@@ -632,6 +633,27 @@ def test_cores_are_learned_from_busy_workers() -> None:
 
     assert learned.cores == pytest.approx((0.2 * 2 + 0.8 * 2) / 4)
     assert learned.evidence == 4
+
+
+def test_decisions_hurry_when_memory_is_near_its_limit() -> None:
+    """Four times a second near the limit, or on the way to it; once a second else."""
+    near = view(busy("a"), samples=samples(mem=77))
+    earlier, now = samples(mem=60)[-1], samples(mem=70)[-1]
+    fast = view(busy("a"), samples=(replace(earlier, at=NOW - 1), now))
+
+    assert tempo(view(busy("a")), LIMITS) == 1.0
+    assert tempo(near, LIMITS) == tempo(fast, LIMITS) == 0.25
+    assert tempo(near, replace(LIMITS, scale_frequency=0.1)) == 0.1
+
+
+def test_the_oldest_job_has_its_memory_kept_for_it() -> None:
+    """What its function usually takes beyond what it has; nothing where nobody works."""
+    known = {**KNOWN, "f": replace(KNOWN[ANY], peak=300.0 * MIB, most=300.0 * MIB)}
+    young = busy("b", function="f", pss=20 * MIB)
+    old = busy("a", function="f", pss=200 * MIB, job_started=NOW - 9)
+
+    assert reserve(view(young, old, lessons=known), LIMITS) == 100 * MIB
+    assert reserve(view(worker("c"), lessons=known), LIMITS) == 0.0
 
 
 def test_growing_back_what_was_shrunk_doubles_the_dwell() -> None:
