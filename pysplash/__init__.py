@@ -20,6 +20,7 @@ from .errors import (
     NestedTooDeeply,
     NoWorkerError,
     LessonsUnavailable,
+    NestedTooDeeply,
     SplashError,
     UnknownTask,
     WorkerBootError,

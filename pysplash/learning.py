@@ -82,6 +82,8 @@ class Learner:
         if run is None:
             run = self._runs[worker.name] = Run(worker)
         done = worker.jobs - run.view.jobs
+        if worker.job_started is not None and worker.job_started == run.view.job_started:
+            done = 0  # jobs that it ran inside the one it still has belong to that one
         fresh = 0.0
         if done > 0 and worker.job_started is not None:
             fresh = min(max(now - worker.job_started, 0.0), interval)

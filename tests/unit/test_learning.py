@@ -60,6 +60,16 @@ def test_a_parked_job_uses_no_time() -> None:
     assert learner.lessons[ANY].seconds == pytest.approx(5, abs=1)
 
 
+def test_jobs_inside_a_job_belong_to_it() -> None:
+    """A parent that runs its children itself is one long job, not many short ones."""
+    learner = Learner()
+    helping = [replace(seen, jobs=n) for n, seen in enumerate(life(10, 0.7)[:-1])]
+    watch(learner, [*helping, worker("a", jobs=10, cores=0.7)])
+
+    assert learner.lessons["f"].jobs == 1
+    assert learner.lessons["f"].seconds == pytest.approx(10, abs=1)
+
+
 def test_a_held_job_is_not_taken_for_a_light_one() -> None:
     """The part of the time in which it was held is not counted."""
     learner = Learner()
@@ -71,7 +81,7 @@ def test_a_held_job_is_not_taken_for_a_light_one() -> None:
 def test_many_jobs_in_a_tick_are_counted_and_timed() -> None:
     """Jobs too short to be seen one by one share the tick's CPU and its length."""
     learner = Learner()
-    watch(learner, [replace(busy("a", cores=0.8), jobs=100 * n) for n in range(6)])
+    watch(learner, [busy("a", cores=0.8, jobs=100 * n, job_started=NOW + n) for n in range(6)])
 
     assert learner.lessons[ANY].jobs == 500
     assert learner.lessons[ANY].cores == pytest.approx(0.8)
