@@ -108,7 +108,22 @@ def _keys(broker: Redis, results: Redis) -> int:
 
 def _pysplash(number: int, url: str) -> list[Command]:
     count = str(number)
-    return [["python", "-m", "pysplash", "start", "-u", url, "-n", count, "--max-cpu", "100", "-q", "default"]]
+    return [
+        [
+            "python",
+            "-m",
+            "pysplash",
+            "start",
+            "-u",
+            url,
+            "-n",
+            count,
+            "--max-cpu",
+            "100",
+            "-q",
+            "default",
+        ]
+    ]
 
 
 def _rq_pool(number: int, url: str) -> list[Command]:

@@ -20,8 +20,8 @@ from .commands import Command, Commands
 from .config import WorkerSettings
 from .connection import own
 from .heartbeats import Heartbeats, Pulse
-from .presence import Presence
 from .lessons import Lessons
+from .presence import Presence
 from .process import Event, Plan, Processes
 from .recorder import Recorder
 from .registry import TaskSpec
