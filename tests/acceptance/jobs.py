@@ -56,7 +56,8 @@ def long(path: str, seconds: float) -> None:
 def spin(path: str, seconds: float) -> None:
     """Compute for *seconds* of CPU time, however long that takes."""
     mark(path)
-    while time.process_time() < seconds:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
         sum(range(1000))
 
 
