@@ -99,7 +99,7 @@ def test_a_warm_stop_waits_for_held_jobs(pool: Start, queue: Queue, marks: Path)
 def test_held_time_counts_against_no_timeout(pool: Start, queue: Queue, marks: Path) -> None:
     """A job that is held for longer than its timeout finishes: it did not have that time."""
     # nine tenths of the time it is held; of the rest a busy machine may well take half
-    job = queue.enqueue(jobs.spin, str(marks), 0.6, job_timeout=5)
+    job = queue.enqueue(jobs.spin, str(marks), 1.0, job_timeout=5)
     command = pool(*QUICK, "-n", "1", "--max-cpu", "1")
     began = time.monotonic()
     wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED), ROOM, "its end")
