@@ -74,7 +74,8 @@ def test_a_killed_worker_loses_none_of_its_jobs(
     for job in (last, middle, first):
         wait_until(lambda job=job: places(job) == ["failed"], READY, f"{job.id} failed")  # type: ignore[misc]
         assert "killed by SIGKILL" in error_of(job)
-    assert redis.keys("rq:execution*") + redis.keys("pysplash:stack:*") == []
+    left = ("rq:execution*", "pysplash:stack:*")
+    wait_until(lambda: not any(redis.keys(pattern) for pattern in left), READY, "nothing left")
     after = queue.enqueue(jobs.pid)
     wait_until(lambda: after.get_status() is JobStatus.FINISHED, READY, "another job")
     assert command.process.poll() is None
