@@ -117,7 +117,10 @@ class Claims:
         counters = self._count(seconds) if done is not None else (0, 0.0)
         now = time.time()
         words = self._words(self._descent, now, True, counters, done or NOTHING, execution)
-        found = descent.read(self._lane.call(*words, *named))
+        try:
+            found = descent.read(self._lane.call(*words, *named))
+        except ResponseError as error:
+            found = Descent(self._reopen(done, error))
         if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = counters
         if found.turn.answer is Answer.JOB:
@@ -206,7 +209,10 @@ class Claims:
         lane.rung = False
         self.watching = done is None
         if done is not None:
-            turn = read(lane.call(*words))
+            try:
+                turn = read(lane.call(*words))
+            except ResponseError as error:
+                turn = self._reopen(done, error)
             if turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
                 self._counters = counters
         else:
@@ -217,6 +223,14 @@ class Claims:
         if refresh and turn.answer is Answer.JOB:
             self._refreshed_at = now
         return turn
+
+    def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:
+        """Leave an outcome to RQ that the script could store in part only: a key is no such key."""
+        if done is None or "WRONGTYPE" not in str(error):
+            raise error
+        key = f"rq:execution:{done.job_id}:{done.execution_id}"
+        self._lane.call("HSET", key, "id", done.execution_id, "worker_name", self._worker)
+        return Turn(Answer.DEPENDENTS)
 
     def _connect(self) -> None:
         """Connect, and ask to be told when what an idle worker has just looked at changes."""
@@ -240,4 +254,5 @@ class Claims:
         if isinstance(reply, dict):
             reply = [word for pair in reply.items() for word in pair]
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
-        return Turn(Answer.JOB, fields.get(b"origin", b"").decode(), job_id, (), reply)
+        origin = fields.get(b"origin", b"").decode(errors="replace")
+        return Turn(Answer.JOB, origin, job_id, (), reply)

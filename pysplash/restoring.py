@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from redis import Redis
-from rq.job import Job, JobStatus
+from rq.job import Job, JobStatus, validate_job_id
 from rq.utils import str_to_date
 
 #: the fields that hold a time, and the attributes they become
@@ -55,10 +55,11 @@ class Restorer:
         self._blank = dict(Job("blank", connection=client, serializer=serializer).__dict__)
 
     def restore(self, job_id: str, fields: Mapping[bytes, bytes], plain: bool) -> Job:
-        """Return the job; raise whatever RQ raises for a field that makes no sense.
+        """Return the job; raise whatever RQ raises for an id or a field that makes no sense.
 
         *plain* is what :func:`is_plain` says of the fields.
         """
+        validate_job_id(job_id)
         job = Job.__new__(Job)
         attributes = self._blank.copy()
         attributes.update(_id=job_id, webhooks=[], _dependency_ids=[], meta={})

@@ -14,13 +14,20 @@ from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
 from .log import logger
-from .supervised import Supervised
+from .quarantine import described
+from .supervised import REDIS_AWAY, Supervised
 
 log = logger("worker")
 
 
 class JobStopped(BaseException):
     """Raised in a job that somebody stopped; no ``except Exception`` keeps it."""
+
+
+def _readable(exc_info: Any) -> str:
+    """Return a traceback that can be stored, whatever characters are in it."""
+    text = "".join(traceback.format_exception(*exc_info))
+    return text.encode(errors="backslashreplace").decode()
 
 
 class RQOutcomes(Supervised):
@@ -55,27 +62,49 @@ class RQOutcomes(Supervised):
     def _fail(self, job: Job, queue: Queue) -> None:
         """Let RQ store a failure, a stop, or the retry that follows from it."""
         exc_info = sys.exc_info()
-        text = "".join(traceback.format_exception(*exc_info))
         log.debug("job %s: slow: it raised", job.id)
         if not self._may_store(job):
             return
-        if isinstance(exc_info[1], JobStopped):
-            self._stop_by_rq(job, queue)
-            return
+        try:
+            if isinstance(exc_info[1], JobStopped):
+                self._stop_by_rq(job, queue)
+            else:
+                self._fail_by_rq(job, queue, exc_info)
+        except REDIS_AWAY:
+            raise
+        except Exception as error:
+            self._give_up(job, queue, error)
+
+    def _give_up(self, job: Job, queue: Queue, error: Exception) -> None:
+        """Set a job aside whose outcome RQ's own code cannot store."""
+        raise NotImplementedError
+
+    def _fail_by_rq(self, job: Job, queue: Queue, exc_info: Any) -> None:
         job._status = JobStatus.FAILED
         self.handle_execution_ended(job, queue, job.failure_callback_timeout)
         try:
             job.execute_failure_callback(self.death_penalty_class, *exc_info)
         except BaseException:
             exc_info = sys.exc_info()
-            text = "".join(traceback.format_exception(*exc_info))
-        self.handle_exception(job, *exc_info)
+        self._handle_exception(job, *exc_info)
         self.handle_job_failure(
             job=job,
-            exc_string=text,
+            exc_string=_readable(exc_info),
             queue=queue,
             started_job_registry=queue.started_job_registry,
         )
+
+    def _handle_exception(self, job: Job, *exc_info: Any) -> None:
+        """Call the exception handlers; one that breaks costs its own work, not the outcome."""
+        try:
+            self.handle_exception(job, *exc_info)
+        except BaseException as error:
+            log.exception(
+                "job %s: an exception handler broke: %s",
+                job.id,
+                described(error),
+                extra={"action": "handler", "job": job.id},
+            )
 
     def _stop_by_rq(self, job: Job, queue: Queue) -> None:
         job.ended_at = datetime.now(UTC)

@@ -21,14 +21,18 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq.command import handle_command, parse_payload
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
+from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
+from .cleaning import clean
 from .log import logger
+from .quarantine import brief, described, set_aside
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -39,7 +43,7 @@ HEARTBEAT = 15.0
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 #: seconds after a first stop signal in which a second one is taken for the same
 COLD_AFTER = 1.0
-QUARANTINE_KEY = "pysplash:quarantine:{}"
+COMMANDS = ("shutdown", "kill-horse", "stop-job")
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 log = logger("worker")
@@ -158,6 +162,24 @@ class Supervised(BaseWorker):
         except REDIS_AWAY as error:
             log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
 
+    def handle_payload(self, message: dict[str, Any]) -> None:
+        """Obey a command; one that makes no sense is ignored, and the log says so."""
+        try:
+            payload = parse_payload(message)
+            if payload["command"] not in COMMANDS:
+                raise ValueError(f"the commands are {', '.join(COMMANDS)}")
+            handle_command(self, payload)
+        except REDIS_AWAY:
+            raise
+        except Exception as error:
+            log.warning(
+                "worker %s ignores the command %r: %s",
+                self.name,
+                brief(message.get("data")),
+                described(error),
+                extra={"action": "command"},
+            )
+
     def unsubscribe(self) -> None:
         """Leave the command channel; RQ's order of these calls costs a second half of the time."""
         if self.pubsub_thread is not None and self.pubsub is not None:
@@ -246,29 +268,33 @@ class Supervised(BaseWorker):
         return None if seconds < 0 else float(seconds)
 
     def _set_aside(self, error: Any) -> None:
-        key = QUARANTINE_KEY.format(error.queue.name)
-        with self.connection.pipeline() as pipeline:
-            pipeline.rpush(key, error.job_id)
-            pipeline.lrem(error.queue.intermediate_queue_key, 1, error.job_id)
-            pipeline.execute()
-        log.error(
-            "job %s of queue %s cannot be read and is set aside in %s: %s",
-            error.job_id,
-            error.queue.name,
-            key,
-            error,
-            extra={"action": "quarantine"},
-        )
+        queue, job_id = error.queue, error.job_id
+        removal = ("LREM", queue.intermediate_queue_key, 1, job_id)
+        set_aside(self.connection, queue.name, job_id.encode(), described(error), removal)
+
+    def clean_registries(self) -> None:
+        """Clean the registries of each queue that nobody else is cleaning."""
+        for queue in self.queues:
+            clean(queue, self)
+        self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _maintain(self) -> None:
         if self.should_run_maintenance_tasks:
-            self.run_maintenance_tasks()
+            self._clean_up()
         if time.monotonic() - self._heartbeat_at >= HEARTBEAT:
             self._heartbeat_at = time.monotonic()
             self._beat()
 
     def _beat(self) -> None:
         self.heartbeat()
+
+    def _clean_up(self) -> None:
+        try:
+            self.run_maintenance_tasks()
+        except REDIS_AWAY:
+            raise
+        except Exception as error:
+            log.error("worker %s cannot clean up: %s", self.name, described(error))
 
     # --- one job ---
 
@@ -285,14 +311,8 @@ class Supervised(BaseWorker):
 
     def prepare_execution(self, job: Job) -> Execution:
         """Register the job as started; it is in this worker's hands until Redis has taken it."""
-        pause = RETRY_FIRST
-        while True:
-            try:
-                execution = super().prepare_execution(job)
-            except REDIS_AWAY as error:
-                pause = self._redis_is_away(error, pause)
-            else:
-                break
+        prepare = super().prepare_execution
+        execution: Execution = self._insist(lambda: prepare(job))
         if self.slot is not None:
             self.slot.started(execution.id)
         return execution
@@ -303,6 +323,15 @@ class Supervised(BaseWorker):
         super().handle_job_failure(*args, **kwargs)
 
     # --- an absent Redis ---
+
+    def _insist(self, call: Callable[[], Any]) -> Any:
+        """Return what *call* returns once Redis is there to answer, however long that takes."""
+        pause = RETRY_FIRST
+        while True:
+            try:
+                return call()
+            except REDIS_AWAY as error:
+                pause = self._redis_is_away(error, pause)
 
     def _patiently(self, call: Callable[[], object]) -> bool:
         """Call *call* until Redis is there to answer; False if the worker is to leave first."""

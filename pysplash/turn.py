@@ -18,6 +18,8 @@ from .state import MAX_JOB_ID
 
 #: ids a turn may set aside or skip before it gives up until the next one
 MOST_SKIPPED = 100
+#: a timeout longer than this, in seconds, is taken for none, and no result is kept longer
+MOST_SECONDS = 10**9
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
 
@@ -66,36 +68,38 @@ end
 """
 
 #: what a claim writes
-REGISTER = """
+REGISTER = (
+    """
 local skipped, claim = {}, ARGV[19]
--- Register job `next`, taken off `name`, as started; return its lease, or false: it has no data
--- and is set aside.
+-- Register job `next`, taken off `name`, as started; return its lease, or false: a key of its is
+-- of the wrong type.
 local function register(name, next, raw)
-  local timeout, data, lease, origin = nil, false, nil, ''
+  local timeout, lease, origin = nil, 420, ''
   for j = 1, #raw, 2 do
     if raw[j] == 'timeout' then timeout = tonumber(raw[j + 1])
-    elseif raw[j] == 'data' then data = true
     elseif raw[j] == 'origin' then origin = raw[j + 1] end
   end
-  if timeout == -1 then lease = 420
-  else
-    lease = timeout or 420
+  if timeout ~= -1 then
+    -- NaN, too, is not within the limits
+    if timeout and timeout > 0 and timeout < MOST_SECONDS then lease = timeout end
     if cap > 0 and lease > cap and #next <= MOST_ID then lease = cap end
     lease = math.floor(lease) + 60
   end
-  if not data then
-    call('RPUSH', 'pysplash:quarantine:' .. name, next)
-    skipped[#skipped + 1] = {'unreadable', name, next}
+  local executions_key = 'rq:executions:' .. next
+  local kept = pcall_('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
+  if type(kept) == 'number' then
+    kept = pcall_('ZADD', executions_key, whole + lease + 60, claim)
+  end
+  if type(kept) == 'table' then
+    pcall_('ZREM', 'rq:wip:' .. origin, next .. ':' .. claim)
+    skipped[#skipped + 1] = {'unreadable', name, next, kept['err']}
     return false
   end
   local execution_key = 'rq:execution:' .. next .. ':' .. claim
-  local executions_key = 'rq:executions:' .. next
   call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
     'worker_name', worker)
   call('EXPIRE', execution_key, lease)
-  call('ZADD', executions_key, whole + lease + 60, claim)
   call('EXPIRE', executions_key, lease + 60)
-  call('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
   if id == '' then
     call('HSET', worker_key, 'state', 'busy', 'current_job', next,
       'current_job_working_time', 0, 'last_heartbeat', stamp)
@@ -112,7 +116,10 @@ local function register(name, next, raw)
   call('PERSIST', 'rq:job:' .. next)
   return lease
 end
-""".replace("ROOM", str(ROOM)).replace("MOST_ID", str(MAX_JOB_ID))
+""".replace("ROOM", str(ROOM))
+    .replace("MOST_ID", str(MAX_JOB_ID))
+    .replace("MOST_SECONDS", str(MOST_SECONDS))
+)
 
 SCRIPT = (
     STORE
@@ -139,8 +146,8 @@ for i = 20, #ARGV do
     if not next then break end
     if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
     local raw = pcall_('HGETALL', 'rq:job:' .. next)
-    if #raw == 0 and not raw['err'] then
-      skipped[#skipped + 1] = {'vanished', name, next}
+    if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
+    elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
     elseif register(name, next, raw) then
       return {'job', name, next, skipped, raw}
     end
@@ -160,9 +167,8 @@ class Answer(Enum):
     EMPTY = b"empty"  #: the outcome is stored; nothing waits
     SUSPENDED = b"suspended"  #: the outcome is stored; RQ is suspended
     FENCED = b"fenced"  #: nothing was done: the execution is no longer this worker's
-    DEPENDENTS = (
-        b"dependents"  #: nothing was done: others depend on the job, or it lost its hash; RQ has to
-    )
+    #: nothing was done: others depend on the job, or a key of its is not as it was; RQ has to
+    DEPENDENTS = b"dependents"
 
 
 _ANSWERS = {answer.value: answer for answer in Answer}
@@ -198,9 +204,15 @@ class Turn(NamedTuple):
     answer: Answer
     queue: str = ""
     job_id: bytes = b""
-    #: what was passed over: ("queue", name, error), ("unreadable" | "vanished", name, id)
-    skipped: Sequence[Any] = ()
+    #: what was passed over: ("queue", name, error), ("unreadable", name, id, error),
+    #: ("vanished", name, id)
+    skipped: Sequence[Sequence[bytes]] = ()
     raw: Sequence[bytes] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether anything was taken off a queue."""
+        return bool(self.job_id) or any(kind != b"queue" for kind, *_ in self.skipped)
 
     def hash(self) -> dict[bytes, bytes]:
         """Return the claimed job's hash as Redis has it."""

@@ -13,6 +13,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,10 +27,11 @@ from .claims import Claims
 from .log import logger
 from .nesting import Nesting
 from .payload import MAX_RESULT, portrait, serialised
+from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
-from .supervised import QUARANTINE_KEY, REDIS_AWAY
+from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
-from .turn import Answer, Finish, Turn
+from .turn import MOST_SECONDS, Answer, Finish, Turn
 from .watch import Watch
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
@@ -75,6 +77,7 @@ class Worker(Nesting, SimpleWorker):
         self._held: tuple[Job, Queue, Any] | None = None
         self._watch = Watch(self._claims, self._leaving)
         self._in_job = False
+        self._quarantine = Quarantine(self.connection, self.name, self._insist)
         own = type(self)
         self._plain = (
             self.queue_class is Queue
@@ -130,6 +133,8 @@ class Worker(Nesting, SimpleWorker):
                 if self._run(turn):
                     return True
                 continue
+            if turn.moved:
+                continue
             if burst and turn.answer in (Answer.EMPTY, Answer.SUSPENDED):
                 return False
             if not self._claims.watching:
@@ -180,7 +185,7 @@ class Worker(Nesting, SimpleWorker):
     def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
         """See to what a turn did not store, and tell what it passed over."""
         if turn.answer is Answer.DEPENDENTS and held is not None:
-            log.debug("job %s: slow: others depend on it", held[0].id)
+            log.debug("job %s: slow: it is not for one script", held[0].id)
             job, queue, value = held
             try:
                 self._finish_by_rq(job, queue, value)
@@ -192,60 +197,61 @@ class Worker(Nesting, SimpleWorker):
                 done.job_id,
                 extra={"action": "fenced", "job": done.job_id},
             )
-        for kind, queue, what in turn.skipped:
-            self._tell_skipped(kind, queue.decode(errors="replace"), what)
-
-    def _tell_skipped(self, kind: bytes, queue: str, what: bytes) -> None:
-        text = what.decode(errors="backslashreplace")
-        if kind == b"vanished":
-            log.debug("job %s of queue %s is gone; skipped", text, queue)
-        elif kind == b"queue":
-            log.error("queue %s cannot be read: %s", queue, text)
-        else:
-            self._tell_quarantine(text, queue, "it has no data")
+        if turn.skipped:
+            self._quarantine.pass_over(turn.skipped)
 
     # --- one job ---
 
     def _run(self, turn: Turn) -> bool:
         """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
-        job_id = turn.job_id.decode(errors="backslashreplace")
-        queue = self._queue(turn.queue)
         fields = turn.hash()
         plain = is_plain(fields)
         try:
-            job = self._restore(job_id, fields, plain)
+            job = self._restore(turn.job_id, fields, plain)
         except Exception as error:
-            self._quarantine(turn, error)
+            self._set_claim_aside(turn, fields, error)
             return False
+        queue = self._queue(turn.queue)
         job.worker_name = self.name
         job._status = JobStatus.STARTED
         self.execution = None
         self._job_failed = False
         if self.slot is not None:
-            self.slot.claimed(job_id, self._seconds(job), self._claims.execution)
+            self.slot.claimed(job.id, self._seconds(job), self._claims.execution)
             self._name_function(job)
         self.reorder_queues(reference_queue=queue)
         if self.log.isEnabledFor(20):
             self._announce(job, queue)
-        os.environ["RQ_JOB_ID"] = job_id
+        os.environ["RQ_JOB_ID"] = job.id
         try:
             if self._plain:
                 self._perform(job, queue, not plain and _is_special(fields))
             else:
-                log.debug("job %s: slow: a class of the user's own", job_id)
+                log.debug("job %s: slow: a class of the user's own", job.id)
                 self.execution = self._execution(job)
                 self._claims.recount()
                 self.perform_job(job, queue)
+        except REDIS_AWAY:
+            raise
+        except Exception as error:
+            self._give_up(job, queue, error)
         finally:
             if self.slot is not None:
                 self.slot.finished(self._job_failed)
         return True
 
-    def _restore(self, job_id: str, fields: dict[bytes, bytes], plain: bool) -> Job:
+    def _set_claim_aside(self, turn: Turn, fields: Mapping[bytes, bytes], error: Exception) -> None:
+        why = reason(lambda some: self._restore(turn.job_id, some, False), fields, error)
+        self._quarantine.let_go(turn.queue, turn.job_id, self._claims.execution, fields, why)
+
+    def _restore(self, raw_id: bytes, fields: Mapping[bytes, bytes], plain: bool) -> Job:
+        job_id = raw_id.decode()
         if self.job_class is Job:
-            return self._restorer.restore(job_id, fields, plain)
-        job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
-        job.restore(fields)
+            job = self._restorer.restore(job_id, fields, plain)
+        else:
+            job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
+            job.restore(fields)
+        self._seconds(job)  # raises for a timeout of three hundred digits
         return job
 
     def _queue(self, name: str) -> Queue:
@@ -258,28 +264,6 @@ class Worker(Nesting, SimpleWorker):
         execution = Execution(self._claims.execution, job.id, self.connection)
         execution.worker_name = self.name
         return execution
-
-    def _quarantine(self, turn: Turn, error: Exception) -> None:
-        """Set a job aside that cannot be read, and let go of it."""
-        job_id, claim = turn.job_id, self._claims.execution.encode()
-        origin = turn.hash().get(b"origin", b"")
-        with self.connection.pipeline() as pipeline:
-            pipeline.rpush(QUARANTINE_KEY.format(turn.queue), job_id)
-            pipeline.zrem(b"rq:wip:" + origin, job_id + b":" + claim)
-            pipeline.delete(b"rq:execution:" + job_id + b":" + claim, b"rq:executions:" + job_id)
-            pipeline.hdel(self.key, "current_job")
-            pipeline.execute()
-        self._tell_quarantine(job_id.decode(errors="backslashreplace"), turn.queue, error)
-
-    def _tell_quarantine(self, job_id: str, queue: str, why: object) -> None:
-        log.error(
-            "job %s of queue %s cannot be read and is set aside in %s: %s",
-            job_id,
-            queue,
-            QUARANTINE_KEY.format(queue),
-            why,
-            extra={"action": "quarantine"},
-        )
 
     def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
         now = time.time()
@@ -317,6 +301,7 @@ class Worker(Nesting, SimpleWorker):
         ended = time.time()
         job.ended_at = datetime.fromtimestamp(ended, UTC)
         ttl = self.default_result_ttl if job.result_ttl is None else job.result_ttl
+        ttl = min(ttl, MOST_SECONDS)
         payload = None
         if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
             payload = serialised(job, value, self.max_result)
@@ -349,6 +334,22 @@ class Worker(Nesting, SimpleWorker):
         elif self.execution is None:
             self.execution = self._execution(job)
         return ours
+
+    def _give_up(self, job: Job, queue: Queue, error: Exception) -> None:
+        """Set a job aside whose outcome RQ's own code cannot store, unless it is kept all the same.
+
+        Where Redis refuses one command of several, the others have been carried out.
+        """
+        why = f"its outcome cannot be stored ({described(error)})"
+        if not self._insist(lambda: is_kept(self.connection, job.origin, job.id)):
+            fields = {b"origin": job.origin.encode()}
+            self._quarantine.let_go(
+                queue.name, job.id.encode(), self._claims.execution, fields, why
+            )
+        else:
+            log.error("job %s: %s", job.id, why, extra={"action": "outcome", "job": job.id})
+        self.execution = None
+        self._job_failed = True
 
     # --- commands ---
 

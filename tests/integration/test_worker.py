@@ -17,7 +17,7 @@ from rq.worker import Worker as ForkingWorker
 from pysplash.boot import resolve, worker_class
 from pysplash.errors import ImportFailed
 from pysplash.scoreboard import Row, Scoreboard, Slot
-from pysplash.supervised import QUARANTINE_KEY, Supervised
+from pysplash.supervised import Supervised
 from pysplash.worker import Worker
 from tests.waiting import wait_until
 
@@ -51,9 +51,9 @@ def nap(seconds: float) -> str:
     return "rested"
 
 
-def fail() -> None:
+def fail(text: str = "boom") -> None:
     """Raise."""
-    raise ValueError("boom")
+    raise ValueError(text)
 
 
 def stop_me(number: int) -> str:
@@ -212,9 +212,25 @@ def test_a_job_that_cannot_be_read_is_set_aside(redis: Redis, queue: Queue) -> N
 
     Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
 
-    assert redis.lrange(QUARANTINE_KEY.format("default"), 0, -1) == [bad.id.encode()]
+    assert redis.lrange("pysplash:quarantine:default", 0, -1) == [bad.id.encode()]
     assert good.get_status() == JobStatus.FINISHED
     assert redis.llen(queue.intermediate_queue_key) == 0
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\0", "\U0001f40d"])
+def test_an_error_in_any_characters_is_stored(redis: Redis, queue: Queue, text: str) -> None:
+    """A failure whose text cannot be encoded ends no worker and leaves no job started."""
+    bad = queue.enqueue("tests.integration.test_worker.fail", text)
+    good = queue.enqueue(nap, 0)
+
+    assert Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    result = bad.latest_result()
+    shown = text.encode(errors="backslashreplace").decode()
+    assert bad.get_status() == JobStatus.FAILED
+    assert result is not None
+    assert f"ValueError: {shown}" in str(result.exc_string)
+    assert good.get_status() == JobStatus.FINISHED
 
 
 def test_an_absent_redis_is_waited_for(redis: Redis, url: str, queue: Queue) -> None:

@@ -66,6 +66,8 @@ LEVELS: dict[str, float] = {
     "nesting": 4.25,
     "waiter": 4.2,
     "leapfrog": 4.3,
+    "quarantine": 3.5,
+    "cleaning": 3.8,
     "supervised": 4,
     "rq_outcomes": 4.2,
     "worker": 4.3,

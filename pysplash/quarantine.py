@@ -1,0 +1,152 @@
+"""Quarantine: what no worker can make sense of is set aside where a person finds it.
+
+The id goes to a list of its queue's own. A job that is there, but cannot be read or stored, fails
+besides, with the reason as its result, so that whoever waits for it hears of it. RQ's failed
+registry does not get it: who lists that reads each job in it, and would fail on this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.defaults import DEFAULT_FAILURE_TTL
+from rq.job import JobStatus, validate_job_id
+from rq.results import Result
+
+from .log import logger
+
+KEY = "pysplash:quarantine:{}"
+#: characters of a strange value, and ids of jobs that are gone, that are shown in one line
+SHOWN, NAMED = 80, 5
+Command = tuple[str | bytes | int, ...]
+
+log = logger("worker")
+
+
+def brief(value: object) -> str:
+    """Return *value* on one line, cut where it gets long."""
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:SHOWN])
+    return shown if len(text) <= SHOWN else f"{shown}... ({len(text)} characters)"
+
+
+def described(error: BaseException) -> str:
+    """Return an error's class and text on one line."""
+    return f"{type(error).__name__}: {brief(error)}"
+
+
+def reason(
+    restore: Callable[[Mapping[bytes, bytes]], object],
+    fields: Mapping[bytes, bytes],
+    error: Exception,
+) -> str:
+    """Say why *restore* made no job of *fields*; name the one field without which it would."""
+    if b"data" not in fields:
+        return "it has no data"
+    for name in fields:
+        try:
+            restore({other: value for other, value in fields.items() if other != name})
+        except Exception:  # the fault is not in this field, or not in this one alone
+            continue
+        return f"its field {brief(name)} holds {brief(fields[name])!r} ({described(error)})"
+    return described(error)
+
+
+def is_job_id(raw: bytes) -> bool:
+    """Return whether RQ could have given a job this id."""
+    try:
+        validate_job_id(raw.decode())
+    except ValueError:
+        return False
+    return True
+
+
+def set_aside(
+    client: Redis, queue: str, job_id: bytes, why: str, *removals: Command, worker: str = ""
+) -> None:
+    """Keep an id of *queue* for a person to see, and say so in one line of the log.
+
+    In the same step *removals* take it from wherever it was, and the job, if there is one, fails,
+    in the name of *worker*. Of redis's errors it raises those of a server that is away, and may
+    then be called again.
+    """
+    key = b"rq:job:" + job_id
+    there = client.type(key) == b"hash"
+    with client.pipeline() as pipeline:
+        for removal in removals:
+            pipeline.execute_command(*removal)
+        pipeline.lrem(KEY.format(queue), 0, job_id)  # type: ignore[arg-type]
+        pipeline.rpush(KEY.format(queue), job_id)
+        if there:
+            text = job_id.decode(errors="backslashreplace")
+            pipeline.hset(key, "status", JobStatus.FAILED.value)
+            failure = Result(text, Result.Type.FAILED, client, exc_string=why, worker_name=worker)
+            failure.save(DEFAULT_FAILURE_TTL, pipeline)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+    refused = next((reply for reply in replies if isinstance(reply, RedisError)), None)
+    log.error(
+        "job %s of queue %s is set aside in %s: %s%s",
+        brief(job_id),
+        brief(queue),
+        brief(KEY.format(queue)),
+        why,
+        f" (Redis refuses a part of that: {refused})" if refused else "",
+        extra={"action": "quarantine"},
+    )
+
+
+class Quarantine:
+    """What one worker sets aside; *insist* calls a function until Redis is there to answer."""
+
+    def __init__(
+        self, client: Redis, worker: str, insist: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._client = client
+        self._worker = worker
+        self._insist = insist
+        self._said: set[str] = set()
+
+    def let_go(
+        self, queue: str, job_id: bytes, execution: str, fields: Mapping[bytes, bytes], why: str
+    ) -> None:
+        """Set a job aside that the worker has claimed from *queue* as *execution*."""
+        claim = execution.encode()
+        origin = fields.get(b"origin", b"")
+        removals: tuple[Command, ...] = (
+            ("ZREM", b"rq:wip:" + origin, job_id + b":" + claim),
+            ("ZREM", b"rq:executions:" + job_id, claim),
+            ("DEL", b"rq:execution:" + job_id + b":" + claim),
+            ("HDEL", f"rq:worker:{self._worker}", "current_job"),
+        )
+        self._set_aside(queue, job_id, why, *removals)
+
+    def pass_over(self, skipped: Sequence[Sequence[bytes]]) -> None:
+        """Say what the script passed over on its way to a job; set aside what is no job's id."""
+        gone = []
+        for kind, queue, what, *why in skipped:
+            name = queue.decode(errors="replace")
+            if kind == b"queue":
+                self._complain(f"queue {brief(queue)} cannot be served: {brief(what)}")
+            elif kind == b"unreadable":
+                self._set_aside(name, what, brief(why[0]))
+            elif is_job_id(what):
+                gone.append(f"{what.decode()} of {brief(queue)}")
+            else:
+                self._set_aside(name, what, "it is no job's id")
+        if gone:
+            more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""
+            log.warning("jobs that are gone are skipped: %s%s", ", ".join(gone[:NAMED]), more)
+
+    def _set_aside(self, queue: str, job_id: bytes, why: str, *removals: Command) -> None:
+        self._insist(
+            lambda: set_aside(self._client, queue, job_id, why, *removals, worker=self._worker)
+        )
+
+    def _complain(self, line: str) -> None:
+        """Say *line* in the log, once in this worker's life."""
+        if line not in self._said:
+            self._said.add(line)
+            log.error("%s", line, extra={"action": "queue"})
