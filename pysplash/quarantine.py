@@ -98,6 +98,16 @@ def set_aside(
     )
 
 
+def is_kept(client: Redis, origin: str, job_id: str) -> bool:
+    """Return whether a job that does not run is in a registry of *origin*, or on that queue."""
+    with client.pipeline(transaction=False) as pipeline:
+        for name in ("finished", "failed", "scheduled", "deferred", "canceled"):
+            pipeline.zscore(f"rq:{name}:{origin}", job_id)
+        pipeline.lpos(f"rq:queue:{origin}", job_id)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+    return any(reply is not None and not isinstance(reply, RedisError) for reply in replies)
+
+
 class Quarantine:
     """What one worker sets aside; *insist* calls a function until Redis is there to answer."""
 
