@@ -37,8 +37,31 @@ class RQOutcomes(Supervised):
         """Return whether the job's execution is still this worker's."""
         raise NotImplementedError
 
+    def _drop(self, job: Job, failed: bool) -> None:
+        """Store no outcome: the job was settled meanwhile, or deleted; then it is still counted."""
+        if self._insist(lambda: Job.exists(job.id, self.connection)):
+            log.warning(
+                "job %s was settled meanwhile; its outcome is dropped",
+                job.id,
+                extra={"action": "fenced", "job": job.id},
+            )
+            return
+        log.info("job %s was deleted while it ran", job.id)
+        self._insist(lambda: self._count(job, failed))
+
+    def _count(self, job: Job, failed: bool) -> None:
+        with self.connection.pipeline() as pipeline:
+            if failed:
+                self.increment_failed_job_count(pipeline)
+            else:
+                self.increment_successful_job_count(pipeline)
+            if job.started_at is not None:
+                self.increment_total_working_time(datetime.now(UTC) - job.started_at, pipeline)
+            pipeline.execute()
+
     def _finish_by_rq(self, job: Job, queue: Queue, value: Any) -> None:
         if not self._may_store(job):
+            self._drop(job, failed=False)
             return
         self.handle_execution_ended(job, queue, job.success_callback_timeout)
         job._result = value
@@ -64,6 +87,7 @@ class RQOutcomes(Supervised):
         exc_info = sys.exc_info()
         log.debug("job %s: slow: it raised", job.id)
         if not self._may_store(job):
+            self._drop(job, failed=True)
             return
         try:
             if isinstance(exc_info[1], JobStopped):

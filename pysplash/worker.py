@@ -330,7 +330,6 @@ class Worker(Nesting, SimpleWorker):
         ours = self._claims.still_ours(job.id)
         if not ours:
             self.execution = None
-            log.warning("job %s was settled meanwhile; its outcome is dropped", job.id)
         elif self.execution is None:
             self.execution = self._execution(job)
         return ours

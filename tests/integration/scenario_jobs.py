@@ -235,9 +235,11 @@ def save_me() -> None:
     me().save()
 
 
-def delete_me() -> None:
+def delete_me(fails: bool = False) -> None:
     """Delete the running job."""
     me().delete()
+    if fails:
+        fail()
 
 
 def send(job_id: str, origin: str = "default", **options: Any) -> str:

@@ -259,6 +259,7 @@ CHANGED = [
     one("meta not saved", jobs.change_meta, False, meta={"old": 1}),
     one("saves itself", jobs.save_me),
     one("deletes itself", jobs.delete_me),
+    one("deletes itself and fails", jobs.delete_me, True),
     one("changes its result ttl", jobs.change_me, kwargs={"result_ttl": 60}),
     one("changes its result ttl to 0", jobs.change_me, kwargs={"result_ttl": 0}),
     one("changes its failure ttl", jobs.change_and_fail, kwargs={"failure_ttl": 60}),

@@ -63,6 +63,10 @@ ALLOWED_IN_SCENARIO = {
         r".*: rq:(finished:default|job:a|results:a).*",
         "RQ brings a job back that deleted itself; here it stays deleted",
     ),
+    "deletes itself and fails": (
+        r".*: rq:(failed:default|job:a|results:a).*",
+        "the same",
+    ),
     "stopped by command": (
         r".*: (journal|rq:job:a\[last_heartbeat\]|rq:results:a\[0\]\[exc_string\]).*",
         "RQ's in-process worker cannot stop its job, which then fails by itself; ours stops it",
