@@ -18,6 +18,8 @@ from .log import logger
 
 CHANNEL = "rq:pubsub:"
 KINDS = ("shutdown", "kill-horse", "stop-job")
+#: seconds the rest of a message may take; a message cut off costs the subscription
+REST = 1.0
 #: seconds between two tries while Redis is away
 PAUSE = 1.0
 
@@ -62,16 +64,16 @@ class Commands:
         return () if connected is None else (connected.fileno(),)
 
     def read(self) -> Iterator[Command]:
-        """Yield what has come; never waits for more."""
+        """Yield what has come; waits for nothing but the rest of a message that has begun."""
         while self._followed and time.monotonic() >= self._away_until:
             try:
-                message = self._pubsub.get_message(timeout=0)
+                if not self._pubsub.connection.can_read(timeout=0):
+                    return
+                message = self._pubsub.get_message(timeout=REST)
             except RedisError as error:
                 self._away(error)
                 return
-            if message is None:
-                return
-            command = _understand(message)
+            command = understand(message) if message else None
             if command is not None:
                 yield command
 
@@ -87,7 +89,7 @@ class Commands:
         self._pubsub.reset()
 
 
-def _understand(message: dict[str, Any]) -> Command | None:
+def understand(message: dict[str, Any]) -> Command | None:
     """Return the command in a message; None, with a line in the log, if there is none."""
     raw, channel = message.get("data"), message.get("channel")
     worker = channel.decode(errors="replace") if isinstance(channel, bytes) else str(channel)
@@ -95,7 +97,7 @@ def _understand(message: dict[str, Any]) -> Command | None:
     try:
         payload = json.loads(raw)  # type: ignore[arg-type]
         kind, job_id = payload["command"], payload.get("job_id", "")
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         kind, job_id = None, ""
     if kind in KINDS and isinstance(job_id, str) and (job_id or kind != "stop-job"):
         return Command(worker, kind, job_id)

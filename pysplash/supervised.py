@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.command import handle_command, parse_payload
+from rq.command import handle_command
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.executions import Execution
@@ -31,8 +31,9 @@ from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from .cleaning import clean
+from .commands import understand
 from .log import logger
-from .quarantine import brief, described, set_aside
+from .quarantine import described, set_aside
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -43,7 +44,6 @@ HEARTBEAT = 15.0
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 #: seconds after a first stop signal in which a second one is taken for the same
 COLD_AFTER = 1.0
-COMMANDS = ("shutdown", "kill-horse", "stop-job")
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 log = logger("worker")
@@ -163,22 +163,10 @@ class Supervised(BaseWorker):
             log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """Obey a command; one that makes no sense is ignored, and the log says so."""
-        try:
-            payload = parse_payload(message)
-            if payload["command"] not in COMMANDS:
-                raise ValueError(f"the commands are {', '.join(COMMANDS)}")
-            handle_command(self, payload)
-        except REDIS_AWAY:
-            raise
-        except Exception as error:
-            log.warning(
-                "worker %s ignores the command %r: %s",
-                self.name,
-                brief(message.get("data")),
-                described(error),
-                extra={"action": "command"},
-            )
+        """Obey a command; one that makes no sense does not end the hearing, as it does RQ's."""
+        command = understand(message)
+        if command is not None:
+            handle_command(self, {"command": command.kind, "job_id": command.job_id})
 
     def unsubscribe(self) -> None:
         """Leave the command channel; RQ's order of these calls costs a second half of the time."""

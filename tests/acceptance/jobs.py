@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from redis import Redis
 from rq import Queue, get_current_job
 from rq.job import Job
 
@@ -32,6 +33,16 @@ def mark(path: str, text: str = "") -> int:
 def nap(seconds: float) -> None:
     """Sleep: a job's work, not a test's wait."""
     time.sleep(seconds)  # noqa: TID251 -- this is the job
+
+
+def divide(left: float, right: float) -> float:
+    """Return a quotient, if there is one."""
+    return left / right
+
+
+def note_stop(job: Job, connection: Redis) -> None:
+    """Be a callback of a job that somebody stopped."""
+    connection.set("stopped", job.id)
 
 
 def pid() -> int:

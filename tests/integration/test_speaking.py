@@ -17,6 +17,7 @@ from rq.job import Job
 
 from pysplash.commands import CHANNEL, Command, Commands
 from pysplash.heartbeats import LEASE, MOST, Heartbeats, Pulse
+from tests.malformed import MESSAGES
 from tests.waiting import wait_until
 
 from .rq_life import square
@@ -169,25 +170,8 @@ def test_rqs_own_calls_are_heard(redis: Redis, url: str, queue: Queue) -> None:
     commands.close()
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        b"",
-        b"\xff\xfe",
-        b"not json",
-        b"null",
-        b"17",
-        b"[]",
-        b"{}",
-        b'{"command": null}',
-        b'{"command": "dance"}',
-        b'{"command": ["shutdown"]}',
-        b'{"command": "stop-job"}',
-        b'{"command": "stop-job", "job_id": 5}',
-        b'{"command": "stop-job", "job_id": ""}',
-        b'{"command": "kill-horse", "job_id": []}',
-    ],
-)
+#: the last is one that comes in parts, whatever the machine is doing
+@pytest.mark.parametrize("message", [*MESSAGES, b"x" * 30 * 2**20])
 def test_what_makes_no_sense_is_passed_over(
     redis: Redis, url: str, message: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
