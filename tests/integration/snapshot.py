@@ -101,6 +101,8 @@ class _Reader:
         }
         for key in sorted(self._client.keys(), key=_nameless):
             kind = self._client.type(key).decode()
+            if kind == "none":  # a worker at work has removed it meanwhile
+                continue
             ttl = self._client.pttl(key)
             path = self._text(key)
             self._found[f"{path} type"] = kind
