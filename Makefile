@@ -4,9 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
+# Versions of RQ, as in rq==2.10.*: the lowest that is supported, and whatever is newest below 3.
+RQ_VERSIONS ?= 2.10 2
+# What hangs most on how RQ works inside, and of the crashes those in which RQ settles a job.
+RQ_TESTS := tests/unit/test_rq_calls.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
+	test_differential.py test_wait_in_jobs.py) tests/acceptance/test_crashes.py
+RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all lint format bench bench-throughput bench-latency bench-limit bench-plant clean
+.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-limit bench-plant clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -36,6 +42,16 @@ test-all: ## Run all tests with every supported Python that is installed
 	    echo "== Python $$version"; \
 	    $(MAKE) --no-print-directory test PYTHON=python$$version VENV=.venvs/$$version || exit 1; \
 	  else echo "== Python $$version is not installed"; fi; \
+	done
+
+test-rq: ## Run what hangs on RQ with the lowest and the newest RQ that is supported
+	@for version in $(RQ_VERSIONS); do \
+	  bin=.venvs/rq-$$version/bin; \
+	  test -x $$bin/python || $(PYTHON) -m venv .venvs/rq-$$version || exit 1; \
+	  $$bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	    --editable '.[embedded,test]' "rq==$$version.*" || exit 1; \
+	  echo "== RQ $$($$bin/python -c 'import rq.version; print(rq.version.VERSION)')"; \
+	  $$bin/python -m pytest -q -n $(WORKERS) --dist worksteal -k '$(RQ_CHOICE)' $(RQ_TESTS) || exit 1; \
 	done
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports

@@ -26,6 +26,7 @@ from .descent import Descent, words
 from .helping import Help, Search, Stuck, at_hand, offer
 from .interrupts import Interruptible, Level
 from .log import logger
+from .rq_calls import fail
 from .settlement import put_back
 from .supervised import REDIS_AWAY, RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
@@ -263,4 +264,4 @@ class Nesting(Interruptible):
             self._job_failed = True
             return
         job.ended_at = now()
-        self.handle_job_failure(job, queue, exc_string=text)
+        fail(self, job, queue, text)

@@ -1,7 +1,4 @@
-"""Outcomes that RQ's own code stores: the one place that calls its handlers.
-
-What a later RQ changes about them (the execution becomes an argument) is to be changed here.
-"""
+"""Outcomes that RQ's own code stores, in the order of its own perform_job."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from rq.queue import Queue
 
 from .log import logger
 from .quarantine import described
+from .rq_calls import fail, retry, succeed
 from .supervised import REDIS_AWAY, Supervised
 
 log = logger("worker")
@@ -66,20 +64,11 @@ class RQOutcomes(Supervised):
         self.handle_execution_ended(job, queue, job.success_callback_timeout)
         job._result = value
         if isinstance(value, Retry):
-            assert self.execution is not None
-            self.handle_job_retry(
-                job=job,
-                queue=queue,
-                retry=value,
-                started_job_registry=queue.started_job_registry,
-                execution=self.execution,
-            )
+            retry(self, job, queue, value)
             return
         job._status = JobStatus.FINISHED
         job.execute_success_callback(self.death_penalty_class, value)
-        self.handle_job_success(
-            job=job, queue=queue, started_job_registry=queue.started_job_registry
-        )
+        succeed(self, job, queue)
         job.send_webhooks(JobStatus.FINISHED)
 
     def _fail(self, job: Job, queue: Queue) -> None:
@@ -111,12 +100,7 @@ class RQOutcomes(Supervised):
         except BaseException:
             exc_info = sys.exc_info()
         self._handle_exception(job, *exc_info)
-        self.handle_job_failure(
-            job=job,
-            exc_string=_readable(exc_info),
-            queue=queue,
-            started_job_registry=queue.started_job_registry,
-        )
+        fail(self, job, queue, _readable(exc_info))
 
     def _handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Call the exception handlers; one that breaks costs its own work, not the outcome."""
@@ -139,4 +123,4 @@ class RQOutcomes(Supervised):
         else:
             text = "Work-horse terminated on command."
         log.warning("job %s: %s", job.id, text, extra={"action": "stop-job", "job": job.id})
-        self.handle_job_failure(job, queue=queue, exc_string=text)
+        fail(self, job, queue, text)

@@ -27,6 +27,7 @@ from .config import WorkerSettings
 from .deadlock import forget
 from .descent import STACK_KEY
 from .log import logger
+from .rq_calls import close_execution, current_job_id, fail
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
@@ -53,7 +54,7 @@ class Loss:
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
     """Put the job at the front of its queue, once, and close *worker*'s execution of it."""
     with worker.connection.pipeline() as pipeline:
-        worker.cleanup_execution(job, pipeline=pipeline)
+        close_execution(worker, job, pipeline)
         pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
         pipeline.lrem(queue.key, 1, job.id)
         job.set_status(JobStatus.QUEUED, pipeline=pipeline)
@@ -100,7 +101,7 @@ class Settlement:
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
             yield replace(loss, job_id=job_id, execution_id=execution_id)
-        outermost = loss.job_id or (pairs[0][0] if pairs else worker.get_current_job_id())
+        outermost = loss.job_id or (pairs[0][0] if pairs else current_job_id(worker))
         if outermost:
             yield replace(loss, job_id=outermost)
 
@@ -187,7 +188,7 @@ class Settlement:
         text = f"The worker died while it ran the job: {cause}.{poison}"
         webhooks, job.webhooks = job.webhooks, []
         job.ended_at = now()
-        worker.handle_job_failure(job, queue, exc_string=text)
+        fail(worker, job, queue, text)
         if webhooks and not retried:
             job.webhooks = webhooks
             threading.Thread(

@@ -34,6 +34,7 @@ LEVELS: dict[str, float] = {
     "accounting": 2,
     "render": 2,
     "config": 3,
+    "rq_calls": 3,
     "capacity": 3.5,
     "sampling": 3.5,
     "presence": 3.8,
