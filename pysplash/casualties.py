@@ -84,10 +84,10 @@ class Casualties:
         while self._losses:
             try:
                 outcome = self._settlement.settle(self._losses[0])
-            except RedisError as error:
-                log.debug("job of %s not settled yet: %s", self._losses[0].worker, error)
-                return
-            except Exception:
+            except Exception as error:
+                if isinstance(error, RedisError) and "WRONGTYPE" not in str(error):
+                    log.debug("job of %s not settled yet: %s", self._losses[0].worker, error)
+                    return
                 log.exception("job of %s cannot be settled", self._losses[0].worker)
                 outcome = ""
             self._losses.popleft()

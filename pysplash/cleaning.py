@@ -10,7 +10,6 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import clean_registries
@@ -19,7 +18,7 @@ from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from .log import logger
-from .quarantine import Command, described, set_aside
+from .quarantine import Command, described, diagnosis, set_aside
 
 AWAY = (RedisConnectionError, RedisTimeoutError)
 
@@ -60,9 +59,9 @@ def _sift_out(queue: Queue, job_class: type[Job], job_id: bytes, removal: Comman
     """Set the job of this id aside if it cannot be read; leave it if it can, or is gone."""
     try:
         job_class.fetch(job_id.decode(), queue.connection, queue.serializer)
-    except NoSuchJobError:
-        return
     except AWAY:
         raise
     except Exception as error:
-        set_aside(queue.connection, queue.name, job_id, described(error), removal)
+        why = diagnosis(queue.connection, job_class, queue.serializer, job_id, error)
+        if why:
+            set_aside(queue.connection, queue.name, job_id, why, removal)

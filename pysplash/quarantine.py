@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.defaults import DEFAULT_FAILURE_TTL
-from rq.job import JobStatus, validate_job_id
+from rq.job import Job, JobStatus, validate_job_id
 from rq.results import Result
 
 from .log import logger
@@ -53,6 +53,23 @@ def reason(
             continue
         return f"its field {brief(name)} holds {brief(fields[name])!r} ({described(error)})"
     return described(error)
+
+
+def diagnosis(
+    client: Redis, job_class: type[Job], serializer: Any, job_id: bytes, error: Exception
+) -> str:
+    """Say why fetching a job raised *error*; "" if it is only gone."""
+    try:
+        fields: Any = client.hgetall(b"rq:job:" + job_id)
+    except ResponseError:
+        return described(error)
+    if not fields:
+        return "" if is_job_id(job_id) else described(error)
+
+    def restore(some: Mapping[bytes, bytes]) -> None:
+        job_class(job_id.decode(), connection=client, serializer=serializer).restore(dict(some))
+
+    return reason(restore, fields, error)
 
 
 def is_job_id(raw: bytes) -> bool:

@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis
-from rq.exceptions import NoSuchJobError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.queue import Queue
@@ -27,6 +29,7 @@ from .config import WorkerSettings
 from .deadlock import forget
 from .descent import STACK_KEY
 from .log import logger
+from .quarantine import Quarantine, diagnosis
 from .rq_calls import close_execution, current_job_id, fail
 
 DEATHS_KEY = "pysplash:deaths:{}"
@@ -76,8 +79,9 @@ class Settlement:
         Jobs that ran inside it are settled first, the innermost before the others.
 
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
-        ``"kept"`` (its outcome is stored already), ``"vanished"``. Raises redis's errors if Redis
-        cannot be reached; nothing is lost then, and the call may be made again.
+        ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"`` (it cannot be
+        read). Raises redis's errors if Redis cannot be reached; nothing is lost then, and the call
+        may be made again.
         """
         worker = self._shell(loss.worker)
         outcome = ""
@@ -133,8 +137,12 @@ class Settlement:
     def _settle_job(self, worker: SimpleWorker, loss: Loss) -> str:
         try:
             job = worker.job_class.fetch(loss.job_id, self._connection, worker.serializer)
-        except NoSuchJobError:
-            return "vanished"
+        except (RedisConnectionError, RedisTimeoutError):
+            raise
+        except Exception as error:
+            client, raw = self._connection, loss.job_id.encode()
+            why = diagnosis(client, worker.job_class, worker.serializer, raw, error)
+            return self._set_aside(loss.job_id, loss, why) if why else "vanished"
         queue = self._queue(worker, job.origin)
         worker.execution = self._execution(job, loss)
         status = job.get_status()
@@ -164,6 +172,26 @@ class Settlement:
         job.retries_left = 0
         cause = f"{loss.cause}, {kills} times: it needs more memory than the pool's limit leaves"
         return self._fail(worker, job, queue, cause, 0)
+
+    def _set_aside(self, job_id: str, loss: Loss, why: str) -> str:
+        """Put a job into quarantine that cannot be read."""
+        origin = self._origin(job_id)
+        known = ExecutionRegistry(job_id, self._connection).get_execution_ids()
+        Quarantine(self._connection, loss.worker, lambda call: call()).let_go(
+            origin.decode(errors="replace") or self._settings.queues[0],
+            job_id.encode(),
+            loss.execution_id or next(iter(known), ""),
+            {b"origin": origin},
+            why,
+        )
+        return "set aside"
+
+    def _origin(self, job_id: str) -> bytes:
+        try:
+            origin: Any = self._connection.hget(f"rq:job:{job_id}", "origin")
+        except ResponseError:
+            return b""
+        return origin or b""
 
     def _execution(self, job: Job, loss: Loss) -> Execution | None:
         """Return the dead worker's execution of the job, if it is still open."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
 from rq.worker import SimpleWorker, Worker
 
+from pysplash.accounting import Accounting
+from pysplash.casualties import Casualties
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
+from pysplash.roster import Entry, Facts, Roster
 from pysplash.settlement import MOST_DEATHS, Loss, Settlement
+from pysplash.state import WorkerState
 
 CAUSE = "killed by SIGKILL"
 
@@ -65,6 +71,45 @@ def test_a_started_job_fails_with_the_cause(redis: Redis, queue: Queue) -> None:
     assert queue.failed_job_registry.get_job_ids(cleanup=False) == [job.id]
     assert queue.job_ids == []
     assert left_behind(redis) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("field", ["created_at", "timeout", "status"])
+def test_a_job_that_cannot_be_read_is_set_aside(
+    redis: Redis, queue: Queue, field: str, known: bool
+) -> None:
+    """Spoilt while it ran, or claimed by a worker that died on finding out: failed, and kept."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    redis.hset(job.key, field, "yesterday")
+
+    found = loss if known else Loss(loss.worker, "", "", CAUSE)
+    assert settlement(redis).settle(found) == "set aside"
+
+    result = job.latest_result()
+    assert result is not None
+    assert f"its field {field} holds 'yesterday'" in str(result.exc_string)
+    assert redis.hget(job.key, "status") == b"failed"
+    assert redis.lrange("pysplash:quarantine:default", 0, -1) == [job.id.encode()]
+    assert left_behind(redis) == []
+    assert Worker.all(connection=redis) == []
+
+
+@pytest.mark.parametrize("key", ["rq:job:{}", "rq:failed:default"])
+def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, key: str) -> None:
+    """A key of the wrong type is not waited for: the next loss is settled."""
+    jobs = [queue.enqueue("time.sleep", 9, retry=retry) for retry in (None, Retry(max=1))]
+    losses = [run(queue) for _ in jobs]
+    redis.delete(key.format(jobs[0].id))
+    redis.set(key.format(jobs[0].id), "text")
+    casualties = Casualties(settlement(redis), Roster(2), Accounting(0.0))
+    for loss in losses:
+        facts = Facts(WorkerState.BUSY, 0, 0, job_id=loss.job_id, execution_id=loss.execution_id)
+        casualties.take_in(Entry(loss.worker, 0, 0), facts, signal.SIGKILL, "", 0)
+    casualties.settle()
+
+    assert len(casualties) == 0
+    assert jobs[1].get_status() == JobStatus.QUEUED
 
 
 def test_a_job_with_retry_is_retried(redis: Redis, queue: Queue) -> None:

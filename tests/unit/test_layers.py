@@ -67,7 +67,7 @@ LEVELS: dict[str, float] = {
     "nesting": 4.25,
     "waiter": 4.2,
     "leapfrog": 4.3,
-    "quarantine": 3.5,
+    "quarantine": 3.2,
     "cleaning": 3.8,
     "supervised": 4,
     "rq_outcomes": 4.2,
