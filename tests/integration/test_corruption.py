@@ -232,6 +232,20 @@ def test_a_spoilt_field(life: Life, field: str, value: str) -> None:
             assert bad.return_value() == (49 if (field, value) != BELOW_ZERO else None)
 
 
+def test_a_mended_job_runs(life: Life) -> None:
+    """What was set aside can be mended and enqueued as the reference says."""
+    queue = life.queue("low")
+    bad = life.meets(spoiling("created_at", b"yesterday"), "low")
+    assert_set_aside(life, "low", bad.id, "created_at")
+
+    life.redis.hset(bad.key, "created_at", "2026-01-02T03:04:05.000006Z")
+    queue.enqueue_job(Job.fetch(bad.id, life.redis))
+    life.redis.lrem(KEY.format("low"), 0, bad.id)
+
+    life.does(bad)
+    assert bad.return_value(refresh=True) == 49
+
+
 @pytest.mark.parametrize("function", [square, boom])
 @pytest.mark.parametrize("field", OTHERS)
 def test_any_other_field(life: Life, field: str, function: Callable[..., Any]) -> None:
@@ -314,6 +328,27 @@ def test_an_outcome_meets_a_key_of_the_wrong_type(
     assert len(set(life.places(bad.id))) <= 1
     assert "rq:wip" not in life.places(bad.id)
     assert not life.redis.keys(f"rq:execution:{bad.id}:*")
+
+
+@pytest.mark.parametrize("dependents", [0, 1])
+@pytest.mark.parametrize("function", [square, boom])
+def test_an_outcome_that_rqs_code_cannot_store(
+    life: Life, function: Callable[..., Any], dependents: int
+) -> None:
+    """The job is set aside with the reason; one without dependents may finish by our own code."""
+
+    def spoil(pipeline: Pipeline, job: Job) -> None:
+        pipeline.hset(job.key, "dependency_ids", "-7")
+        if dependents:
+            pipeline.sadd(job.dependents_key, "someone")
+
+    args = (7,) if function is square else ()
+    bad = life.meets(spoil, "low", function, *args)
+    if function is square and not dependents:
+        assert bad.return_value() == 49
+    else:
+        assert_set_aside(life, "low", bad.id, "its outcome cannot be stored (TypeError")
+        assert "cannot be stored" in error_of(bad)
 
 
 @pytest.mark.parametrize("queue", QUEUES)
