@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from rq.command import parse_payload
 from rq.executions import Execution
 from rq.job import Job, _job_stack
 
+from .commands import Command
 from .rq_outcomes import JobStopped, RQOutcomes
 from .timeouts import Overtaken, shield, unshield
 
@@ -93,12 +93,11 @@ class Interruptible(RQOutcomes):
         """Return this process's id while a job runs in it: what RQ's commands are to reach."""
         return os.getpid() if self._in_job or self._covered or self._outer else 0
 
-    def handle_payload(self, message: dict[str, Any]) -> None:
+    def _obey(self, command: Command) -> None:
         """Stop an outer job too, where RQ looks at the innermost only."""
-        payload = parse_payload(message)
         held = [level.job.id for level in self._outer]
-        if payload["command"] == "stop-job" and payload.get("job_id") in held:
-            self._stopped_job_id = payload["job_id"]
+        if command.kind == "stop-job" and command.job_id in held:
+            self._stopped_job_id = command.job_id
             self.kill_horse()
         else:
-            super().handle_payload(message)  # type: ignore[no-untyped-call]
+            super()._obey(command)

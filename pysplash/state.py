@@ -15,6 +15,8 @@ from enum import StrEnum
 from types import MappingProxyType
 
 NEVER = float("-inf")
+#: longest timeout of a job, and longest time its result is kept, in seconds; more means this
+MOST_SECONDS = 10**9
 #: bytes of the longest job id the scoreboard keeps
 MAX_JOB_ID = 255
 

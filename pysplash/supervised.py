@@ -31,7 +31,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from .cleaning import clean
-from .commands import understand
+from .commands import Command, understand
 from .log import logger
 from .quarantine import described, set_aside
 from .scoreboard import Slot
@@ -166,7 +166,10 @@ class Supervised(BaseWorker):
         """Obey a command; one that makes no sense does not end the hearing, as it does RQ's."""
         command = understand(message)
         if command is not None:
-            handle_command(self, {"command": command.kind, "job_id": command.job_id})
+            self._obey(command)
+
+    def _obey(self, command: Command) -> None:
+        handle_command(self, {"command": command.kind, "job_id": command.job_id})
 
     def unsubscribe(self) -> None:
         """Leave the command channel; RQ's order of these calls costs a second half of the time."""

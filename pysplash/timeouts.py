@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
 
 from .log import logger
+from .state import MOST_SECONDS
 
 #: seconds between two reminders to a job that goes on after its timeout
 REMIND = 1.0
@@ -86,6 +87,7 @@ class StackingDeathPenalty(BaseDeathPenalty):
     def setup_death_penalty(self) -> None:
         """Set the timer."""
         seconds = self._timeout if self._timeout is not None and self._timeout > 0 else 0
+        seconds = min(seconds, MOST_SECONDS)  # no timer takes more than some 10**18
         self._armed = seconds > 0
         if not self._armed:
             return
@@ -96,7 +98,11 @@ class StackingDeathPenalty(BaseDeathPenalty):
         self._level, self._shielded, self._due = kind.level, kind._shield, now + seconds
         self._granted = kind.held()
         kind._stack.append(self)
-        _arm(now)
+        try:
+            _arm(now)
+        except BaseException:
+            kind._stack.remove(self)
+            raise
 
     def cancel_death_penalty(self) -> None:
         """Take the timer away; the next of the others takes its place."""
@@ -130,6 +136,8 @@ class StackingDeathPenalty(BaseDeathPenalty):
             )
         text = f"Task exceeded maximum timeout value ({self._timeout} seconds)"
         error = self._exception(text)
+        # RQ's TimerDeathPenalty, once used in a process, puts its own seconds into every error.
+        error.args = (text,)
         if self._level < StackingDeathPenalty.level:
             raise Overtaken(self._level, error, f"exceeded its {self._timeout} s")
         raise error

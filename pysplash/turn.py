@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .state import MAX_JOB_ID
+from .state import MAX_JOB_ID, MOST_SECONDS
 
 #: ids a turn may set aside or skip before it gives up until the next one
 MOST_SKIPPED = 100
-#: a timeout longer than this, in seconds, is taken for none, and no result is kept longer
-MOST_SECONDS = 10**9
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
 

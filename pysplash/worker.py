@@ -29,9 +29,10 @@ from .nesting import Nesting
 from .payload import MAX_RESULT, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
+from .state import MOST_SECONDS
 from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
-from .turn import MOST_SECONDS, Answer, Finish, Turn
+from .turn import Answer, Finish, Turn
 from .watch import Watch
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it

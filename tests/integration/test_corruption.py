@@ -62,7 +62,7 @@ FATES = {
     "created_at": (SOMETHING, NONE),
     "enqueued_at": (SOMETHING, NONE),
     "status": (SOMETHING, NONE),
-    "timeout": (NO_NUMBER | {"400 digits"}, {"30 digits"}),
+    "timeout": (NO_NUMBER | {"400 digits"}, NONE),
     "result_ttl": (NO_NUMBER, NONE),
     "retries_left": (NO_NUMBER, NONE),
     "origin": ({"not UTF-8"}, NONE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from redis import Redis
 from rq import Queue, Retry
 from rq.command import send_kill_horse_command, send_stop_job_command
 from rq.job import Job, JobStatus
+from rq.timeouts import TimerDeathPenalty
 
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
@@ -214,6 +216,38 @@ def test_a_shield_keeps_outer_timers_back() -> None:
     with pytest.raises(TimeoutError):
         run()
     assert seen == ["its own", "stored"]
+
+
+def test_a_timeout_that_cannot_be_set_leaves_none_behind() -> None:
+    """In a thread there are no signals; longer than any timer is as long as a timer can be."""
+
+    def set_one() -> None:
+        with StackingDeathPenalty(5, KeyError):
+            pass
+
+    with pytest.raises(ValueError, match="main thread"):
+        aside(set_one).result(5)
+    assert StackingDeathPenalty._stack == []
+    with StackingDeathPenalty(10**30, KeyError):
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 10**9
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+def test_the_error_tells_its_own_seconds() -> None:
+    """RQ's TimerDeathPenalty, used once in a process, writes its own into all others'."""
+
+    class Patched(Exception):
+        pass
+
+    TimerDeathPenalty(180, Patched)
+    end = time.monotonic() + 5
+
+    def run() -> None:
+        with StackingDeathPenalty(0.05, Patched):
+            wait_until(lambda: time.monotonic() > end, 10)
+
+    with pytest.raises(Patched, match=r"value \(0\.05 seconds\)"):
+        run()
 
 
 # --- stops -------------------------------------------------------------------------------------
