@@ -246,7 +246,7 @@ class Supervised(BaseWorker):
     def _name_function(self, job: Job) -> None:
         """Tell the pool what the job calls; one that cannot be read fails when it is run."""
         if self.slot is not None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):  # a pickle may even ask to end the process
                 self.slot.runs(job.func_name or "")
 
     def _announce(self, job: Job, queue: Queue) -> None:

@@ -260,6 +260,21 @@ def test_any_other_field(life: Life, field: str, function: Callable[..., Any]) -
         assert not life.redis.keys(f"rq:execution*{bad.id}*"), name
 
 
+class Exit:
+    """Unpickled, it asks to end the process."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[int]]:
+        return sys.exit, (3,)
+
+
+def test_arguments_that_end_the_process(life: Life) -> None:
+    """The job fails with that."""
+    bad = life.meets(lambda *_: None, "low", square, Exit())
+
+    assert life.places(bad.id) == ["rq:failed"]
+    assert "SystemExit: 3" in error_of(bad)
+
+
 # --- entries of a queue ---
 
 
