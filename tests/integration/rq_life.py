@@ -11,7 +11,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.job import Job, JobStatus
-from rq.timeouts import BaseDeathPenalty, TimerDeathPenalty
+from rq.timeouts import BaseDeathPenalty
 
 from tests.waiting import wait_until
 
@@ -26,13 +26,26 @@ def boom() -> None:
     raise LookupError("no such thing")
 
 
-class ThreadWorker(SimpleWorker):
-    """A worker that can run in any thread: without signals."""
+class Untimed(BaseDeathPenalty):
+    """No timeout: RQ's for threads changes its exception's text for the whole process."""
 
-    death_penalty_class: type[BaseDeathPenalty] = TimerDeathPenalty
+    def setup_death_penalty(self) -> None:
+        """Set nothing."""
+
+    def cancel_death_penalty(self) -> None:
+        """Take nothing away."""
+
+
+class ThreadWorker(SimpleWorker):
+    """A worker that can run in any thread: without signals, and sharing its connections."""
+
+    death_penalty_class: type[BaseDeathPenalty] = Untimed
 
     def _install_signal_handlers(self) -> None:
         pass
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        self.ip_address = "unknown"
 
 
 def work(queue: Queue, max_jobs: int | None = None) -> None:
