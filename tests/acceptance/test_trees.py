@@ -1,0 +1,44 @@
+"""Any forest of jobs that wait for jobs ends, and rightly, with any number of workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from redis import Redis
+
+from pysplash.embedded import EmbeddedServer
+from tests.acceptance.grove import Grove
+from tests.acceptance.tree_jobs import Forest
+from tests.acceptance.trees import forests
+
+#: forests for each number of workers; PYSPLASH_TREES=170 makes it more than 500 in all
+EXAMPLES = int(os.environ.get("PYSPLASH_TREES", "50"))
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda cap: f"{cap} workers")
+def grove(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Grove]:
+    """A pool of so many workers."""
+    with EmbeddedServer() as server, Redis.from_url(server.url) as redis:
+        grove = Grove(tmp_path_factory.mktemp("grove"), redis, server.url, request.param)
+        yield grove
+        left = grove.end()
+    assert not left
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(forest=forests())
+def test_every_forest_ends_rightly(grove: Grove, forest: Forest) -> None:
+    """Each job runs as often as it may, by no more workers than allowed, and nothing is left."""
+    wrong = grove.grow(forest)
+    assert not wrong, "\n".join(wrong)
