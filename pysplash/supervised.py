@@ -65,6 +65,7 @@ class Supervised(BaseWorker):
 
     _stop_signal_at: float | None = None
     _job_failed = False
+    _storing_success = False
     _memory_floor = 0
     _heartbeat_at = 0.0
     _born = 0.0
@@ -307,6 +308,26 @@ class Supervised(BaseWorker):
         if self.slot is not None:
             self.slot.started(execution.id)
         return execution
+
+    def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
+        """Let RQ store a success, again if a job came to depend on this one meanwhile."""
+        self._storing_success = True
+        try:
+            super().handle_job_success(*args, **kwargs)
+        finally:
+            self._storing_success = False
+        self.execution = None
+
+    def cleanup_execution(self, *args: Any, **kwargs: Any) -> None:
+        """Let RQ close the execution.
+
+        RQ forgets it before it is closed for sure; when it then has to store a success again, the
+        job would stay in the started registry, and be failed from there.
+        """
+        execution = self.execution
+        super().cleanup_execution(*args, **kwargs)
+        if self._storing_success:
+            self.execution = execution
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         """Note the failure, then let RQ store it."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis
-from rq import Queue, Retry
+from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
 from rq.worker import Worker as ForkingWorker
 
@@ -60,6 +60,41 @@ def stop_me(number: int) -> str:
     """Send this worker a signal from inside its own job."""
     signal.raise_signal(number)
     return "stopped"
+
+
+class Sought:
+    """A result for which, each time it is serialised, one more job comes to wait, *most* times."""
+
+    def __init__(self, job: Job, most: int) -> None:
+        self._job, self._most = job, most
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        if self._most:
+            self._most -= 1
+            queue = Queue(self._job.origin, connection=self._job.connection)
+            queue.enqueue(nap, 0, depends_on=self._job.id)
+        return str, ("found",)
+
+
+def seek() -> Sought:
+    """Return what others wait for."""
+    job = get_current_job()
+    assert job is not None
+    return Sought(job, 3)
+
+
+@pytest.mark.parametrize("path", ["pysplash.Worker", "rq.SimpleWorker"])
+def test_dependents_may_come_while_a_success_is_stored(
+    redis: Redis, queue: Queue, path: str
+) -> None:
+    """RQ then stores it again; the job is finished, no longer started, and all who wait run."""
+    job = queue.enqueue(seek)
+
+    worker_class(path)([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    assert job.return_value() == "found"
+    assert len(queue.finished_job_registry.get_job_ids(cleanup=False)) == 1 + 3
+    assert redis.keys("rq:execution*") + redis.keys("rq:wip:*") == []
 
 
 def test_burst_runs_everything_as_rq_would(redis: Redis, queue: Queue) -> None:
