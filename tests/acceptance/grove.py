@@ -67,7 +67,7 @@ class Grove:
     def _await_end(self, name: str, forest: Forest, before: int) -> list[str]:
         deadline, quiet_since = time.monotonic() + END, 0.0
 
-        def ended() -> list[str] | None:
+        def ended() -> list[str]:
             nonlocal quiet_since
             now, quiet = time.monotonic(), self._quiet()
             quiet_since = (quiet_since or now) if quiet else 0.0
@@ -77,7 +77,7 @@ class Grove:
             if now > deadline:
                 stuck = [f"has not come to rest within {END:g} s", *self._scene()]
                 return [*stuck, *self._verdict(name, forest, before), "end"]
-            return None
+            return []
 
         return wait_until(ended, END + 20, "the verdict")[:-1]
 
@@ -106,7 +106,7 @@ class Grove:
             runs = count(self._notes(name), len(forest))
         except Complaint as complaint:
             return [str(complaint)]
-        ran = sum(map(len, runs))
+        ran = sum(1 + len(run.leaves) for node_runs in runs for run in node_runs)
         seen = [self._seen(name, index) for index in range(len(forest))]
         for index, node_runs in enumerate(runs):
             seen[index].runs = node_runs
@@ -135,9 +135,7 @@ class Grove:
         if status is None or result is None:
             return Seen(status.decode() if status else None)
         kept = result.type is Result.Type.SUCCESSFUL
-        return Seen(
-            status.decode(), result.return_value if kept else None, result.exc_string or ""
-        )
+        return Seen(status.decode(), result.return_value if kept else None, result.exc_string or "")
 
     def _counted(self) -> int:
         """Return how many runs the workers have on their books."""

@@ -16,7 +16,7 @@ from redis import Redis
 from rq import Queue, Retry, get_current_job
 from rq.job import Dependency, Job
 
-from pysplash import JobFailed, wait_jobs
+from pysplash import JobFailed, JobsError, map_jobs, wait_jobs
 
 FOREST = "test:forest:{}"
 LOG = "test:log:{}"
@@ -29,9 +29,11 @@ Trouble = Literal["", "raise", "exit", "again", "doze"]
 
 @dataclass(frozen=True)
 class Wait:
-    """One call of wait_jobs: for which nodes, or for so many small jobs by map_jobs."""
+    """One call of wait_jobs, for nodes; or one of map_jobs, for a small job an item."""
 
     children: tuple[int, ...] = ()
+    #: whether each of the small jobs ends well
+    items: tuple[bool, ...] = ()
     on_failure: str = "raise"
     max_wait: float | None = None
     help: bool = True
@@ -87,6 +89,17 @@ def digest(index: int, seen: Sequence[object]) -> int:
     return zlib.crc32(repr((index, list(seen))).encode())
 
 
+def leaf(item: tuple[str, int, int, int, int, bool]) -> int:
+    """Be one of the small jobs of a wait: of which node's, which run's, which wait's, which."""
+    job = get_current_job()
+    assert job is not None
+    forest, index, run, place, number, well = item
+    job.connection.rpush(LOG.format(forest), json.dumps([index, run, "leaf", [place, number]]))
+    if not well:
+        raise LookupError("no luck")
+    return number
+
+
 def grow(forest: str, index: int) -> int | Retry:
     """Be the job of one node."""
     job = get_current_job()
@@ -99,7 +112,7 @@ def grow(forest: str, index: int) -> int | Retry:
 
     say("start", os.getpid())
     try:
-        result = _Life(redis, forest, index, say).live(run)
+        result = _Life(redis, forest, index, run, say).live()
     except BaseException as error:
         say("end", type(error).__name__)
         raise
@@ -110,21 +123,22 @@ def grow(forest: str, index: int) -> int | Retry:
 class _Life:
     """One run of a node."""
 
-    def __init__(self, redis: Redis, forest: str, index: int, say: Any) -> None:
-        self._redis, self._forest, self._index, self._say = redis, forest, index, say
+    def __init__(self, redis: Redis, forest: str, index: int, run: int, say: Any) -> None:
+        self._redis, self._forest, self._index, self._run = redis, forest, index, run
+        self._say = say
         self._nodes = _nodes(redis, forest)
         self._node = self._nodes[index]
 
-    def live(self, run: int) -> int | Retry:
+    def live(self) -> int | Retry:
         node = self._node
-        troubled = run <= node.times
+        troubled = self._run <= node.times
         nap(node.nap)
         if troubled and node.early and (end := self._trouble()):
             return end
         for other in reversed(range(len(self._nodes))):
             if self._nodes[other].owner == self._index and not self._exists(other):
                 plant(self._redis, self._forest, self._nodes, other)
-        seen = [self._wait(wait) for wait in node.waits]
+        seen = [self._see(place, wait) for place, wait in enumerate(node.waits)]
         if troubled and not node.early and (end := self._trouble()):
             return end
         return digest(self._index, seen)
@@ -143,20 +157,34 @@ class _Life:
             raise AssertionError("slept through its timeout")
         return Retry(max=self._node.retries or 1) if kind == "again" else None
 
-    def _wait(self, wait: Wait) -> object:
-        names = [name_of(self._forest, child) for child in wait.children]
-        jobs = [Job.fetch(name, connection=self._redis) for name in names]
-        options: Any = {"on_failure": wait.on_failure, "help": wait.help}
+    def _see(self, place: int, wait: Wait) -> object:
         try:
-            results = wait_jobs(jobs, wait.max_wait, collect_results=True, **options)
+            results = self._map(place, wait) if wait.items else self._wait(wait)
         except JobFailed:
             self._say("wait", "failed")
             raise
-        if not isinstance(results, list):
-            self._say("wait", "gave up")
+        self._say("wait", "gave up" if results is None else "done")
+        if results is None:
             return "gave up"
-        self._say("wait", "done")
         return ["failed" if isinstance(each, JobFailed) else each for each in results]
+
+    def _wait(self, wait: Wait) -> list[Any] | None:
+        names = [name_of(self._forest, child) for child in wait.children]
+        jobs = [Job.fetch(name, connection=self._redis) for name in names]
+        options: Any = {"on_failure": wait.on_failure, "help": wait.help}
+        results = wait_jobs(jobs, wait.max_wait, collect_results=True, **options)
+        return results if isinstance(results, list) else None
+
+    def _map(self, place: int, wait: Wait) -> list[Any] | None:
+        whose = (self._forest, self._index, self._run, place)
+        items = [(*whose, number, well) for number, well in enumerate(wait.items)]
+        options: Any = {"on_failure": wait.on_failure, "help": wait.help}
+        try:
+            return map_jobs(leaf, items, max_wait=wait.max_wait, **options)
+        except JobFailed:
+            raise
+        except JobsError:
+            return None
 
 
 def nap(seconds: float) -> None:

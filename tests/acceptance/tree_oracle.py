@@ -25,6 +25,8 @@ class Run:
     """One run of a node: what came of its waits, and how it ended."""
 
     waits: list[str] = field(default_factory=list)
+    #: the small jobs that ran for it: of which wait, which
+    leaves: list[tuple[int, int]] = field(default_factory=list)
     end: str = ""
 
 
@@ -136,12 +138,15 @@ class Judge:
                 insist(node.trouble == "doze", f"run {number} left out wait {place}")
                 break  # its time was over in the middle
             insist(run.waits[place] in self._may_come_to(wait), f"wait {place} went wrong")
+            leaves = sorted(number for where, number in run.leaves if where == place)
+            insist(leaves == list(range(len(wait.items))), f"wait {place}: ran {leaves}")
             if run.waits[place] == "failed":
                 return "JobFailed"
         return ENDS[node.trouble] if troubled else "int"
 
     def _may_come_to(self, wait: Wait) -> Iterator[str]:
         failed = [self._ended.get(child, 0) is None for child in wait.children]
+        failed += [not well for well in wait.items]
         if wait.max_wait is not None:
             yield "gave up"
         if any(failed) and wait.on_failure == "raise":
@@ -151,13 +156,15 @@ class Judge:
 
     def _values(self, node: Node, run: Run) -> list[object]:
         return [
-            "gave up" if came_to == "gave up" else [self._value(wait, c) for c in wait.children]
+            "gave up" if came_to == "gave up" else list(self._results(wait))
             for wait, came_to in zip(node.waits, run.waits, strict=True)
         ]
 
-    def _value(self, wait: Wait, child: int) -> object:
-        value = self._ended[child]
-        return "failed" if value is None and wait.on_failure == "return" else value
+    def _results(self, wait: Wait) -> Iterator[object]:
+        values = [self._ended[child] for child in wait.children]
+        values += [number if well else None for number, well in enumerate(wait.items)]
+        for value in values:
+            yield "failed" if value is None and wait.on_failure == "return" else value
 
     def _check_endangered(self, index: int, node: Node, seen: Seen) -> None:
         """Judge a node that may have been cut short: at any moment, even just before its code."""
@@ -192,6 +199,8 @@ def count(runs: list[list[Any]], size: int) -> list[list[Run]]:
             starts[index] += 1
             insist(number == starts[index], f"node {index}: run {number} started out of turn")
             found[index].append(Run())
+        elif event == "leaf":
+            found[index][number - 1].leaves.append(tuple(what))
         elif event == "wait":
             found[index][-1].waits.append(what)
         else:

@@ -63,12 +63,20 @@ def _waits(draw: st.DrawFn, children: list[int]) -> tuple[Wait, ...]:
         group, left = left[:count], left[count:]
         if draw(st.integers(0, 9)) == 9:
             group.append(group[0])
-        on_failure = draw(st.sampled_from(["raise", "none", "return"]))
-        max_wait = draw(st.sampled_from([None] * 6 + [0, SOON]))
-        # a wait that does not help could need one worker more than there is
-        help = max_wait is None or draw(st.booleans())
-        waits.append(Wait(tuple(group), on_failure, max_wait, help))
+        waits.append(replace(draw(_manners()), children=tuple(group)))
+    if draw(st.integers(0, 5)) == 5:
+        items = draw(st.lists(st.sampled_from([True, True, True, False]), min_size=1, max_size=6))
+        waits.append(replace(draw(_manners()), items=tuple(items)))
     return tuple(waits)
+
+
+@st.composite
+def _manners(draw: st.DrawFn) -> Wait:
+    max_wait = draw(st.sampled_from([None] * 6 + [0, SOON]))
+    # a wait that does not help could need one worker more than there is
+    help = max_wait is None or draw(st.booleans())
+    on_failure = draw(st.sampled_from(["raise", "none", "return"]))
+    return Wait(on_failure=on_failure, max_wait=max_wait, help=help)
 
 
 @st.composite
@@ -111,12 +119,16 @@ def mend(nodes: list[Node]) -> Forest:
     fails, stays = endangered(nodes), set[int]()
     for index in reversed(range(len(nodes))):
         node = mended[index]
-        if node.trouble or any(set(wait.children) & fails for wait in node.waits):
+        if node.trouble or any(_hurts(wait, fails) for wait in node.waits):
             fails.add(index)
         if node.queue == UNSERVED or set(node.after) & (fails | stays):
             stays.add(index)
         mended[index] = replace(node, waits=tuple(_bounded(wait, stays) for wait in node.waits))
     return tuple(mended)
+
+
+def _hurts(wait: Wait, fails: set[int]) -> bool:
+    return bool(set(wait.children) & fails) or not all(wait.items)
 
 
 def _bounded(wait: Wait, stays: set[int]) -> Wait:
