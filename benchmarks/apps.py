@@ -179,3 +179,130 @@ async def send(kind, count):
     for _ in range(count):
         await TASKS[kind].kiq(*arguments)
 """
+
+#: Trees of jobs, for what has a ``spread(function, items)`` that runs a job an item and waits.
+TREES = """
+def fib(item):
+    n, seconds = item
+    time.sleep(seconds)
+    return n if n < 2 else sum(spread(fib, [(n - 1, seconds), (n - 2, seconds)]))
+
+def child(seconds):
+    time.sleep(seconds)
+    return 1
+
+def flat(item):
+    width, seconds = item
+    time.sleep(seconds)
+    return sum(spread(child, [seconds] * width))
+"""
+
+#: What a client does with them: enqueue some roots, look at their answers.
+ROOTS = """
+roots = []
+
+def plant(kind, items):
+    queue = Queue(connection=redis)
+    path = "bench_app." + kind
+    roots[:] = [queue.enqueue(path, tuple(item), job_timeout=3600) for item in items]
+
+def answers():
+    return [root.return_value(refresh=True) for root in roots]
+"""
+
+#: RQ's own way to wait: one blocking read of a result after the other.
+NESTED_RQ = (
+    RQ
+    + TREES
+    + ROOTS
+    + """
+from rq import get_current_job
+
+def spread(function, items):
+    job = get_current_job()
+    queue = Queue(job.origin, connection=job.connection)
+    jobs = [queue.enqueue(function, item, at_front=True, job_timeout=3600) for item in items]
+    return [child.latest_result(timeout=3600).return_value for child in jobs]
+"""
+)
+
+#: ``crowd`` fills a second queue, ``helped`` says how many of its jobs ran before the roots' end,
+#: ``wake`` how many seconds after the last result it woke and how often it asked the server.
+NESTED_PYSPLASH = (
+    RQ
+    + TREES
+    + ROOTS
+    + """
+import pysplash
+from redis.connection import AbstractConnection
+from rq.job import Job
+from rq.results import Result
+
+spread = pysplash.map_jobs
+crowded = redis.register_script('''
+for number = ARGV[2], ARGV[3] do
+  local key = 'rq:job:foreign-' .. number
+  redis.call('COPY', ARGV[1], key)
+  redis.call('HSET', key, 'origin', 'foreign')
+  redis.call('RPUSH', 'rq:queue:foreign', 'foreign-' .. number)
+end
+''')
+sent = 0
+
+def crowd(count):
+    model = Queue("model", connection=redis).enqueue(FUNCTIONS["noop"])
+    for first in range(0, count, 1000):
+        crowded(args=[model.key, first, min(first + 1000, count) - 1])
+
+def helped():
+    for root in roots:
+        root.refresh()
+    end = max(root.ended_at for root in roots)
+    ids = [name.decode() for name in redis.zrange("rq:finished:foreign", 0, -1)]
+    return sum(job.started_at < end for job in Job.fetch_many(ids, connection=redis) if job)
+
+def counting(send):
+    def count(self, *arguments, **options):
+        global sent
+        sent += 1
+        return send(self, *arguments, **options)
+    return count
+
+AbstractConnection.send_packed_command = counting(AbstractConnection.send_packed_command)
+
+def wake(width):
+    queue = Queue(connection=redis)
+    jobs = queue.enqueue_many([Queue.prepare_data(FUNCTIONS["noop"]) for _ in range(width)])
+    before = sent
+    pysplash.wait_jobs(jobs, progress=False)
+    woken, trips = time.time(), sent - before
+    with redis.pipeline(transaction=False) as pipe:
+        for job in jobs:
+            pipe.xrevrange(Result.get_key(job.id), count=1)
+        last = max(int(entries[0][0].split(b"-")[0]) for entries in pipe.execute())
+    return woken - last / 1e3, trips
+"""
+)
+
+#: What Celery's documentation warns of, done all the same.
+NESTED_CELERY = (
+    CELERY
+    + TREES
+    + """
+from celery.result import allow_join_result
+
+TASKS |= {each.__name__: app.task(name=each.__name__)(each) for each in (fib, child, flat)}
+roots = []
+
+def spread(function, items):
+    results = [TASKS[function.__name__].delay(item) for item in items]
+    with allow_join_result():
+        return [result.get() for result in results]
+
+def plant(kind, items):
+    roots[:] = [TASKS[kind].delay(tuple(item)) for item in items]
+
+def answers():
+    return [root.get(timeout=10) for root in roots]
+"""
+)

@@ -123,13 +123,9 @@ class Session:
     def measure(self, kind: str, jobs: int) -> float:
         """Return jobs a second over *jobs* jobs that all wait when the workers are let go."""
         before = self.count()
-        family = self._family()
-        try:
-            _signal(family, signal.SIGSTOP)
+        with self.held() as family:
             self.ask("fill", kind, jobs)
             busy, ours, begin = self._cpu(family)
-        finally:
-            _signal(reversed(family), signal.SIGCONT)
         rate = self._rate(before, jobs)
         busy_then, ours_then, end = self._cpu(family)
         foreign = (busy_then - busy) - (ours_then - ours)
@@ -144,6 +140,26 @@ class Session:
             feeder.stdin.write(json.dumps(question).encode() + b"\n")
             feeder.stdin.flush()
         return self._answer(patience)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[list[psutil.Process]]:
+        """Hold all processes of the workers by SIGSTOP for the length of the block."""
+        family = self._family()
+        try:
+            _signal(family, signal.SIGSTOP)
+            yield family
+        finally:
+            _signal(reversed(family), signal.SIGCONT)
+
+    def generation(self, depth: int) -> int:
+        """Return how many processes live so many steps below the programs that were started."""
+        found = list(self._roots)
+        for _ in range(depth):
+            parents, found = found, []
+            for process in parents:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found += process.children()
+        return len(found)
 
     # --- how it is done ---
 
