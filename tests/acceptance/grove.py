@@ -16,8 +16,8 @@ from rq.job import Job
 from rq.results import Result
 
 from tests.acceptance.command import Command
-from tests.acceptance.tree_jobs import FOREST, LOG, RUNS, Forest, name_of, plant
-from tests.acceptance.tree_oracle import Complaint, Judge, Seen, count
+from tests.acceptance.tree_jobs import FOREST, LOG, RUNS, Forest, Node, name_of, plant
+from tests.acceptance.tree_oracle import Complaint, Judge, Run, Seen, count, lapsed
 from tests.acceptance.trees import SERVED, UNSERVED
 from tests.waiting import wait_until
 
@@ -106,7 +106,7 @@ class Grove:
             runs = count(self._notes(name), len(forest))
         except Complaint as complaint:
             return [str(complaint)]
-        ran = sum(1 + len(run.leaves) for node_runs in runs for run in node_runs)
+        ran = sum(_counting(node, node_runs) for node, node_runs in zip(forest, runs, strict=True))
         seen = [self._seen(name, index) for index in range(len(forest))]
         for index, node_runs in enumerate(runs):
             seen[index].runs = node_runs
@@ -154,3 +154,9 @@ class Grove:
         for queue in (*SERVED, UNSERVED):
             keys += [f"rq:{registry}:{queue}" for registry in ("finished", "failed", "deferred")]
         self._redis.delete(Queue.redis_queue_namespace_prefix + UNSERVED, *keys)
+
+
+def _counting(node: Node, runs: list[Run]) -> int:
+    """Return how many runs of a node, and for it, the workers must have counted at least."""
+    late = sum(lapsed(node, number) for number in range(1, len(runs) + 1))
+    return sum(1 + len(run.leaves) for run in runs) - late

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
 from pysplash.embedded import EmbeddedServer
@@ -16,6 +16,8 @@ from tests.acceptance.trees import forests
 
 #: forests for each number of workers; PYSPLASH_TREES=170 makes it more than 500 in all
 EXAMPLES = int(os.environ.get("PYSPLASH_TREES", "50"))
+#: finding the smallest forest that goes wrong takes minutes, which nobody has who runs all tests
+PHASES = (Phase.generate, Phase.shrink) if "PYSPLASH_TREES" in os.environ else (Phase.generate,)
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda cap: f"{cap} workers")
@@ -35,6 +37,7 @@ def grove(
     deadline=None,
     derandomize=True,
     database=None,
+    phases=PHASES,
     suppress_health_check=list(HealthCheck),
 )
 @given(forest=forests())

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from redis import Redis
 from rq import Queue, Retry, get_current_job
-from rq.job import Dependency, Job
+from rq.job import Dependency, Job, JobStatus
 
 from pysplash import JobFailed, JobsError, map_jobs, wait_jobs
 
@@ -24,7 +24,7 @@ RUNS = "test:runs:{}"
 #: seconds: no job's timeout but that of one that dozes; that one's, and how long it dozes
 LONG, SHORT, DOZE = 600, 1, 5.0
 
-Trouble = Literal["", "raise", "exit", "again", "doze"]
+Trouble = Literal["", "raise", "exit", "again", "lapse", "doze"]
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ class _Life:
         if kind == "doze":
             nap(DOZE)
             raise AssertionError("slept through its timeout")
+        if kind == "lapse":
+            _lapse(name_of(self._forest, self._index), self._redis)
         return Retry(max=self._node.retries or 1) if kind == "again" else None
 
     def _see(self, place: int, wait: Wait) -> object:
@@ -185,6 +187,30 @@ class _Life:
             raise
         except JobsError:
             return None
+
+
+def _lapse(job_id: str, redis: Redis) -> None:
+    """Settle a job that still runs, as RQ's cleaning does when nobody has renewed its lease."""
+    job = Job.fetch(job_id, connection=redis)
+    queue = Queue(job.origin, connection=redis)
+    with redis.pipeline() as pipe:
+        for name in _executions(redis, job_id):
+            pipe.delete(f"rq:execution:{job_id}:{name}")
+            pipe.zrem(f"rq:wip:{job.origin}", f"{job_id}:{name}")
+            pipe.zrem(f"rq:executions:{job_id}", name)
+        if job.should_retry:
+            job.retry(queue, pipe)
+        else:
+            job.set_status(JobStatus.FAILED, pipeline=pipe)
+            job._handle_failure("abandoned", pipe)
+        pipe.execute()
+    if job.get_status() is JobStatus.FAILED:
+        queue.enqueue_dependents(job)
+
+
+def _executions(redis: Redis, job_id: str) -> list[str]:
+    names: Any = redis.zrange(f"rq:executions:{job_id}", 0, -1)
+    return [name.decode() for name in names]
 
 
 def nap(seconds: float) -> None:

@@ -15,7 +15,7 @@ from tests.acceptance.tree_jobs import Forest, Node, Wait, digest
 from tests.acceptance.trees import UNSERVED, endangered
 
 #: how a run ends that has one of these troubles
-ENDS = {"raise": "LookupError", "exit": "SystemExit", "again": "Retry"}
+ENDS = {"raise": "LookupError", "exit": "SystemExit", "again": "Retry", "lapse": "int"}
 ENDS["doze"] = "JobTimeoutException"
 OVERTAKEN = "inside which this job ran"
 
@@ -114,14 +114,17 @@ class Judge:
             end = self._end_of(node, number, run)
             insist(run.end == end, f"run {number} ended with {run.end!r}, not {end!r}")
             # who returns Retry was not enqueued with one
-            over = end == "int" or (node.trouble == "again" and end != "Retry")
+            over = (end == "int" and not lapsed(node, number)) or (
+                node.trouble == "again" and end != "Retry"
+            )
             left = -1 if over else left - 1
         insist(left < 0, f"ran only {len(seen.runs)} times")
         self._check_outcome(index, node, seen)
 
     def _check_outcome(self, index: int, node: Node, seen: Seen) -> None:
         last = seen.runs[-1]
-        status = "finished" if last.end == "int" else "failed"
+        well = last.end == "int" and not lapsed(node, len(seen.runs))
+        status = "finished" if well else "failed"
         insist(seen.status == status, f"is not {status}")
         if status == "finished":
             value = digest(index, self._values(node, last))
@@ -184,6 +187,11 @@ def retries(node: Node) -> int:
     return max(1, node.retries) if node.trouble == "again" else node.retries
 
 
+def lapsed(node: Node, number: int) -> bool:
+    """Return whether what its run no. *number* returned came too late to count."""
+    return node.trouble == "lapse" and number <= node.times
+
+
 def insist(holds: bool, complaint: str) -> None:
     """Raise Complaint unless it holds."""
     if not holds:
@@ -202,7 +210,7 @@ def count(runs: list[list[Any]], size: int) -> list[list[Run]]:
         elif event == "leaf":
             found[index][number - 1].leaves.append(tuple(what))
         elif event == "wait":
-            found[index][-1].waits.append(what)
+            found[index][number - 1].waits.append(what)
         else:
-            found[index][-1].end = what
+            found[index][number - 1].end = what
     return found

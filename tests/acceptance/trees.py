@@ -26,7 +26,9 @@ def forests(draw: st.DrawFn) -> Forest:
         children = [other for other in range(index + 1, size) if index in parents[other]]
         only = len(parents[index]) == 1 and draw(st.booleans())
         owner = next(iter(parents[index])) if only else None
-        nodes.append(replace(draw(_nodes), waits=draw(_waits(children)), owner=owner))
+        node = replace(draw(_nodes), waits=draw(_waits(children)), owner=owner)
+        # who is settled while he runs may not go on for long: his next run has begun
+        nodes.append(replace(node, early=node.early and node.trouble != "lapse"))
     _delay(nodes, draw(_long_ones(size)))
     return mend(draw(_dependencies(nodes)))
 
@@ -39,7 +41,7 @@ def _parents(index: int) -> st.SearchStrategy[set[int]]:
     return st.one_of(one.map(lambda only: {only}), st.sets(one, max_size=3))
 
 
-_troubles: list[Trouble] = ["", "", "", "", "", "", "raise", "exit", "again"]
+_troubles: list[Trouble] = ["", "", "", "", "", "", "raise", "exit", "again", "lapse"]
 _nodes = st.builds(
     Node,
     trouble=st.sampled_from(_troubles),
