@@ -29,7 +29,7 @@ def forests(draw: st.DrawFn) -> Forest:
         node = replace(draw(_nodes), waits=draw(_waits(children)), owner=owner)
         # who is settled while he runs may not go on for long: his next run has begun
         nodes.append(replace(node, early=node.early and node.trouble != "lapse"))
-    _delay(nodes, draw(_long_ones(size)))
+    _delay(nodes, draw(_long_ones(nodes)))
     return mend(draw(_dependencies(nodes)))
 
 
@@ -82,20 +82,27 @@ def _manners(draw: st.DrawFn) -> Wait:
 
 
 @st.composite
-def _long_ones(draw: st.DrawFn, size: int) -> dict[int, bool]:
+def _long_ones(draw: st.DrawFn, nodes: list[Node]) -> dict[int, bool]:
     """Return which nodes take a second or more, and which of them exceed their timeout so."""
-    some = draw(st.integers(0, 7)) == 7
-    found = st.dictionaries(st.integers(0, size - 1), st.booleans(), min_size=1, max_size=2)
-    return draw(found) if some else {}
+    if draw(st.integers(0, 7)) < 7:
+        return {}
+    waiting = [index for index, node in enumerate(nodes) if node.waits]
+    found = draw(st.sets(st.integers(0, len(nodes) - 1), max_size=1))
+    long_ones = dict.fromkeys(found, draw(st.booleans()))
+    if waiting:
+        long_ones[draw(st.sampled_from(waiting))] = True
+    return long_ones
 
 
 def _delay(nodes: list[Node], long_ones: dict[int, bool]) -> None:
     for index, dozes in long_ones.items():
+        node = nodes[index]
         if dozes:
-            retries = min(1, nodes[index].retries)
-            nodes[index] = replace(nodes[index], trouble="doze", times=9, retries=retries)
+            # with waits behind it, its timeout must have outlived those of the jobs inside it
+            late = replace(node, trouble="doze", early=node.early and not node.waits)
+            nodes[index] = replace(late, times=9, retries=min(1, node.retries))
         else:
-            nodes[index] = replace(nodes[index], nap=SLOW)
+            nodes[index] = replace(node, nap=SLOW)
 
 
 @st.composite
