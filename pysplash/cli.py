@@ -27,6 +27,7 @@ from .log import configure, redact
 from .options import key, start_options
 from .pool import Pool
 from .registry import parse_parameters
+from .serve_commands import COMMANDS as SERVE_COMMANDS
 from .version import __version__
 
 EPILOG = """
@@ -109,7 +110,7 @@ def demo(number: int, url: str | None, max_procs: int, max_cpu: float, tasks: bo
     return demonstration.run(number, url, max_procs, max_cpu)
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, *SERVE_COMMANDS):
     cli.add_command(_command)
 
 

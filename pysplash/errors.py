@@ -13,11 +13,19 @@ SplashError
     + JobFailed           a child failed, was stopped, cancelled or vanished
     + WouldDeadlock       a job waits for itself, or for one that waits for it
     + NestedTooDeeply     too many jobs would run inside one another
+ + UnsafeBind             a door would be open to the world            exit status 6
+ + FrameError             bytes that are no frame, or too long a one
+ + StageError             a stage's handler returned what cannot be forwarded
+    + NotBytes            something other than bytes; a TypeError too
+ + ItemLost               somebody else has settled the item a stage works on
+ + CoprocessDied          a coprocess ended, or did not answer
  + CallError              from Client and AsyncClient
     + ExecutionError      the task failed, was stopped or cancelled      exit status 7
     + CallTimeout         no answer in time; a TimeoutError too          exit status 8
     + NoWorkerError       nobody alive serves the task                   exit status 9
     + UnknownTask         no pool alive knows a task of this name        exit status 2
+    + Busy                a gateway has as much to do as it takes on
+    + DoorClosed          a framed door gave no answer
 """
 
 from __future__ import annotations
@@ -119,6 +127,32 @@ class NestedTooDeeply(JobsError):
     """Too many jobs would run inside one another."""
 
 
+class UnsafeBind(SplashError):
+    """A door would be open to the world without asking who comes in."""
+
+    exit_status = EXIT_UNSAFE_BIND
+
+
+class FrameError(SplashError, ValueError):
+    """Bytes that are no frame, or a frame that is too long."""
+
+
+class StageError(SplashError):
+    """A stage's handler returned what cannot be forwarded."""
+
+
+class NotBytes(StageError, TypeError):
+    """A stage takes and forwards bytes, nothing else."""
+
+
+class ItemLost(SplashError):
+    """Somebody else has settled the item that a stage works on."""
+
+
+class CoprocessDied(SplashError):
+    """A coprocess ended, or did not answer in time."""
+
+
 class CallError(SplashError):
     """A call of a task went wrong."""
 
@@ -162,3 +196,11 @@ class UnknownTask(CallError):
     """No pool that is alive knows a task of this name."""
 
     exit_status = EXIT_USAGE
+
+
+class Busy(CallError):
+    """The gateway has as much to do as it takes on: try again later."""
+
+
+class DoorClosed(CallError):
+    """A framed door gave no answer."""

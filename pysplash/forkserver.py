@@ -36,6 +36,7 @@ from .boot import connect, run_worker
 from .capacity import Machine
 from .errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
 from .fastloop import FastLoop
+from .handlers import load as load_handler
 from .process import Exited, Plan, Ready, Refused, Spawned
 from .registry import REGISTRY
 from .scoreboard import Scoreboard, Slot
@@ -133,7 +134,7 @@ class ForkServer:
         gc.disable()
         for module in self._plan.preload:
             try:
-                importlib.import_module(module)
+                (load_handler if ":" in module else importlib.import_module)(module)
             except BaseException as error:
                 self._tell(Refused(module, "".join(traceback.format_exception_only(error)).strip()))
                 return False

@@ -194,6 +194,12 @@ CARE = (
 #: how work is done
 WORK = (
     _option("--preload", name="preload", multiple=True, help="Module to import before forking."),
+    _option(
+        "--handler",
+        name="handlers",
+        multiple=True,
+        help="module:function from bytes to bytes to serve as a task, repeatable.",
+    ),
     _option("--param", name="params", multiple=True, help="key=value for setup hooks, repeatable."),
     _option("-b", "--burst/--no-burst", name="burst", default=False, help="End when all is done."),
     _option(

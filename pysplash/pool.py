@@ -25,6 +25,7 @@ from .config import (
 from .connection import check, from_url, portable
 from .devices import Devices, open_devices
 from .errors import ConfigError
+from .handlers import handler_path
 from .state import Limits
 from .supervisor import Observer, Supervisor
 from .worker import Worker
@@ -60,6 +61,8 @@ class Pool:
     inside one another, a job that waits first looks for another worker; ten times as many are
     :class:`~pysplash.errors.NestedTooDeeply`. Modules named in *preload* are
     imported once, before the workers are forked; what they register with ``@task`` is published.
+    *handlers* are functions from bytes to bytes, or their places ``"module:function"``, that are
+    served as tasks of base64 text named ``module.function``.
     *params* are handed to ``@setup`` hooks. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
     *logging_level* and *log_job_description* are the workers'. *observer* is called after each
@@ -99,6 +102,7 @@ class Pool:
         max_age_delta: float = 0,
         max_nesting: int = 100,
         preload: Iterable[str] = (),
+        handlers: Iterable[str | Callable[[bytes], bytes]] = (),
         params: Mapping[str, str] | None = None,
         on_crash: str = "fail",
         burst: bool = False,
@@ -176,7 +180,7 @@ class Pool:
                 params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
-        self._preload = check_preload(preload)
+        self._preload = check_preload(preload) + tuple(handler_path(one) for one in handlers)
         self._on_crash = on_crash
         self._record = record
         self._with_scheduler = with_scheduler

@@ -1,0 +1,117 @@
+"""The framed door: one frame in, one call of one task, the raw bytes it answers, the end.
+
+A door with a token wants it first, in a frame of its own. What comes to nothing ends with a
+reset connection: the protocol has no word for it, and an orderly end after no bytes is an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+
+from .binding import shown
+from .errors import CallError, ConnectionFailed, FrameError
+from .exchange import Lane, Memory
+from .handlers import decode, encode
+from .log import logger
+from .peers import Peer, Peers
+from .wire import FrameReader
+
+CHUNK = 65536
+
+log = logger("gateway")
+
+
+class FramedDoor:
+    """Frames over TCP, to the task *task*."""
+
+    kind = "framed"
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        lane: Lane,
+        memory: Memory,
+        *,
+        task: str,
+        token: str | None,
+        limit: int,
+        deadline: float,
+        connections: int,
+    ) -> None:
+        self._listener = listener
+        self._lane = lane
+        self._memory = memory
+        self._task = task
+        self._token = None if token is None else token.encode()
+        self._limit = limit
+        self._deadline = deadline
+        self._peers = Peers(self._serve, _refuse, connections)
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return shown(self._listener)
+
+    async def open(self) -> None:
+        """Open the door."""
+        await self._peers.open(self._listener)
+
+    async def close(self, seconds: float) -> None:
+        """Close it, once those who are in have their answers."""
+        await self._peers.close(seconds)
+
+    async def _serve(self, peer: Peer) -> None:
+        try:
+            answer = await self._answer(peer)
+        except FrameError as error:
+            log.info("a frame was refused: %s", error)
+        except CallError as error:
+            log.info("a framed request came to nothing: %s", error)
+        except ConnectionFailed as error:
+            log.warning("a framed request was lost: %s", error)
+        else:
+            self._memory.keep(len(answer))
+            try:
+                await peer.send(answer)
+                await peer.finish()
+            finally:
+                self._memory.free(len(answer))
+            return
+        peer.reset()
+
+    async def _answer(self, peer: Peer) -> bytes:
+        held = 0
+        try:
+            async with asyncio.timeout(self._deadline):
+                if self._token is not None:
+                    said, _ = await self._frame(peer, len(self._token))
+                    if not hmac.compare_digest(said, self._token):
+                        raise FrameError("the token is not this door's")
+                payload, held = await self._frame(peer, self._limit)
+            text: str = await self._lane.call(self._task, (encode(payload),))
+        finally:
+            self._memory.free(held)
+        return decode(text)
+
+    async def _frame(self, peer: Peer, limit: int) -> tuple[bytes, int]:
+        """Return what one frame carries, and how many bytes are held for it."""
+        frame = FrameReader(limit)
+        held = 0
+        try:
+            while True:
+                data = await peer.reader.read(min(CHUNK, frame.wanted))
+                if not data:
+                    raise FrameError("the peer left before its frame was whole")
+                self._memory.take(len(data))
+                held += len(data)
+                if payloads := frame.feed(data):
+                    return payloads[0], held
+        except BaseException:
+            self._memory.free(held)
+            raise
+
+
+async def _refuse(peer: Peer) -> None:
+    peer.reset()

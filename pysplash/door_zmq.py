@@ -1,0 +1,168 @@
+"""The ZeroMQ door: JSON-RPC 2.0 over a ROUTER, for REQ and DEALER peers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+import zmq
+import zmq.asyncio
+import zmq.auth
+from zmq.auth.asyncio import AsyncioAuthenticator
+
+from .binding import check_bind
+from .errors import Busy, ConfigError
+from .exchange import Memory
+from .framed import split_address
+from .log import logger
+from .rpc import Rpc
+
+#: the oldest libzmq whose handshake has no known hole
+OLDEST = (4, 3, 5)
+#: messages that wait for one peer, or from one
+WAITING = 16
+#: milliseconds a handshake may take
+HANDSHAKE = 5000
+
+log = logger("gateway")
+
+
+class ZmqDoor:
+    """JSON-RPC over ZeroMQ at *endpoint*, with CURVE if *secret* and *clients* are given.
+
+    *secret* is the file of the server's secret key, *clients* the folder of the public keys that
+    may come in, both as ``zmq.auth`` writes them.
+    """
+
+    kind = "ZeroMQ"
+
+    def __init__(
+        self,
+        endpoint: str,
+        rpc: Rpc,
+        memory: Memory,
+        *,
+        secret: str | None,
+        clients: str | None,
+        limit: int,
+    ) -> None:
+        check_endpoint(endpoint, secret, clients)
+        self._endpoint = endpoint
+        self._rpc = rpc
+        self._memory = memory
+        self._keys = None if secret is None else _keys(secret)
+        self._clients = clients
+        self._limit = limit
+        self._context: zmq.asyncio.Context = zmq.asyncio.Context()
+        self._socket: zmq.asyncio.Socket = self._context.socket(zmq.ROUTER)
+        self._guard: AsyncioAuthenticator | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._answering: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        """The endpoint as it came to be."""
+        return str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    async def open(self) -> None:
+        """Open the door; raise :class:`ConfigError` where that is not to be had."""
+        options = {
+            zmq.MAXMSGSIZE: self._limit,
+            zmq.HANDSHAKE_IVL: HANDSHAKE,
+            zmq.RCVHWM: WAITING,
+            zmq.SNDHWM: WAITING,
+            zmq.ROUTER_MANDATORY: 1,
+            zmq.LINGER: 1000,
+        }
+        for option, value in options.items():
+            self._socket.setsockopt(option, value)
+        if self._keys is not None:
+            self._guard = AsyncioAuthenticator(self._context)
+            self._guard.start()
+            self._guard.configure_curve(domain="*", location=self._clients or "")
+            self._socket.curve_publickey, self._socket.curve_secretkey = self._keys
+            self._socket.curve_server = True
+        before = os.umask(0o177)  # an ipc socket is this user's alone
+        try:
+            self._socket.bind(self._endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"cannot listen at {self._endpoint} ({error}): give another endpoint"
+            ) from error
+        finally:
+            os.umask(before)
+        self._listening = asyncio.create_task(self._listen())
+
+    async def close(self, seconds: float) -> None:
+        """Close it, once those who asked have their answers."""
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=seconds)
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+        if self._guard is not None:
+            self._guard.stop()
+        self._socket.close()
+        self._context.destroy()
+
+    async def _listen(self) -> None:
+        while True:
+            parts = await self._socket.recv_multipart()
+            way, body = parts[:-1], parts[-1]
+            plain = len(parts) == 2 or (len(parts) == 3 and not parts[1])
+            if not plain or len(body) > self._limit:
+                log.info("a message of %d parts was dropped", len(parts))
+                continue
+            task = asyncio.create_task(self._answer(way, body))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
+
+    async def _answer(self, way: list[bytes], body: bytes) -> None:
+        try:
+            self._memory.take(len(body))
+        except Busy:
+            await self._send(way, self._rpc.busy())
+            return
+        try:
+            answer = await self._rpc.answer(body)
+        finally:
+            self._memory.free(len(body))
+        if answer is not None:
+            await self._send(way, answer)
+
+    async def _send(self, way: list[bytes], answer: bytes) -> None:
+        """Send an answer; a peer that has gone, or does not read, does without."""
+        try:
+            await self._socket.send_multipart([*way, answer], flags=zmq.DONTWAIT)
+        except zmq.ZMQError as error:
+            log.info("an answer was dropped: %s", error)
+
+
+def check_endpoint(endpoint: str, secret: str | None, clients: str | None) -> None:
+    """Raise an error for an endpoint that cannot be meant, or must not be open as it is."""
+    kind, _, place = endpoint.partition("://")
+    if kind not in ("ipc", "tcp") or not place:
+        raise ConfigError(
+            f"endpoint {endpoint!r} is not usable: give ipc:///path or tcp://HOST:PORT"
+        )
+    if (secret is None) != (clients is None):
+        raise ConfigError("CURVE needs the server's key and a folder of clients' keys: give both")
+    if kind == "tcp":
+        host = "" if place.startswith("*") else split_address(place.replace("*", "0"))[0]
+        check_bind("ZeroMQ", host, secret, "keys with --curve-secret and --curve-clients")
+    version = zmq.zmq_version_info()
+    if version < OLDEST:
+        raise ConfigError(f"libzmq is {zmq.zmq_version()}: use 4.3.5 or newer")
+
+
+def _keys(secret: str) -> tuple[bytes, bytes]:
+    with contextlib.suppress(OSError, ValueError):
+        public, private = zmq.auth.load_certificate(Path(secret))
+        if private is not None:
+            return public, private
+    raise ConfigError(f"file {secret!r} holds no secret CURVE key: make one with zmq.auth")

@@ -1,0 +1,249 @@
+"""The gateway: one asyncio process that lets code call tasks which does not speak RQ.
+
+It reads no pickles and imports none of the application's code: what it calls are names that
+living pools publish, what it gets back is JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from redis import Redis
+
+from .binding import LOCAL_NAMES, check_bind, listen
+from .config import check_number
+from .door_tcp import FramedDoor
+from .errors import EXIT_OK, ConfigError
+from .exchange import Exchange
+from .framed import split_address
+from .handlers import task_name
+from .log import logger
+from .registry import check_name
+from .rpc import Rpc
+from .wire import LIMIT
+
+#: seconds a call may take at most
+LONGEST = 86400.0
+TOKEN = "a token with --token-file"
+
+log = logger("gateway")
+
+
+class Door(Protocol):
+    """One way in, of a *kind*."""
+
+    kind: str
+
+    @property
+    def address(self) -> str:
+        """Where it is."""
+
+    async def open(self) -> None:
+        """Open it."""
+
+    async def close(self, seconds: float) -> None:
+        """Close it once those who are in have their answers, *seconds* at most."""
+
+
+class Ending:
+    """What is asked of whoever serves: to end, and at the second time to end at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.now = asyncio.Event(), asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask."""
+        (self.now if self.asked.is_set() else self.asked).set()
+
+    def heed_signals(self) -> None:
+        """Let TERM and INT ask."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.ask)
+
+
+class Gateway:
+    """Doors for programs that do not speak RQ; ``Gateway(url, http="127.0.0.1:8080").run()``.
+
+    *tcp* (``"host:port"``) opens a framed door to the one *handler*: ``"module:function"`` as
+    pools serve it with ``--handler``, or the name of a task from base64 text to base64 text.
+    *http* (``"host:port"``) takes JSON-RPC 2.0 at ``POST /rpc``; *zmq* takes it at an endpoint
+    ``ipc:///path`` or ``tcp://host:port``. Port 0 is any free one; :attr:`addresses` says which.
+    A listening socket may stand for *tcp*. Redis is found as a :class:`~pysplash.Client` finds it.
+
+    A door that others than this machine can reach needs a key: *token* for *tcp* and *http*,
+    *curve_secret* and *curve_clients* for *zmq*.
+
+    A call may take *timeout* seconds, and wait *patience* seconds for a pool that serves it. Each
+    door takes on *inflight* calls and, for streams, *connections* at a time; a request has
+    *limit* bytes at most and is whole within *deadline* seconds; requests that wait hold *memory*
+    bytes together. Whatever is beyond gets an answer that says so, or a closed connection. On
+    the first TERM or INT running calls may finish, for *drain* seconds; on the second they end.
+
+    Raises :class:`~pysplash.errors.ConfigError`, and :class:`~pysplash.errors.UnsafeBind`.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        connection: Redis | None = None,
+        tcp: str | socket.socket | None = None,
+        handler: str | None = None,
+        http: str | None = None,
+        zmq: str | None = None,
+        token: str | None = None,
+        curve_secret: str | None = None,
+        curve_clients: str | None = None,
+        timeout: float = 60.0,
+        patience: float = 0.0,
+        inflight: int = 256,
+        connections: int = 256,
+        limit: int = LIMIT,
+        deadline: float = 10.0,
+        memory: int = 16 * 2**20,
+        drain: float = 25.0,
+        tracebacks: bool = False,
+    ) -> None:
+        if tcp is None and http is None and zmq is None:
+            raise ConfigError("no door is named: give at least one of --tcp, --http and --zmq")
+        if (tcp is None) != (handler is None):
+            raise ConfigError("a framed door and its handler go together: give --tcp and --handler")
+        if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
+            raise ConfigError("the token is empty or not plain text: give printable ASCII")
+        check_number("timeout", timeout, 0.001, LONGEST)
+        check_number("patience", patience, 0, LONGEST)
+        check_number("drain", drain, 0, LONGEST)
+        check_number("deadline", deadline, 0.001, LONGEST)
+        for name, value in (("inflight", inflight), ("connections", connections)):
+            check_number(name, value, 1, 10**6, whole=True)
+        check_number("limit", limit, 1, 2**32 - 1, whole=True)
+        check_number("memory", memory, limit, math.inf, whole=True)
+        self._redis = (url, connection)
+        self._tcp, self._http, self._zmq = tcp, http, zmq
+        self._task = None if handler is None else handler_task(handler)
+        self._token = token
+        self._curve = (curve_secret, curve_clients)
+        self._calls = {"timeout": timeout, "patience": patience}
+        self._inflight, self._memory, self._tracebacks = inflight, memory, tracebacks
+        self._limits: dict[str, Any] = {
+            "limit": limit,
+            "deadline": deadline,
+            "connections": connections,
+        }
+        self._drain = drain
+        self._doors: list[Door] = []
+        self._exchange: Exchange | None = None
+        #: where the doors are, by their kinds
+        self.addresses: dict[str, str] = {}
+        for door, address in (("framed", tcp), ("HTTP", http)):
+            if isinstance(address, str):
+                check_bind(door, split_address(address)[0], token, TOKEN)
+
+    def run(self, opened: Callable[[Gateway], None] | None = None) -> int:
+        """Serve until TERM or INT; return the exit status. *opened* is told once it serves."""
+
+        async def serve() -> None:
+            ending = Ending()
+            ending.heed_signals()
+            await self.serve(ending, opened)
+
+        asyncio.run(serve())
+        return EXIT_OK
+
+    async def serve(self, ending: Ending, opened: Callable[[Gateway], None] | None = None) -> None:
+        """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
+        await self.open()
+        if opened is not None:
+            opened(self)
+        await ending.asked.wait()
+        log.info("closing: running calls may finish", extra={"action": "drain"})
+        closing = asyncio.create_task(self.close())
+        hurry = asyncio.create_task(ending.now.wait())
+        await asyncio.wait([closing, hurry], return_when=asyncio.FIRST_COMPLETED)
+        for task in (hurry, closing):
+            task.cancel()
+        await asyncio.gather(hurry, closing, return_exceptions=True)
+        await self.close(0)
+
+    async def open(self) -> None:
+        """Open all doors; on an error none stays open."""
+        url, connection = self._redis
+        self._exchange = Exchange(url, connection, **self._calls, memory=self._memory)
+        try:
+            for door in self._build(self._exchange):
+                self._doors.append(door)
+                await door.open()
+            await self._exchange.open()
+        except BaseException:
+            await self.close(0)
+            raise
+        for door in self._doors:
+            self.addresses[door.kind] = door.address
+            log.info("%s door at %s", door.kind, door.address, extra={"action": "open"})
+
+    async def close(self, seconds: float | None = None) -> None:
+        """Close all doors; calls that are running may finish for *seconds* (None: *drain*)."""
+        patience = self._drain if seconds is None else seconds
+        await asyncio.gather(*(door.close(patience) for door in self._doors))
+        self._doors = []
+        if self._exchange is not None:
+            await self._exchange.settle(patience)
+            await self._exchange.close()
+            self._exchange = None
+
+    def _build(self, exchange: Exchange) -> Iterator[Door]:
+        if self._tcp is not None and self._task is not None:
+            yield FramedDoor(
+                listen(self._tcp) if isinstance(self._tcp, str) else self._tcp,
+                exchange.lane(self._inflight),
+                exchange.memory,
+                task=self._task,
+                token=self._token,
+                **self._limits,
+            )
+        if self._http is not None:
+            yield _door("door_http").HttpDoor(
+                listen(self._http),
+                self._rpc(exchange),
+                exchange.memory,
+                hosts=self._hosts(self._http),
+                token=self._token,
+                **self._limits,
+            )
+        if self._zmq is not None:
+            yield _door("door_zmq").ZmqDoor(
+                self._zmq,
+                self._rpc(exchange),
+                exchange.memory,
+                secret=self._curve[0],
+                clients=self._curve[1],
+                limit=self._limits["limit"],
+            )
+
+    def _rpc(self, exchange: Exchange) -> Rpc:
+        return Rpc(exchange, exchange.lane(self._inflight), tracebacks=self._tracebacks)
+
+    def _hosts(self, address: str) -> list[str] | None:
+        """Return what a Host header may say: without a token, only what means this machine."""
+        if self._token is not None:
+            return None
+        return [*LOCAL_NAMES, "127.0.0.1", "::1", split_address(address)[0]]
+
+
+def handler_task(handler: str) -> str:
+    """Return the task that *handler* means: ``module:function``, or a task's own name."""
+    return task_name(handler) if ":" in handler else check_name(handler)
+
+
+def _door(module: str) -> Any:
+    """Return the module of a door, which needs what not everybody has installed."""
+    try:
+        return importlib.import_module(f".{module}", __package__)
+    except ImportError as error:
+        raise ConfigError(f"{error.name} is missing: pip install 'pysplash[gateway]'") from error
