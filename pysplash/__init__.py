@@ -7,21 +7,29 @@ from typing import Any as _Any
 from .embedded import EmbeddedServer, open_server
 from .errors import (
     BacklogUnavailable,
+    Busy,
     CallError,
     CallTimeout,
     ConfigError,
     ConnectionFailed,
+    CoprocessDied,
     CrashLoop,
+    DoorClosed,
     EmbeddedUnavailable,
     ExecutionError,
+    FrameError,
     ImportFailed,
+    ItemLost,
     JobFailed,
     JobsError,
     LessonsUnavailable,
     NestedTooDeeply,
+    NotBytes,
     NoWorkerError,
     SplashError,
+    StageError,
     UnknownTask,
+    UnsafeBind,
     WorkerBootError,
     WouldDeadlock,
 )
@@ -36,9 +44,20 @@ from .worker import Worker
 if TYPE_CHECKING:
     from .async_client import AsyncClient
     from .client import Client
+    from .coprocess import Coprocess
+    from .daemon import Daemon
+    from .gateway import Gateway
+    from .stage import Stage
 
 #: loaded when they are first asked for: a worker has no use for them
-_LATER = {"AsyncClient": "async_client", "Client": "client"}
+_LATER = {
+    "AsyncClient": "async_client",
+    "Client": "client",
+    "Coprocess": "coprocess",
+    "Daemon": "daemon",
+    "Gateway": "gateway",
+    "Stage": "stage",
+}
 
 __all__ = [
     # Pool
@@ -53,6 +72,11 @@ __all__ = [
     "teardown",
     "Client",
     "AsyncClient",
+    # Doors for what does not speak RQ, pipelines, workers in other languages
+    "Gateway",
+    "Daemon",
+    "Stage",
+    "Coprocess",
     # Embedded server
     "EmbeddedServer",
     "open_server",
@@ -60,21 +84,29 @@ __all__ = [
     "set_debug",
     # Errors
     "BacklogUnavailable",
+    "Busy",
     "CallError",
     "CallTimeout",
     "ConfigError",
     "ConnectionFailed",
+    "CoprocessDied",
     "CrashLoop",
+    "DoorClosed",
     "EmbeddedUnavailable",
     "ExecutionError",
+    "FrameError",
     "ImportFailed",
+    "ItemLost",
     "JobFailed",
     "JobsError",
     "NestedTooDeeply",
+    "NotBytes",
     "NoWorkerError",
     "LessonsUnavailable",
     "SplashError",
+    "StageError",
     "UnknownTask",
+    "UnsafeBind",
     "WorkerBootError",
     "WouldDeadlock",
     # About

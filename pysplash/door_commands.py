@@ -37,7 +37,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
 @_json
 def tasks(url: str | None, as_json: bool) -> None:
     """List the tasks that living pools publish, with who serves them."""
-    found = _offers(read_pools(_redis(url)))
+    found = _offers(read_pools(open_redis(url)))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -51,7 +51,7 @@ def tasks(url: str | None, as_json: bool) -> None:
         )
         for task in found
     ]
-    _print_table(("task", "queue", "timeout", "served by", "what it does"), rows)
+    print_table(("task", "queue", "timeout", "served by", "what it does"), rows)
 
 
 @click.command()
@@ -59,11 +59,11 @@ def tasks(url: str | None, as_json: bool) -> None:
 @_json
 def status(url: str | None, as_json: bool) -> None:
     """Show every pool on this Redis, whatever host it is on; changes nothing."""
-    pools = read_pools(_redis(url))
+    pools = read_pools(open_redis(url))
     if as_json:
         click.echo(json.dumps([asdict(pool) for pool in pools], indent=2))
         return
-    _print_table(
+    print_table(
         ("pool", "host", "pid", "queues", "up", "workers", "queued", "CPU", "memory", "why"),
         [_status_row(pool) for pool in pools],
     )
@@ -78,7 +78,7 @@ def health(queues: tuple[str, ...], url: str | None, pool: str | None) -> None:
 
     Exit status 0: it does; 9: it does not; 1: no Redis answers.
     """
-    alive = [found for found in read_pools(_redis(url)) if found.open]
+    alive = [found for found in read_pools(open_redis(url)) if found.open]
     if pool is not None:
         alive = [found for found in alive if found.name == pool]
     if not alive:
@@ -122,7 +122,7 @@ def call(
     named = {key: parse_word(value) for key, value in parse_parameters(keyword).items()}
     terms = _checked(timeout, patience)
     with Client(
-        connection=_redis(url), on_timeout="leave" if leave else "cancel", **terms
+        connection=open_redis(url), on_timeout="leave" if leave else "cancel", **terms
     ) as client:
         try:
             value = client.call(name, tuple(map(parse_word, arguments)), named)
@@ -146,7 +146,7 @@ def call(
 def purge(url: str | None, on_crash: str) -> None:
     """Settle and strike what pools that were killed have left in Redis."""
     found = 0
-    for ghost in purge_ghosts(_redis(url), on_crash):
+    for ghost in purge_ghosts(open_redis(url), on_crash):
         found += 1
         click.echo(_plain(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}"))
     if not found:
@@ -176,7 +176,8 @@ def show_value(value: Any) -> str:
         return repr(value)
 
 
-def _redis(url: str | None) -> Redis:
+def open_redis(url: str | None) -> Redis:
+    """Return a client of the Redis at *url*, or of the environment's, that answers."""
     client = from_url(url) if url else from_environment()
     check(client)
     return client
@@ -222,7 +223,8 @@ def _number(value: Any, unit: str = "") -> str:
     return "?" if value is None else f"{value:g}{unit}"
 
 
-def _print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a table, as wide as the terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in titles:
         table.add_column(title, overflow="fold")

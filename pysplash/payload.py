@@ -11,6 +11,9 @@ from rq.job import Job
 #: longest result in bytes, serialised
 MAX_RESULT = 16 * 2**20
 
+#: what a job's function returns that has stored its own outcome
+SETTLED = "settled by the job itself"
+
 _attributes = attrgetter(
     "description",
     "timeout",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,12 @@ import click
 
 from .config import parse_size
 from .daemon import Daemon
+from .door_commands import open_redis, print_table
 from .errors import ConfigError
+from .forwarding import read_stages
 from .gateway import Gateway
 from .log import configure
+from .presence import read_pools
 
 TOKEN_VARIABLE = "PYSPLASH_TOKEN"
 
@@ -137,6 +142,37 @@ def daemon(
     ).start(lambda address: click.echo(f"serving at {address}"))
 
 
+@click.command()
+@click.option(
+    "-u", "--url", envvar="RQ_REDIS_URL", show_envvar=True, help="URL of the Redis server."
+)
+@click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
+def stages(url: str | None, as_json: bool) -> None:
+    """Show what waits at every stage of every pipeline, and who serves it; changes nothing."""
+    redis = open_redis(url)
+    served: dict[str, list[str]] = {}
+    for pool in read_pools(redis):
+        for queue in pool.queues if pool.open else ():
+            served.setdefault(queue, []).append(pool.name)
+    found = read_stages(redis)
+    if as_json:
+        told = [{**asdict(one), "pools": served.get(one.name, [])} for one in found]
+        click.echo(json.dumps(told, indent=2))
+        return
+    rows = [
+        (
+            one.name,
+            str(one.waiting),
+            str(one.running),
+            str(one.failed),
+            "" if one.oldest is None else f"{one.oldest:.0f} s",
+            ", ".join(served.get(one.name, [])) or "nobody",
+        )
+        for one in found
+    ]
+    print_table(("stage", "waiting", "running", "failed", "oldest", "served by"), rows)
+
+
 def read_token(file: str | None) -> str | None:
     """Return the token in *file*, else the environment's; never one from a command line."""
     if file is None:
@@ -152,4 +188,4 @@ def _announce(gateway: Gateway) -> None:
         click.echo(f"{kind} door at {address}")
 
 
-COMMANDS = (daemon, serve)
+COMMANDS = (daemon, serve, stages)

@@ -26,7 +26,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from .claims import Claims
 from .log import logger
 from .nesting import Nesting
-from .payload import MAX_RESULT, portrait, serialised
+from .payload import MAX_RESULT, SETTLED, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
 from .state import MOST_SECONDS
@@ -274,6 +274,9 @@ class Worker(Nesting, SimpleWorker):
         try:
             with self.death_penalty_class(timeout, JobTimeoutException, job_id=job.id):
                 value = self._call(job)
+            if value is SETTLED:
+                self._claims.credit(time.time() - now)
+                return
             self._finish(job, queue, value, now, slow or portrait(job) != before)
         except BaseException:
             self._fail(job, queue)
