@@ -62,7 +62,7 @@ class HttpDoor:
         self._token = None if token is None else b"Bearer " + token.encode()
         self._limit = limit
         self._deadline = deadline
-        self._peers = Peers(self._serve, _refuse, connections)
+        self._peers = Peers(self._serve, _refuse, connections, deadline)
         self._closing = False
 
     @property
@@ -166,6 +166,8 @@ class HttpDoor:
     def _check(self, request: h11.Request) -> None:
         """Raise :class:`Refusal` for what is not JSON-RPC from one who may ask."""
         headers: dict[bytes, bytes] = dict(request.headers)
+        if sum(len(name) + len(value) for name, value in request.headers) > HEAD:
+            raise Refusal(431)
         if not self._is_for_us(headers.get(b"host", b"")) or b"origin" in headers:
             raise Refusal(403)
         if self._token is not None and not hmac.compare_digest(

@@ -47,7 +47,7 @@ class FramedDoor:
         self._token = None if token is None else token.encode()
         self._limit = limit
         self._deadline = deadline
-        self._peers = Peers(self._serve, _refuse, connections)
+        self._peers = Peers(self._serve, _refuse, connections, deadline)
 
     @property
     def address(self) -> str:

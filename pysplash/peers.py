@@ -12,8 +12,6 @@ from .log import logger
 
 #: seconds for which a connection's own end is awaited, and bytes that are read meanwhile
 LINGER, LINGER_BYTES = 1.0, 2**20
-#: seconds an answer may take to leave
-WRITE = 10.0
 #: bytes a stream keeps for a door that does not read them yet
 BUFFER = 65536
 _RESET = struct.pack("ii", 1, 0)
@@ -22,16 +20,19 @@ log = logger("gateway")
 
 
 class Peer:
-    """One connection."""
+    """One connection. *patience* is seconds an answer may take to leave."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
+    ) -> None:
         self.reader = reader
         self._writer = writer
+        self._patience = patience
 
     async def send(self, data: bytes) -> None:
         """Send *data*; raise TimeoutError at a peer that does not read it."""
         self._writer.write(data)
-        async with asyncio.timeout(WRITE):
+        async with asyncio.timeout(self._patience):
             await self._writer.drain()
 
     async def finish(self) -> None:
@@ -40,7 +41,7 @@ class Peer:
         A connection that is closed over bytes nobody read is reset, answer and all.
         """
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(WRITE):
+            async with asyncio.timeout(self._patience):
                 self._writer.write_eof()
                 await self._writer.drain()
             async with asyncio.timeout(LINGER):
@@ -69,10 +70,12 @@ class Peers:
         serve: Callable[[Peer], Awaitable[None]],
         refuse: Callable[[Peer], Awaitable[None]],
         most: int,
+        patience: float,
     ) -> None:
         self._serve = serve
         self._refuse = refuse
         self._most = most
+        self._patience = patience
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         #: tasks that wait for a request, so for nothing that was promised
@@ -98,7 +101,7 @@ class Peers:
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        peer = Peer(reader, writer)
+        peer = Peer(reader, writer, self._patience)
         if len(self._tasks) >= self._most:
             log.warning("a connection was refused: %d are open", self._most)
             await self._refuse(peer)

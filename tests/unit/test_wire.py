@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def read(parts: Iterable[bytes], limit: int = LIMIT) -> tuple[list[bytes], bool]
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Return *data* in pieces."""
     ends = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(ends)]
 
 
 def test_the_form_is_exact() -> None:
@@ -86,7 +87,7 @@ def test_a_length_is_judged_first(length: int) -> None:
     [b"", b"\x00", pack(b"abc")[:-1], pack(b"a") + b"x", pack(b"a") * 2, b"GET / HTTP/1.1\r\n"],
 )
 def test_what_is_not_one_frame(data: bytes) -> None:
-    """unpack takes exactly one whole frame."""
+    """What is unpacked is exactly one whole frame."""
     with pytest.raises(FrameError):
         unpack(data)
 

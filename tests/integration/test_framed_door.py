@@ -1,0 +1,273 @@
+"""The framed door on a real server: foreign peers, polite ones, slow ones, hostile ones."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from rq import Queue
+
+from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
+from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
+from tests.integration.rq_life import work, workers
+from tests.waiting import wait_until
+
+LIMIT = 1000
+
+
+def frame(data: bytes) -> bytes:
+    """Return a frame as any language makes one."""
+    return struct.pack("!I", len(data)) + data
+
+
+@contextlib.contextmanager
+def door(url: str, redis: Redis, **settings: object) -> Iterator[Gateway]:
+    """Open a framed door to a handler that doubles what it is given."""
+    announce(redis)
+    told = {"limit": LIMIT, "tcp": "127.0.0.1:0", "handler": "it.double"} | settings
+    with opened(url, **told) as gateway:
+        yield gateway
+
+
+def at_rest(gateway: Gateway) -> bool:
+    """Return whether the gateway holds nothing for anybody."""
+    assert gateway._exchange is not None
+    return gateway._exchange.memory.held == 0
+
+
+def test_foreign_peers_are_answered(url: str, redis: Redis, queue: Queue) -> None:
+    """A peer with a socket gets the raw bytes and then the end, however its frame comes."""
+    with door(url, redis) as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        assert said(address, frame(b"abc")) == b"abcabc"
+        assert said(address, frame(b"")) == b""
+        assert said(address, frame(b"\x00\xff" * 500)) == b"\x00\xff" * 1000
+        assert said(address, *(bytes([byte]) for byte in frame(b"slow"))) == b"slowslow"
+        assert said(address, frame(b"abc"), end=True) == b"abcabc"
+        assert said(address, frame(b"one") + frame(b"two")) == b"oneone"
+        assert framed.request(address, b"ours", BOUND) == b"oursours"
+        wait_until(lambda: at_rest(gateway), BOUND)
+
+
+@pytest.fixture(scope="module")
+def hostile_url() -> Iterator[str]:
+    """One server for all peers of the table."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+HELLO = bytes.fromhex("16030100f4010000f00303") + b"\x00" * 60
+
+
+@pytest.mark.parametrize(
+    ("sent", "end"),
+    [
+        (struct.pack("!I", LIMIT + 1), False),
+        (struct.pack("!I", LIMIT + 1) + b"x" * (LIMIT + 1), False),
+        (struct.pack("!I", 0x7FFFFFFF), False),
+        (struct.pack("!I", 0xFFFFFFFF) + b"x" * 5000, False),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", False),
+        (HELLO, False),
+        (b"", True),
+        (b"\x00", True),
+        (frame(b"abc")[:-1], True),
+        (frame(b"boom"), False),
+        (frame(b"text"), False),
+    ],
+    ids=[
+        "limit+1",
+        "whole",
+        "2G",
+        "4G",
+        "http",
+        "tls",
+        "nothing",
+        "header",
+        "body",
+        "boom",
+        "text",
+    ],
+)
+def test_what_comes_to_nothing_ends_in_a_reset(hostile_url: str, sent: bytes, end: bool) -> None:
+    """A bad frame, a peer that leaves, a handler that fails: a reset, never an empty answer."""
+    with Redis.from_url(hostile_url) as redis:
+        queue = Queue("default", connection=redis)
+        with door(hostile_url, redis) as gateway, workers(queue, 1):
+            assert said(gateway.addresses["framed"], sent, end=end) is None
+            assert said(gateway.addresses["framed"], frame(b"ok")) == b"okok"
+            wait_until(lambda: at_rest(gateway), BOUND)
+
+
+def test_a_request_has_an_end(url: str, redis: Redis, queue: Queue) -> None:
+    """A byte now and then keeps nobody's door open: the whole request has one deadline."""
+    with door(url, redis, deadline=0.5) as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        with dial(address) as loris, dial(address) as silent:
+            gone: list[bool] = []
+
+            def trickle() -> bool:
+                try:
+                    loris.sendall(b"\x00")
+                except OSError:
+                    gone.append(True)
+                return bool(gone)
+
+            loris.sendall(struct.pack("!I", LIMIT))
+            wait_until(trickle, BOUND)
+            with pytest.raises(ConnectionResetError):
+                hear(silent)
+        assert said(address, frame(b"ok")) == b"okok"
+
+
+def test_a_peer_that_never_reads(url: str, redis: Redis, queue: Queue) -> None:
+    """An answer nobody takes is given up, and what it held with it."""
+    big = 8 * 2**20
+    settings = {"deadline": 0.5, "limit": big, "memory": 4 * big}
+    with door(url, redis, **settings) as gateway, workers(queue, 1), socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(framed.split_address(gateway.addresses["framed"]))
+        peer.settimeout(BOUND)
+        peer.sendall(frame(b"x" * (big // 2)))
+        wait_until(lambda: not at_rest(gateway), BOUND)
+        wait_until(lambda: at_rest(gateway), BOUND)
+
+
+def test_a_door_takes_on_so_much(url: str, redis: Redis, queue: Queue) -> None:
+    """Beyond its calls in flight a door says so at once; who is in is answered all the same."""
+    with door(url, redis, inflight=1) as gateway:
+        address = gateway.addresses["framed"]
+        with dial(address) as first:
+            first.sendall(frame(b"in"))
+            wait_until(lambda: queue.count == 1, BOUND)
+            assert said(address, frame(b"out")) is None
+            work(queue)
+            assert hear(first) == b"inin"
+        with workers(queue, 1):
+            assert said(address, frame(b"again")) == b"againagain"
+
+
+def test_a_door_has_so_many_connections(url: str, redis: Redis, queue: Queue) -> None:
+    """Beyond its connections a door resets new ones; one that ends makes room."""
+    with door(url, redis, connections=2) as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        with dial(address) as first, dial(address):
+            for number in range(50):
+                wait_until(lambda: said(address) is None, BOUND, f"refusal {number}")
+            reset(first)
+            wait_until(lambda: said(address, frame(b"in")) == b"inin", BOUND)
+
+
+def test_bytes_that_wait_are_bounded(url: str, redis: Redis, queue: Queue) -> None:
+    """Peers that send and stop hold so many bytes together; one more byte is refused."""
+    with door(url, redis, memory=LIMIT) as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        assert gateway._exchange is not None
+        memory = gateway._exchange.memory
+        with contextlib.ExitStack() as stack:
+            holder = stack.enter_context(dial(address))
+            holder.sendall(frame(b"x" * LIMIT)[:-10])
+            wait_until(lambda: memory.held == LIMIT - 6, BOUND)
+            assert said(address, frame(b"y" * 20)) is None
+            assert memory.held <= LIMIT
+            reset(holder)
+        wait_until(lambda: memory.held == 0, BOUND)
+        assert said(address, frame(b"y" * 20)) == b"y" * 40
+
+
+def test_a_peer_that_goes_leaves_its_job(url: str, redis: Redis, queue: Queue) -> None:
+    """A peer gone in the middle costs its answer, not the job, and the door goes on."""
+    with door(url, redis) as gateway:
+        peer = dial(gateway.addresses["framed"])
+        peer.sendall(frame(b"gone"))
+        wait_until(lambda: queue.count == 1, BOUND)
+        reset(peer)
+        (job,) = queue.jobs
+        work(queue)
+        assert job.get_status() == "finished"
+        wait_until(lambda: at_rest(gateway), BOUND)
+
+
+def test_a_token_comes_first(url: str, redis: Redis, queue: Queue) -> None:
+    """A door with a token answers who says it in a frame before the request, and nobody else."""
+    with door(url, redis, token="open sesame") as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        assert said(address, frame(b"open sesame"), frame(b"x")) == b"xx"
+        assert framed.request(address, b"y", BOUND, token="open sesame") == b"yy"
+        for wrong in (b"open sesamE", b"", b"x" * 12, b"open"):
+            assert said(address, frame(wrong), frame(b"x")) is None
+        assert queue.count == 0
+        with pytest.raises(DoorClosed, match="busy, refused the request, or the handler failed"):
+            framed.request(address, b"z", BOUND)
+
+
+def test_nobody_there(url: str, redis: Redis) -> None:
+    """A call that is late, a caller that gives up, no pool, no door: each ends, and says so."""
+    with door(url, redis, timeout=0.2) as gateway:
+        address = gateway.addresses["framed"]
+        assert said(address, frame(b"late")) is None
+        assert redis.llen("rq:queue:default") == 0
+    with door(url, redis, drain=0.2) as gateway:
+        with pytest.raises(CallTimeout, match=r"within 0\.2 s"):
+            framed.request(gateway.addresses["framed"], b"late", 0.2)
+        redis.delete("pysplash:pool:hand")
+        wait_until(lambda: said(gateway.addresses["framed"], frame(b"x")) is None, BOUND)
+    with pytest.raises(DoorClosed, match="Connection refused"):
+        framed.request(gateway.addresses["framed"], b"x", BOUND)
+
+
+def test_closing_lets_running_calls_finish(url: str, redis: Redis, queue: Queue) -> None:
+    """A gateway that ends takes no more connections and answers those it has taken on."""
+    with contextlib.ExitStack() as stack:
+        with door(url, redis) as gateway:
+            peer = stack.enter_context(dial(gateway.addresses["framed"]))
+            peer.sendall(frame(b"last"))
+            wait_until(lambda: queue.count == 1, BOUND)
+            stack.enter_context(_later(gateway, queue))
+        assert hear(peer) == b"lastlast"
+
+
+@contextlib.contextmanager
+def _later(gateway: Gateway, queue: Queue) -> Iterator[None]:
+    """Run what is queued once the gateway takes no more connections."""
+
+    def run() -> None:
+        wait_until(lambda: _closed(gateway.addresses["framed"]), BOUND)
+        work(queue)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield
+    thread.join()
+
+
+def _closed(address: str) -> bool:
+    try:
+        dial(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_a_flood_at_one_door_waits_at_that_door(url: str, redis: Redis, queue: Queue) -> None:
+    """However many ask at one door, only so many of its calls stand in line before others'."""
+    with door(url, redis, http="127.0.0.1:0") as gateway, contextlib.ExitStack() as stack:
+        address = gateway.addresses["framed"]
+        peers = [stack.enter_context(dial(address)) for _ in range(60)]
+        for peer in peers:
+            peer.sendall(frame(b"flood"))
+        wait_until(lambda: queue.count == 8, BOUND)
+        http = stack.enter_context(dial(gateway.addresses["HTTP"]))
+        body = b'{"jsonrpc": "2.0", "method": "it.square", "params": [3], "id": 1}'
+        http.sendall(
+            b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(body) + body
+        )
+        wait_until(lambda: queue.count == 9, BOUND)
+        with workers(queue, 1):
+            assert b'"result":9' in http.recv(65536)
+            assert [hear(peer) for peer in peers] == [b"floodflood"] * 60
