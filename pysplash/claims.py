@@ -8,7 +8,6 @@ without asking and without taking anything off a queue.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -156,16 +155,6 @@ class Claims:
     def recount(self) -> None:
         """Learn the worker's counters anew: somebody else stored an outcome in its name."""
         self._counters = None
-
-    def credit(self, seconds: float) -> None:
-        """Count a job that has stored its own outcome; while Redis is away it is not counted."""
-        self.recount()
-        key = f"rq:worker:{self._worker}"
-        with contextlib.suppress(*AWAY):
-            self._lane.call_all(
-                ("HINCRBY", key, "successful_job_count", 1),
-                ("HINCRBYFLOAT", key, "total_working_time", seconds),
-            )
 
     def still_ours(self, job_id: str) -> bool:
         """Return whether the job's execution is still open, waiting for Redis to say."""

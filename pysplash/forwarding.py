@@ -2,7 +2,8 @@
 
 One script enqueues what an item came to and takes the item away, in one step: whoever is killed
 has done both or neither. The script first looks whether the item is still its worker's, so one
-that was settled meanwhile forwards nothing.
+that was settled meanwhile forwards nothing. RQ's own workers still look at the status of what
+they have run, and delete it; for them a husk is left.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PAUSE = 0.1
 AWAY = (RedisConnectionError, RedisTimeoutError)
 
 _FORWARD = """
-local item, worker, ends, origin, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local key = 'rq:job:' .. item
 if item ~= '' then
   local job = redis.call('HMGET', key, 'status', 'worker_name')
@@ -58,13 +59,20 @@ for i = 6 + count, #ARGV, 4 do
     redis.call('SADD', 'pysplash:stages', queue)
   end
 end
-if ends == '1' then
+if ends ~= '' then
   local executions = 'rq:executions:' .. item
   for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
     redis.call('DEL', 'rq:execution:' .. item .. ':' .. execution)
     redis.call('ZREM', 'rq:wip:' .. origin, item .. ':' .. execution)
   end
   redis.call('DEL', key, executions, 'rq:results:' .. item, 'pysplash:deaths:' .. item)
+  if ends == 'RQ' then
+    redis.call('HSET', key, 'status', 'finished')
+    redis.call('EXPIRE', key, 60)
+  else
+    redis.call('HINCRBY', 'rq:worker:' .. worker, 'successful_job_count', 1)
+    redis.call('HINCRBYFLOAT', 'rq:worker:' .. worker, 'total_working_time', ends)
+  end
 end
 return 1
 """
@@ -87,6 +95,8 @@ class Item:
     queue: str
     worker: str
     connection: Redis
+    #: since when it is worked on, if the worker leaves its end to the item; None: it is RQ's own
+    began: datetime | None
 
 
 def check_output(queue: Any, data: Any) -> None:
@@ -149,11 +159,18 @@ def _words(
         )
     fields = _fields() if outputs else []
     ids = [uuid4().hex for _ in outputs]
-    words: list[Any] = [item.id, item.worker] if item is not None else ["", ""]
-    words += [int(ends), item.queue if item is not None else "", len(fields), *fields]
+    words: list[Any] = ["", "", ""] if item is None else [item.id, item.worker, item.queue]
+    words += [_end(item) if item is not None and ends else "", len(fields), *fields]
     for output, job_id in zip(outputs, ids, strict=True):
         words += (output.queue, job_id, output.timeout, _data(output))
     return words, ids
+
+
+def _end(item: Item) -> str:
+    """Return how an item's end is to be stored: the seconds it took, or as RQ expects it."""
+    if item.began is None:
+        return "RQ"
+    return f"{max(0.0, (datetime.now(UTC) - item.began).total_seconds()):.6f}"
 
 
 def _data(output: Output) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any
 
@@ -11,8 +12,10 @@ from rq.job import Job
 #: longest result in bytes, serialised
 MAX_RESULT = 16 * 2**20
 
-#: what a job's function returns that has stored its own outcome
+#: what a job's function returns that has stored its own outcome, and whether it runs in a worker
+#: that knows what this means
 SETTLED = "settled by the job itself"
+SETTLES: ContextVar[bool] = ContextVar("SETTLES", default=False)
 
 _attributes = attrgetter(
     "description",

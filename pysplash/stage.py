@@ -21,7 +21,7 @@ from .connection import address, check, from_url
 from .environment import from_environment
 from .errors import ConfigError, ConnectionFailed, StageError
 from .forwarding import RETRIES, Item, Output, check_output, forward, push, stage_name
-from .payload import SETTLED
+from .payload import SETTLED, SETTLES
 from .worker import Worker
 
 #: times a stage tries an item, and seconds one try may take, unless told otherwise
@@ -140,7 +140,8 @@ def work(attribute: str, data: bytes) -> object:
 
 def _handle(stage: Stage, job: Job, data: bytes) -> None:
     assert stage.handler is not None
-    item = Item(job.id, job.origin, job.worker_name or "", job.connection)
+    began = job.started_at if SETTLES.get() else None
+    item = Item(job.id, job.origin, job.worker_name or "", job.connection, began)
     made = stage.handler(stage, data)
     if isinstance(made, Iterator):
         for pair in made:

@@ -26,7 +26,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from .claims import Claims
 from .log import logger
 from .nesting import Nesting
-from .payload import MAX_RESULT, SETTLED, portrait, serialised
+from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
 from .state import MOST_SECONDS
@@ -275,7 +275,7 @@ class Worker(Nesting, SimpleWorker):
             with self.death_penalty_class(timeout, JobTimeoutException, job_id=job.id):
                 value = self._call(job)
             if value is SETTLED:
-                self._claims.credit(time.time() - now)
+                self._claims.recount()
                 return
             self._finish(job, queue, value, now, slow or portrait(job) != before)
         except BaseException:
@@ -285,6 +285,7 @@ class Worker(Nesting, SimpleWorker):
         """Call the job's function as RQ's perform does; the key was persisted with the claim."""
         _job_stack.push(job)
         self._in_job = True
+        settles = SETTLES.set(True)
         try:
             self._open()
             function = job.func
@@ -296,6 +297,7 @@ class Worker(Nesting, SimpleWorker):
                     return loop.run_until_complete(result)
             return result
         finally:
+            SETTLES.reset(settles)
             self._in_job = False
             self._shut()
             _job_stack.pop()

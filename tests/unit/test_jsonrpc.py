@@ -180,7 +180,7 @@ def test_arguments_fit(
 @given(st.binary(max_size=400))
 def test_any_bytes_are_judged(data: bytes) -> None:
     """Whatever comes is a list of requests and of what is none, or bad altogether."""
-    code, found = 0, []
+    code, found = 0, list[Any]()
     try:
         found, _ = read(data)
     except Bad as bad:
