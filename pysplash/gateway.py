@@ -144,6 +144,8 @@ class Gateway:
         for door, address in (("framed", tcp), ("HTTP", http)):
             if isinstance(address, str):
                 check_bind(door, split_address(address)[0], token, TOKEN)
+        if zmq is not None:
+            _door("door_zmq").check_endpoint(zmq, curve_secret, curve_clients)
 
     def run(self, opened: Callable[[Gateway], None] | None = None) -> int:
         """Serve until TERM or INT; return the exit status. *opened* is told once it serves."""

@@ -83,8 +83,7 @@ def serve(
     that a living pool publishes. A pool serves a handler when it is started with the same
     --handler. A door that other machines can reach needs a token, or keys.
     """
-    configure("DEBUG" if verbose else "INFO")
-    return Gateway(
+    gateway = Gateway(
         **given,
         token=read_token(token_file),
         inflight=max_inflight,
@@ -92,7 +91,9 @@ def serve(
         limit=parse_size(max_frame, "--max-frame"),
         memory=parse_size(max_memory, "--max-memory"),
         drain=drain_seconds,
-    ).run(_announce)
+    )
+    configure("DEBUG" if verbose else "INFO")
+    return gateway.run(_announce)
 
 
 @click.command()
@@ -128,9 +129,8 @@ def daemon(
     Brings its own server and pool. A request is a frame (a length of 4 bytes in network order,
     then so many bytes), the answer is what the function returns, then the end of the connection.
     """
-    configure("DEBUG" if verbose else "INFO")
     sys.path.extend(path)
-    return Daemon(
+    served = Daemon(
         handler,
         port,
         processes,
@@ -139,7 +139,9 @@ def daemon(
         timeout=timeout,
         limit=parse_size(max_frame, "--max-frame"),
         terminate_seconds=terminate_seconds,
-    ).start(lambda address: click.echo(f"serving at {address}"))
+    )
+    configure("DEBUG" if verbose else "INFO")
+    return served.start(lambda address: click.echo(f"serving at {address}"))
 
 
 @click.command()

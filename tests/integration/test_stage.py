@@ -46,7 +46,8 @@ def waiting(redis: Redis, queue: str) -> list[bytes]:
 def leftovers(redis: Redis) -> list[str]:
     """Return the keys of items that are left beside queues, workers and names."""
     lasting = ("rq:queue", "rq:worker", "rq:clean", "pysplash:stages")
-    keys = (os.fsdecode(raw) for raw in redis.scan_iter())
+    found: list[Any] = redis.keys()
+    keys = [raw.decode() for raw in found]
     return [key for key in keys if not key.startswith(lasting)]
 
 
@@ -89,7 +90,7 @@ def trace(redis: Redis, job_id: str) -> str:
 
 
 def _ids(redis: Redis, queue: str) -> list[str]:
-    return [raw.decode() for raw in redis.lrange(f"rq:queue:{queue}", 0, -1)]
+    return Queue(queue, connection=redis).job_ids
 
 
 def test_items_keep_their_order_and_their_bytes(redis: Redis, first: Stage) -> None:
