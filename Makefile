@@ -12,7 +12,7 @@ RQ_TESTS := tests/unit/test_rq_calls.py $(addprefix tests/integration/,test_work
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-limit bench-plant clean
+.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-throughput: $(VENV)/.test ## Print jobs a second, beside other task queues
 
 bench-latency: $(VENV)/.test ## Print the time from enqueue to result, beside RQ's workers
 	$(BIN)/python benchmarks/latency.py
+
+bench-doors: $(VENV)/.test ## Print what a call costs through each door, beside others
+	$(BIN)/python benchmarks/doors.py
 
 bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can do at most
 	$(BIN)/python benchmarks/limit.py

@@ -1,8 +1,9 @@
 """The little programs the peers run: the same jobs for all, and each peer's own way to take them.
 
 Each application has ``fill(kind, count)``, which enqueues, and those of RQ and Celery also have
-``roundtrip(count, pause)``, which enqueues one job at a time and waits for its result. Arguments
-and results are pickled everywhere, which is the default of RQ and Huey.
+``roundtrip(count, pause)``, which enqueues one job at a time and waits for its result, and
+``crowd(count, callers)``, where many callers do. Arguments and results are pickled everywhere,
+which is the default of RQ and Huey.
 """
 
 from __future__ import annotations
@@ -47,7 +48,19 @@ for line in sys.stdin:
 """
 
 #: The jobs are copies, made by the server, of one that RQ itself has enqueued.
-RQ = """
+#: many callers at once, each waiting for one job after the other
+CROWD = """
+def crowd(count, callers):
+    from concurrent.futures import ThreadPoolExecutor
+    roundtrip(2, 0)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(callers) as threads:
+        parts = list(threads.map(lambda _: roundtrip(count // callers, 0), range(callers)))
+    return time.perf_counter() - began, [each for part in parts for each in part]
+"""
+
+RQ = (
+    """
 import time, uuid
 from redis import Redis
 from rq import Queue
@@ -81,8 +94,11 @@ def roundtrip(count, pause):
         assert result is not None and result.return_value == 0
     return times
 """
+    + CROWD
+)
 
-CELERY = """
+CELERY = (
+    """
 import time
 from celery import Celery
 from bench_jobs import ARGUMENTS, FUNCTIONS, RESULTS, URL
@@ -114,6 +130,8 @@ def roundtrip(count, pause):
         times.append(time.perf_counter() - begin)
     return times
 """
+    + CROWD
+)
 
 DRAMATIQ = """
 import dramatiq

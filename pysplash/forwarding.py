@@ -65,7 +65,8 @@ if ends ~= '' then
     redis.call('DEL', 'rq:execution:' .. item .. ':' .. execution)
     redis.call('ZREM', 'rq:wip:' .. origin, item .. ':' .. execution)
   end
-  redis.call('DEL', key, executions, 'rq:results:' .. item, 'pysplash:deaths:' .. item)
+  redis.call('DEL', key, executions, 'rq:results:' .. item, 'pysplash:deaths:' .. item,
+    'pysplash:memory-kills:' .. item)
   if ends == 'RQ' then
     redis.call('HSET', key, 'status', 'finished')
     redis.call('EXPIRE', key, 60)

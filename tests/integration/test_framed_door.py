@@ -133,7 +133,8 @@ def test_a_peer_that_never_reads(url: str, redis: Redis, queue: Queue) -> None:
         peer.connect(framed.split_address(gateway.addresses["framed"]))
         peer.settimeout(BOUND)
         peer.sendall(frame(b"x" * (big // 2)))
-        wait_until(lambda: not at_rest(gateway), BOUND)
+        assert peer.recv(1) == b"x", "the answer has begun"
+        assert not at_rest(gateway)
         wait_until(lambda: at_rest(gateway), BOUND)
 
 
