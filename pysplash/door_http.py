@@ -93,16 +93,12 @@ class HttpDoor:
         """Wait for the first bytes of a request; False if none comes."""
         if protocol.trailing_data[0]:
             return True
-        task = asyncio.current_task()
-        assert task is not None
-        self._peers.resting.add(task)
         try:
-            async with asyncio.timeout(seconds):
-                data = await peer.reader.read(CHUNK)
+            with self._peers.resting():
+                async with asyncio.timeout(seconds):
+                    data = await peer.reader.read(CHUNK)
         except TimeoutError:
             return False
-        finally:
-            self._peers.resting.discard(task)
         if data:
             protocol.receive_data(data)
         return bool(data)

@@ -84,16 +84,22 @@ class FramedDoor:
     async def _answer(self, peer: Peer) -> bytes:
         held = 0
         try:
-            async with asyncio.timeout(self._deadline):
-                if self._token is not None:
-                    said, _ = await self._frame(peer, len(self._token))
-                    if not hmac.compare_digest(said, self._token):
-                        raise FrameError("the token is not this door's")
-                payload, held = await self._frame(peer, self._limit)
+            with self._peers.resting():
+                async with asyncio.timeout(self._deadline):
+                    payload, held = await self._request(peer)
             text: str = await self._lane.call(self._task, (encode(payload),))
         finally:
             self._memory.free(held)
         return decode(text)
+
+    async def _request(self, peer: Peer) -> tuple[bytes, int]:
+        """Return what a request carries, from one who may ask, and the bytes held for it."""
+        if self._token is not None:
+            said, held = await self._frame(peer, len(self._token))
+            self._memory.free(held)
+            if not hmac.compare_digest(said, self._token):
+                raise FrameError("the token is not this door's")
+        return await self._frame(peer, self._limit)
 
     async def _frame(self, peer: Peer, limit: int) -> tuple[bytes, int]:
         """Return what one frame carries, and how many bytes are held for it."""

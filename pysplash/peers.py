@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 from .log import logger
 
@@ -78,8 +79,7 @@ class Peers:
         self._patience = patience
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        #: tasks that wait for a request, so for nothing that was promised
-        self.resting: set[asyncio.Task[None]] = set()
+        self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
         """Take connections from *listener*."""
@@ -89,7 +89,7 @@ class Peers:
         """Take none any more, let those that are there finish, then end them."""
         if self._server is not None:
             self._server.close()
-        for task in self.resting:
+        for task in self._resting:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
@@ -97,6 +97,17 @@ class Peers:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Within the block the present task waits for a request, so for nothing promised."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._resting.add(task)
+        try:
+            yield
+        finally:
+            self._resting.discard(task)
 
     async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -118,4 +129,3 @@ class Peers:
             peer.reset()
         finally:
             self._tasks.discard(task)
-            self.resting.discard(task)

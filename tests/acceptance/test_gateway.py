@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -21,11 +22,13 @@ import pytest
 import zmq
 from redis import Redis
 from rq import Queue
+from rq.job import Job
+from rq.registry import FailedJobRegistry
 
 from pysplash import DoorClosed, Stage, framed
 from pysplash.cli import main
 from pysplash.errors import EXIT_IMPORT, EXIT_OK, EXIT_UNSAFE_BIND, EXIT_USAGE
-from tests.acceptance.command import QUICK, READY, ROOT, Command, Start, kill
+from tests.acceptance.command import QUICK, READY, ROOT, Command, Start, kill, marked
 from tests.waiting import wait_until
 
 #: seconds for one thing that has to happen, on a busy machine
@@ -225,6 +228,12 @@ def test_a_daemon_ends_gracefully(splash: Start) -> None:
     daemon.await_gone(BOUND)
 
 
+def failed(redis: Redis, name: str) -> list[bytes]:
+    """Return the items of a stage that were set aside."""
+    registry = FailedJobRegistry(name, connection=redis)
+    return [Job.fetch(job_id, redis).args[0] for job_id in registry.get_job_ids()]
+
+
 ITEMS = 400
 KILLS = 25
 
@@ -236,29 +245,27 @@ def test_a_pipeline_under_fire(pool: Start, redis: Redis, url: str) -> None:
     Stage("flow.first", url=url).push(*[b"%d" % number for number in range(ITEMS)])
     random.seed(7)
     kills = 0
-    while redis.llen("rq:queue:flow.done") + redis.zcard("rq:failed:flow.last") < 2 * ITEMS:
-        workers = command.workers()
-        if workers and kills < KILLS:
-            kill([psutil.Process(random.choice(workers))])
+    while _busy(redis):
+        if (alive := command.workers()) and kills < KILLS:
+            kill(one for one in marked(command.mark) if one.pid == random.choice(alive))
             kills += 1
-        before = redis.llen("rq:queue:flow.done")
-        wait_until(
-            lambda before=before: (
-                redis.llen("rq:queue:flow.done") != before  # type: ignore[misc]
-                or redis.llen("rq:queue:flow.first") + redis.llen("rq:queue:flow.middle") == 0
-            ),
-            BOUND,
-        )
-        wait_until(lambda: len(command.workers()) > 0, BOUND)
-    wait_until(lambda: redis.hlen("x") == 0 and not _busy(redis), BOUND)
+        wait_until(partial(_moved, redis, redis.llen("rq:queue:flow.done")), BOUND)
     done = Counter(job.args[0] for job in Queue("flow.done", connection=redis).jobs)
     expected = {b"%d.%c!" % (number, part) for number in range(ITEMS) for part in b"ab"}
-    assert set(done) == expected
     assert set(done.values()) == {1}
+    # what killed three workers, as an unlucky item may seem to, is set aside, not lost
+    found = [item for name in FLOW for item in failed(redis, name)]
+    aside = tuple(item if b"." in item else item + b"." for item in found)
+    assert set(done) == {item for item in expected if not item.startswith(aside)}
+    assert len(aside) <= 2
     assert kills >= 5
 
 
 FLOW = ("flow.last", "flow.middle", "flow.first")
+
+
+def _moved(redis: Redis, before: int) -> bool:
+    return redis.llen("rq:queue:flow.done") != before or not _busy(redis)
 
 
 def _busy(redis: Redis) -> int:

@@ -25,6 +25,21 @@ def frame(data: bytes) -> bytes:
     return struct.pack("!I", len(data)) + data
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[str]:
+    """One server for all tests of this module, which leave nothing running."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def url(shared: str) -> str:
+    """The address of the shared server, emptied."""
+    with Redis.from_url(shared) as redis:
+        redis.flushall()
+    return shared
+
+
 @contextlib.contextmanager
 def door(url: str, redis: Redis, **settings: object) -> Iterator[Gateway]:
     """Open a framed door to a handler that doubles what it is given."""
@@ -54,14 +69,7 @@ def test_foreign_peers_are_answered(url: str, redis: Redis, queue: Queue) -> Non
         wait_until(lambda: at_rest(gateway), BOUND)
 
 
-@pytest.fixture(scope="module")
-def hostile_url() -> Iterator[str]:
-    """One server for all peers of the table."""
-    with EmbeddedServer() as server:
-        yield server.url
-
-
-HELLO = bytes.fromhex("16030100f4010000f00303") + b"\x00" * 60
+HELLO = bytes.fromhex("16030100f4010000f00303") + b"\x00" * 24
 
 
 @pytest.mark.parametrize(
@@ -93,14 +101,14 @@ HELLO = bytes.fromhex("16030100f4010000f00303") + b"\x00" * 60
         "text",
     ],
 )
-def test_what_comes_to_nothing_ends_in_a_reset(hostile_url: str, sent: bytes, end: bool) -> None:
+def test_what_comes_to_nothing_ends_in_a_reset(
+    url: str, redis: Redis, queue: Queue, sent: bytes, end: bool
+) -> None:
     """A bad frame, a peer that leaves, a handler that fails: a reset, never an empty answer."""
-    with Redis.from_url(hostile_url) as redis:
-        queue = Queue("default", connection=redis)
-        with door(hostile_url, redis) as gateway, workers(queue, 1):
-            assert said(gateway.addresses["framed"], sent, end=end) is None
-            assert said(gateway.addresses["framed"], frame(b"ok")) == b"okok"
-            wait_until(lambda: at_rest(gateway), BOUND)
+    with door(url, redis) as gateway, workers(queue, 1):
+        assert said(gateway.addresses["framed"], sent, end=end) is None
+        assert said(gateway.addresses["framed"], frame(b"ok")) == b"okok"
+        wait_until(lambda: at_rest(gateway), BOUND)
 
 
 def test_a_request_has_an_end(url: str, redis: Redis, queue: Queue) -> None:
@@ -201,6 +209,7 @@ def test_a_token_comes_first(url: str, redis: Redis, queue: Queue) -> None:
         assert framed.request(address, b"y", BOUND, token="open sesame") == b"yy"
         for wrong in (b"open sesamE", b"", b"x" * 12, b"open"):
             assert said(address, frame(wrong), frame(b"x")) is None
+        wait_until(lambda: at_rest(gateway), BOUND)
         assert queue.count == 0
         with pytest.raises(DoorClosed, match="busy, refused the request, or the handler failed"):
             framed.request(address, b"z", BOUND)
@@ -229,7 +238,10 @@ def test_closing_lets_running_calls_finish(url: str, redis: Redis, queue: Queue)
             peer.sendall(frame(b"last"))
             wait_until(lambda: queue.count == 1, BOUND)
             stack.enter_context(_later(gateway, queue))
+            idle = stack.enter_context(dial(gateway.addresses["framed"]))
         assert hear(peer) == b"lastlast"
+        with pytest.raises(ConnectionResetError):
+            hear(idle)
 
 
 @contextlib.contextmanager
@@ -258,7 +270,7 @@ def test_a_flood_at_one_door_waits_at_that_door(url: str, redis: Redis, queue: Q
     """However many ask at one door, only so many of its calls stand in line before others'."""
     with door(url, redis, http="127.0.0.1:0") as gateway, contextlib.ExitStack() as stack:
         address = gateway.addresses["framed"]
-        peers = [stack.enter_context(dial(address)) for _ in range(60)]
+        peers = [stack.enter_context(dial(address)) for _ in range(24)]
         for peer in peers:
             peer.sendall(frame(b"flood"))
         wait_until(lambda: queue.count == 8, BOUND)
@@ -271,4 +283,22 @@ def test_a_flood_at_one_door_waits_at_that_door(url: str, redis: Redis, queue: Q
         wait_until(lambda: queue.count == 9, BOUND)
         with workers(queue, 1):
             assert b'"result":9' in http.recv(65536)
-            assert [hear(peer) for peer in peers] == [b"floodflood"] * 60
+            assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
+
+
+def test_the_caller_uses_whatever_sockets_there_are(
+    url: str, redis: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sockets that were replaced before the call, as gevent and eventlet do, are the ones used."""
+    heard: list[int] = []
+
+    class Cooperative(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            heard.append(size)
+            return super().recv(size, flags)
+
+    with door(url, redis) as gateway, workers(queue, 1):
+        monkeypatch.setattr(socket, "socket", Cooperative)
+        assert framed.request(gateway.addresses["framed"], b"green", BOUND) == b"greengreen"
+        monkeypatch.undo()
+    assert heard

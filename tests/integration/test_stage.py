@@ -29,6 +29,21 @@ def handle(stage: Stage, data: bytes) -> Any:
     return made(stage) if callable(made) else made
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[str]:
+    """One server for all tests of this module, which leave nothing running."""
+    with EmbeddedServer() as server:
+        yield server.url
+
+
+@pytest.fixture
+def url(shared: str) -> str:
+    """The address of the shared server, emptied."""
+    with Redis.from_url(shared) as redis:
+        redis.flushall()
+    return shared
+
+
 @pytest.fixture
 def first(redis: Redis) -> Iterator[Stage]:
     """A stage of the test's own."""
@@ -312,9 +327,9 @@ def test_a_stop_ends_a_stage_between_items(redis: Redis, first: Stage) -> None:
     assert waiting(redis, "first") == [b"next"]
 
 
-def test_without_redis(server: EmbeddedServer, url: str) -> None:
+def test_without_redis() -> None:
     """A push that cannot be made raises."""
-    stage = Stage("alone", url=url)
-    server.stop()
+    with EmbeddedServer() as server:
+        stage = Stage("alone", url=server.url)
     with pytest.raises(ConnectionFailed, match="0 of 1 items are surely pushed"):
         stage.push(b"x")
