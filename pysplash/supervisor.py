@@ -269,7 +269,7 @@ class Supervisor:
         if name not in self.roster:
             return
         entry = self.roster.remove(name)
-        facts = self._senses.forget(name)
+        facts = self._senses.forget(entry)
         if facts is not None:
             self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()
