@@ -146,7 +146,7 @@ class Settlement:
         queue = self._queue(worker, job.origin)
         worker.execution = self._execution(job, loss)
         status = job.get_status()
-        if status == JobStatus.QUEUED:
+        if status == JobStatus.QUEUED and (worker.execution or not loss.execution_id):
             forget(self._connection, job.id)
             put_back(worker, job, queue)
             return "returned"

@@ -150,6 +150,19 @@ def test_an_execution_without_a_start_is_no_start(redis: Redis, queue: Queue) ->
     assert left_behind(redis) == []
 
 
+@pytest.mark.parametrize("on_crash", ["fail", "requeue"])
+def test_a_retry_that_was_stored_is_left_alone(redis: Redis, queue: Queue, on_crash: str) -> None:
+    """A worker that had stored its job's retry and then died owes nothing; others have the job."""
+    job = queue.enqueue("time.sleep", 9, retry=Retry(max=2))
+    loss = run(queue)
+    other = queue.enqueue("time.sleep", 9)
+    assert settlement(redis).settle(loss) == "retried"
+
+    assert settlement(redis, on_crash).settle(loss) == "kept"
+
+    assert queue.job_ids == [other.id, job.id]
+
+
 def test_requeue_puts_a_started_job_back(redis: Redis, queue: Queue) -> None:
     """With on_crash=requeue a started job without Retry runs again."""
     job = queue.enqueue("time.sleep", 9)
