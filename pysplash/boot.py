@@ -55,12 +55,13 @@ def worker_class(path: str) -> type[Supervised]:
     return type(found.__name__, (Supervised, found), {"__module__": found.__module__})
 
 
-def connect(settings: WorkerSettings) -> Redis:
+def connect(settings: WorkerSettings, name: str | None = None) -> Redis:
     """Return a connection of this process's own, on which no command is ever sent twice.
 
-    A client that repeats a pop after a lost reply takes a second job and loses the first.
+    A client that repeats a pop after a lost reply takes a second job and loses the first. The
+    server knows it by *name*, so that it can be cut off when its process is dead.
     """
-    return reach(settings.address, retry=Retry(NoBackoff(), 0))
+    return reach(settings.address, retry=Retry(NoBackoff(), 0), client_name=name)
 
 
 def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supervised:
@@ -104,7 +105,7 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
     StackingDeathPenalty.held = slot.held  # type: ignore[method-assign]
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
-    connection = connect(settings)
+    connection = connect(settings, name)
     worker = _build_patiently(settings, name, connection, slot)
     worker.slot = slot
     worker.parent_pid = os.getppid()

@@ -10,6 +10,7 @@ killed for its memory is put back, which is no retry; the third time it is faile
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -83,6 +84,7 @@ class Settlement:
         read). Raises redis's errors if Redis cannot be reached; nothing is lost then, and the call
         may be made again.
         """
+        self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
         outcome = ""
         for part in self._parts(worker, loss):
@@ -98,6 +100,21 @@ class Settlement:
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
+
+    def _cut_off(self, worker: str) -> None:
+        """Close the dead worker's connections at the server, which a kill does not wait for.
+
+        What the worker has sent and the server has not yet read is then never done; it could be
+        a claim, made after the worker's affairs were settled.
+        """
+        named = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(worker.encode()), re.MULTILINE)
+        try:
+            # two words: redis-py would make a dictionary of each client there is
+            clients: Any = self._connection.execute_command("CLIENT", "LIST")
+            for number in named.findall(clients):
+                self._connection.client_kill_filter(_id=number.decode())
+        except ResponseError as error:
+            log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
     def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
         """Yield the loss of each job the worker held, innermost first."""

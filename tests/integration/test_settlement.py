@@ -57,6 +57,33 @@ def left_behind(redis: Redis) -> list[bytes | str]:
     return [key for pattern in patterns for key in redis.keys(pattern)]
 
 
+def test_what_a_dead_worker_has_sent_is_not_done_afterwards(
+    redis: Redis, url: str, queue: Queue
+) -> None:
+    """Its connections are closed before its job is looked for, and no others."""
+    queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    with (
+        Redis.from_url(url, client_name=loss.worker) as dead,
+        Redis.from_url(url, client_name=f"{loss.worker}-other") as other,
+    ):
+        gone, stays = str(dead.client_id()), str(other.client_id())
+
+        assert settlement(redis).settle(loss) == "failed"
+
+        open_ones = [client["id"] for client in redis.client_list()]
+        assert (gone in open_ones, stays in open_ones) == (False, True)
+
+
+def test_a_server_that_lists_no_clients_will_do(redis: Redis, queue: Queue) -> None:
+    """Where the user may not see or close connections the job is settled all the same."""
+    queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    redis.acl_setuser("default", commands=["-client|list", "-client|kill"])
+
+    assert settlement(redis).settle(loss) == "failed"
+
+
 def test_a_started_job_fails_with_the_cause(redis: Redis, queue: Queue) -> None:
     """Without Retry a started job is failed, once, and its result says why."""
     job = queue.enqueue("time.sleep", 9)
