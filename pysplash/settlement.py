@@ -117,14 +117,21 @@ class Settlement:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
     def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
-        """Yield the loss of each job the worker held, innermost first."""
+        """Yield the loss of each job the worker held, innermost first.
+
+        A worker that was killed while it wrote its row, or just before, holds another job than the
+        one that is known of it; Redis has that one as its current job.
+        """
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
             yield replace(loss, job_id=job_id, execution_id=execution_id)
-        outermost = loss.job_id or (pairs[0][0] if pairs else current_job_id(worker))
+        current = current_job_id(worker)
+        outermost = loss.job_id or (pairs[0][0] if pairs else current)
         if outermost:
             yield replace(loss, job_id=outermost)
+        if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
+            yield replace(loss, job_id=current, execution_id="")
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""
@@ -211,18 +218,17 @@ class Settlement:
         return origin or b""
 
     def _execution(self, job: Job, loss: Loss) -> Execution | None:
-        """Return the dead worker's execution of the job, if it is still open."""
+        """Return the dead worker's execution of the job, if one is still open."""
         registry = ExecutionRegistry(job.id, self._connection)
-        for execution_id in (
-            [loss.execution_id] if loss.execution_id else registry.get_execution_ids()
-        ):
+        for execution_id in dict.fromkeys((loss.execution_id, *registry.get_execution_ids())):
             try:
                 execution = Execution.fetch(execution_id, job.id, self._connection)
             except ValueError:
                 continue
             # RQ 2.10 does not say whose an execution is; then the job does.
             owner = self._connection.hget(execution.key, "worker_name") or job.worker_name
-            if owner in (None, loss.worker.encode(), loss.worker):
+            sure = execution_id == loss.execution_id or not loss.execution_id
+            if as_text(owner or "") == loss.worker or (sure and owner is None):
                 return execution
         return None
 

@@ -33,18 +33,19 @@ def settlement(redis: Redis, on_crash: str = "fail") -> Settlement:
     return Settlement(redis, settings, on_crash)
 
 
-def claim(queue: Queue) -> tuple[SimpleWorker, Job]:
+def claim(queue: Queue, worker: SimpleWorker | None = None) -> tuple[SimpleWorker, Job]:
     """Take the next job as a worker does, up to the point where it starts it."""
-    worker = SimpleWorker([queue], connection=queue.connection)
-    worker.register_birth()
+    if worker is None:
+        worker = SimpleWorker([queue], connection=queue.connection)
+        worker.register_birth()
     found = worker.queue_class.dequeue_any([queue], None, connection=queue.connection)
     assert found is not None
     return worker, found[0]
 
 
-def run(queue: Queue, *, prepared: bool = True) -> Loss:
+def run(queue: Queue, worker: SimpleWorker | None = None, *, prepared: bool = True) -> Loss:
     """Take and start the next job, then die; *prepared*: RQ has marked the job as started."""
-    worker, job = claim(queue)
+    worker, job = claim(queue, worker)
     execution = worker.prepare_execution(job)
     if prepared:
         worker.prepare_job_execution(job, remove_from_intermediate_queue=True)
@@ -55,6 +56,24 @@ def left_behind(redis: Redis) -> list[bytes | str]:
     """Return what no settled job may leave: executions, started and intermediate entries."""
     patterns = ("rq:execution:*", "rq:wip:*", "rq:queue:*:intermediate")
     return [key for pattern in patterns for key in redis.keys(pattern)]
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_job_that_redis_knows_of_is_settled_too(redis: Redis, queue: Queue, same: bool) -> None:
+    """A worker's last words may be of a run it was done with; what it then held is settled."""
+    before = queue.enqueue("time.sleep", 9, retry=Retry(max=2))
+    worker = SimpleWorker([queue], connection=redis)
+    worker.register_birth()
+    last_words = run(queue, worker)
+    worker.handle_job_failure(before, queue)
+    job = before if same else queue.enqueue("time.sleep", 9, at_front=True)
+    assert run(queue, worker).job_id == job.id
+
+    outcome = settlement(redis).settle(last_words)
+
+    assert outcome == ("retried" if same else "failed")
+    assert queue.job_ids == [before.id]
+    assert left_behind(redis) == []
 
 
 def test_what_a_dead_worker_has_sent_is_not_done_afterwards(
