@@ -1,0 +1,219 @@
+"""A storm: bursts of jobs for a supervisor, and signals to its workers at random instants."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from rq import Queue, Retry
+
+from benchmarks import census
+from benchmarks.ledger import Account, Task, judge, plan, read_runs
+from benchmarks.storm_jobs import RUNS
+from benchmarks.supervisors import Supervisor
+from pysplash.embedded import EmbeddedServer
+
+QUEUES = ("high", "default", "low")
+SIGNALS = ("TERM", "INT", "KILL")
+WORKERS = 4
+#: most jobs in one burst; most that may still wait when the next one comes
+BURST, WATER = 500, 400
+#: longest pause in seconds between two signals; chance decides, so that every instant is hit
+PAUSE = 0.04
+#: share of the signals for which a worker that has done nothing yet may be chosen, too
+YOUNG = 0.1
+#: seconds between two looks at a supervisor that is left in peace
+LOOK = 0.1
+#: seconds without any change after which what is missing will not come any more
+STILL = 15.0
+#: seconds until a supervisor must have its first worker, in which it must finish in peace, and
+#: after its end until what came of it must be gone
+READY, PEACE, GONE = 60.0, 300.0, 5.0
+#: seconds for which results are kept: longer than any storm
+KEPT = 86_400
+JOB = "benchmarks.storm_jobs.run"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a storm is to be."""
+
+    against: str = "pysplash"
+    jobs: int = 10_000
+    seed: int = 1
+    #: seconds after which neither jobs nor signals come any more
+    seconds: float = 300.0
+    #: the signals that workers get, by name; none: no worker is harmed
+    signals: tuple[str, ...] = SIGNALS
+
+
+class Storm:
+    """One storm, and what it left."""
+
+    def __init__(self, settings: Settings, redis: Redis, folder: Path) -> None:
+        self.redis = redis
+        self.folder = folder
+        #: signals that reached a worker, by name
+        self.struck: Counter[str] = Counter()
+        #: what the supervisor has said
+        self.words = ""
+        #: faults of the supervisor itself
+        self.besides: dict[str, Sequence[str]] = {}
+        self._settings = settings
+        self._tasks = plan(settings.jobs, settings.seed, QUEUES)
+        self._chance = random.Random(settings.seed)
+        self._recent: deque[int] = deque(maxlen=WORKERS - 1)
+        self._fed = 0
+        self._water = 0
+
+    @property
+    def tasks(self) -> Sequence[Task]:
+        """The jobs that were enqueued."""
+        return self._tasks[: self._fed]
+
+    # --- while it lasts ---
+
+    def rage(self, supervisor: Supervisor) -> None:
+        """Enqueue and signal until all jobs have ended or time is up."""
+        self._feed()
+        _wait(lambda: not supervisor.alive or bool(supervisor.workers(self.redis)), READY)
+        tide = _Tide(self.redis, self._settings.seconds)
+        while supervisor.alive and not tide.out():
+            under_way = tide.under_way()
+            if not under_way and self._fed == len(self._tasks):
+                return
+            if tide.places["queued"] <= self._water:
+                self._feed()
+            self._strike(supervisor)
+            time.sleep(self._chance.uniform(0, PAUSE))
+
+    def _feed(self) -> None:
+        """Enqueue a burst; jobs that wait for others come last."""
+        burst = self._tasks[self._fed : self._fed + self._chance.randint(1, BURST)]
+        for name in QUEUES:
+            queue = Queue(name, connection=self.redis)
+            own = [task for task in burst if task.queue == name]
+            calls = [self._call(task) for task in own if not task.parent]
+            queue.enqueue_many([Queue.prepare_data(**call) for call in calls])
+        for task in burst:
+            if task.parent:
+                # by itself: RQ's enqueue_many may put a job twice whose parent finishes meanwhile
+                Queue(task.queue, connection=self.redis).enqueue_call(**self._call(task))
+        self._fed += len(burst)
+        self._water = self._chance.choice((0, self._chance.randint(0, WATER)))
+
+    def _call(self, task: Task) -> dict[str, Any]:
+        kind = task.kind
+        return {
+            "func": JOB,
+            "args": (str(self.folder), task.job_id, task.seconds, kind.failures),
+            "job_id": task.job_id,
+            "result_ttl": KEPT,
+            "at_front": kind.at_front,
+            "retry": Retry(max=kind.retries) if kind.retries else None,
+            "depends_on": task.parent or None,
+        }
+
+    def _strike(self, supervisor: Supervisor) -> None:
+        """Signal one worker.
+
+        Those that were signalled a moment ago can only be killed. Those that have done nothing yet
+        are mostly spared: a supervisor pauses before further starts if many die so young.
+        """
+        if not self._settings.signals:
+            return
+        name = self._chance.choice(self._settings.signals)
+        spared = () if name == "KILL" else self._recent
+        proven = self._chance.random() > YOUNG
+        pids = sorted(set(supervisor.workers(self.redis, proven=proven)).difference(spared))
+        if not pids:
+            return
+        victim = self._chance.choice(pids)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.Signals[f"SIG{name}"])
+            self._recent.append(victim)
+            self.struck[name] += 1
+
+    # --- afterwards ---
+
+    def abate(self, supervisor: Supervisor) -> None:
+        """Leave the supervisor in peace until nothing moves any more, then stop it."""
+        tide = _Tide(self.redis, PEACE)
+        while supervisor.alive and not tide.out():
+            if not tide.under_way() and sum(tide.places.values()) >= len(self.tasks):
+                break
+            time.sleep(LOOK)
+        status = supervisor.stop()
+        self.words = supervisor.words
+        if status != 0:
+            self.besides["supervisor"] = (f"exit status {status}",)
+        _wait(lambda: not supervisor.left(), GONE)
+        self.besides["orphans"] = [str(process) for process in supervisor.left()]
+
+    def account(self) -> Account:
+        """Look for every job; nothing may run any more."""
+        log = self.folder / RUNS
+        account = judge(
+            self.tasks,
+            census.find(self.redis, QUEUES, [task.job_id for task in self.tasks]),
+            read_runs(log.read_text().splitlines() if log.exists() else ()),
+            self.struck["KILL"],
+        )
+        left = {
+            "ghosts": [worker.name for worker in census.workers(self.redis)],
+            "open executions": census.open_executions(self.redis),
+        }
+        return account.with_faults(self.besides | left)
+
+
+class _Tide:
+    """How many jobs are where, and whether it is time to give up waiting for a change."""
+
+    def __init__(self, redis: Redis, seconds: float) -> None:
+        self._redis = redis
+        self._deadline = time.monotonic() + seconds
+        self._moved = time.monotonic()
+        self.places: dict[str, int] = {}
+
+    def under_way(self) -> int:
+        """Look; return how many jobs are still to run, or run."""
+        before, self.places = self.places, census.count(self._redis, QUEUES)
+        if self.places != before:
+            self._moved = time.monotonic()
+        return sum(self.places[place] for place in census.MOVING)
+
+    def out(self) -> bool:
+        """Whether nothing has changed for long, or time is up."""
+        return time.monotonic() > min(self._deadline, self._moved + STILL)
+
+
+def _wait(predicate: Callable[[], bool], bound: float) -> None:
+    deadline = time.monotonic() + bound
+    while not predicate() and time.monotonic() < deadline:
+        time.sleep(LOOK)
+
+
+@contextlib.contextmanager
+def weathered(settings: Settings) -> Iterator[Storm]:
+    """Yield a storm that is over, its supervisor gone, with all that it left in Redis."""
+    with (
+        EmbeddedServer() as server,
+        tempfile.TemporaryDirectory() as name,
+        Redis.from_url(server.url) as redis,
+    ):
+        folder = Path(name)
+        storm = Storm(settings, redis, folder)
+        with Supervisor(settings.against, server.url, WORKERS, QUEUES, folder) as supervisor:
+            storm.rage(supervisor)
+            storm.abate(supervisor)
+        yield storm
