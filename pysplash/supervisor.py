@@ -156,10 +156,12 @@ class Supervisor:
         numbers = self._devices.signals.drain()
         for number in numbers:
             self._heed(number)
+        events = list(self._devices.processes.events())
+        # after the events: what a worker did last is on the board when its exit is known
         self._senses.read_board()
-        events = [self._take_in(event) for event in self._devices.processes.events()]
+        telling = [self._take_in(event) for event in events]
         self._liaison.heed()
-        return bool(numbers) or any(events)
+        return bool(numbers) or any(telling)
 
     def _observe(self) -> PoolView:
         now = self._devices.clock()

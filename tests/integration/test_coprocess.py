@@ -89,6 +89,13 @@ def test_a_program_in_any_language(upper: list[str]) -> None:
     coprocess.close()
 
 
+def test_a_program_that_answers_while_it_reads() -> None:
+    """Bytes go both ways at once, so neither side waits for the other for ever."""
+    coprocess = Coprocess("cat", limit=2**23)
+    assert coprocess(b"x" * 2**23) == b"x" * 2**23
+    coprocess.close()
+
+
 @pytest.mark.parametrize("word", [b"die", b"leave", b"babble"])
 def test_a_child_that_dies_is_started_anew(odd: Coprocess, word: bytes) -> None:
     """Whoever asked hears of it; the next request has a new child, after a pause."""

@@ -169,6 +169,5 @@ def test_curve_lets_known_keys_in(url: str, redis: Redis, queue: Queue, tmp_path
 )
 def test_doors_that_stay_shut(settings: dict[str, Any], error: type[Exception], url: str) -> None:
     """What must not be open, or cannot be, is refused before anything is served."""
-    gateway = Gateway(url, **settings)
     with pytest.raises(error):
-        gateway.run()
+        Gateway(url, **settings).run()

@@ -483,3 +483,25 @@ def test_a_pool_killed_for_memory_is_settled_as_relief() -> None:
     (loss,) = world.losses
     assert loss.relief
     assert len(world.alive) == 1
+
+
+def test_the_last_job_of_a_worker_is_settled() -> None:
+    """A worker that takes another job and dies, while exits are heard, loses that job."""
+    world = World()
+    supervisor = supervise(world)
+    (name,) = boot(world, supervisor)
+    world.busy(name, "first")
+    supervisor.tick()
+
+    def at_the_last_moment() -> Iterator[Event]:
+        if name in world.alive:
+            world.busy(name, "second")
+            world.exit(name, KILLED)
+        yield from heard()
+
+    processes = supervisor._devices.processes
+    heard = processes.events
+    processes.events = at_the_last_moment  # type: ignore[method-assign]
+    supervisor.tick()
+
+    assert [loss.job_id for loss in world.losses] == ["second"]
