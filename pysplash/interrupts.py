@@ -88,6 +88,14 @@ class Interruptible(RQOutcomes):
             self._stopped_job_id = None if self.slot.to_stop_any() else job.id
         return self._stopped_job_id in (None, job.id)
 
+    def _at_work(self) -> bool:
+        return self._in_job
+
+    def _leave_cold(self) -> None:
+        if self._outer:
+            raise Overtaken(0, SystemExit("cold stop"), "was ended by a cold stop")
+        super()._leave_cold()
+
     @property
     def horse_pid(self) -> int:
         """Return this process's id while a job runs in it: what RQ's commands are to reach."""

@@ -97,9 +97,17 @@ class Supervised(BaseWorker):
         """
         first, self._stop_signal_at = self._stop_signal_at, time.monotonic()
         self._stop_requested = True
-        alone_in_job = self.slot is None and self.get_state() == WorkerStatus.BUSY
+        alone_in_job = self.slot is None and self._at_work()
         if first is not None and alone_in_job and self._stop_signal_at - first > COLD_AFTER:
-            raise SystemExit("cold stop")
+            self._leave_cold()
+
+    def _at_work(self) -> bool:
+        """Whether a job's own code may be running."""
+        return self.get_state() == WorkerStatus.BUSY
+
+    def _leave_cold(self) -> None:
+        """End the job by an exception in it."""
+        raise SystemExit("cold stop")
 
     def _leaving(self) -> bool:
         """Whether this worker takes no further job."""

@@ -62,6 +62,14 @@ def stop_me(number: int) -> str:
     return "stopped"
 
 
+def stop_me_twice(seconds: float) -> None:
+    """Ask the worker for a stop, and *seconds* later again; then go on."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    again = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > again, 10)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Sought:
     """A result for which, each time it is serialised, one more job comes to wait, *most* times."""
 
@@ -159,6 +167,25 @@ def test_a_stop_only_sets_a_flag(redis: Redis, queue: Queue, number: int) -> Non
 
     assert first.return_value() == "stopped"
     assert queue.job_ids == [second.id]
+
+
+@pytest.mark.parametrize("path", ["pysplash.Worker", "rq.SimpleWorker"])
+@pytest.mark.parametrize(("seconds", "status"), [(1.1, "failed"), (0.1, "finished")])
+def test_a_second_stop_ends_the_job_of_a_worker_alone(
+    redis: Redis, queue: Queue, path: str, seconds: float, status: str
+) -> None:
+    """More than a second after the first; sooner it is the first one heard twice."""
+    job = queue.enqueue(stop_me_twice, seconds)
+    queue.enqueue(nap, 0)
+
+    worker_class(path)([queue], connection=redis).work(logging_level="CRITICAL")
+
+    assert job.get_status() == status
+    assert queue.count == 1
+    if status == "failed":
+        result = job.latest_result()
+        assert result is not None
+        assert "cold stop" in str(result.exc_string)
 
 
 def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> None:
