@@ -235,17 +235,18 @@ def open_devices(
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
     plan = Plan(settings, board.fd, slots, preload, terminate, limits)
+    glancing = own(connection, GLANCE)
     return Devices(
         clock=time.monotonic,
         signals=SignalQueue(),
         processes=Processes(plan),
         board=board,
         sampler=Sampler(Machine()),
-        backlog=Backlog(own(connection, GLANCE), settings.queues),
+        backlog=Backlog(glancing, settings.queues),
         settlement=Settlement(own(connection), settings, on_crash),
-        heartbeats=Heartbeats(own(connection, GLANCE), settings.worker_ttl + 60),
+        heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
-        lessons=Lessons(own(connection, GLANCE)),
+        lessons=Lessons(glancing),
         recorder=recorder,
-        presence=Presence(own(connection, GLANCE), settings, terminate),
+        presence=Presence(glancing, settings, terminate),
     )

@@ -209,7 +209,7 @@ def _admit(view: PoolView, wanted: int, limits: Limits) -> tuple[int, Reason]:
         starting = any(w.state is WorkerState.STARTING for w in view.workers)
         if starting or view.now < view.boot_failed_at + wait:
             return 0, Reason.BACKOFF
-        wanted = 1
+        wanted = min(wanted, 1)
     if memory_pressed(view, limits):
         return 0, Reason.MEMORY
     room = memory_room(view, limits)

@@ -23,14 +23,17 @@ def test_one_connection_and_no_thread_a_worker(pool: Start, redis: Redis, queue:
     command = pool(*QUICK, "-n", "4")
     pids = command.await_idle(4)
     names = {worker.name for worker in Worker.all(connection=redis)}
-    wait_until(lambda: len(redis.client_list()) <= 4 + 6, ROOM, "idle connections to be closed")
-    connected = [client["name"] for client in redis.client_list() if client["name"] in names]
-    assert sorted(connected) == sorted(names)
+
+    def connected() -> list[str]:
+        return sorted(c["name"] for c in redis.client_list() if c["name"] in names)
+
+    wait_until(lambda: connected() == sorted(names), ROOM, "one connection each")
     assert {psutil.Process(pid).num_threads() for pid in pids} == {1}
     for _ in range(20):
         queue.enqueue(jobs.pid)
     wait_until(lambda: queue.finished_job_registry.count == 20, ROOM)
-    assert len(redis.client_list()) <= 4 + 6
+    assert connected() == sorted(names)
+    assert len(redis.client_list()) <= len(names) + 6
 
 
 def test_leases_and_heartbeats_are_renewed(

@@ -445,6 +445,14 @@ TABLE = [
         Reason.BACKOFF,
     ),
     case(
+        "a-restart-after-failed-starts-keeps-to-the-most",
+        view(worker("a"), restart_before=NOW, boot_failures=1, boot_failed_at=NOW - 60),
+        0,
+        Reason.RESTART,
+        Stop("a", Reason.RESTART),
+        max_procs=1,
+    ),
+    case(
         "after-the-backoff-one-is-tried",
         view(boot_failures=3, boot_failed_at=NOW - 2.1),
         4,
