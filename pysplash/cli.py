@@ -19,13 +19,14 @@ from rq.cli.helpers import read_config_file
 from . import demo as demonstration
 from .boot import resolve, worker_class
 from .connection import from_url
-from .door_commands import COMMANDS
+from .door_commands import COMMANDS as DOOR_COMMANDS
 from .embedded import open_server
 from .environment import from_environment, from_settings
 from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
 from .log import configure, redact
 from .options import key, start_options
 from .pool import Pool
+from .record_commands import COMMANDS as RECORD_COMMANDS
 from .registry import parse_parameters
 from .serve_commands import COMMANDS as SERVE_COMMANDS
 from .version import __version__
@@ -38,6 +39,8 @@ Examples:
   pysplash start --embedded --record run.jsonl default
   pysplash demo
   pysplash call add 5 6
+  pysplash plot run.jsonl run.png
+  pysplash replay run.jsonl --max-cpu 60
 \b
 Exit status: 0 clean, 1 setup or connection, 2 usage, 3 workers cannot start,
 4 import, 5 crash loop, 6 unsafe bind refused; of a call: 7 the task failed,
@@ -110,7 +113,7 @@ def demo(number: int, url: str | None, max_procs: int, max_cpu: float, tasks: bo
     return demonstration.run(number, url, max_procs, max_cpu)
 
 
-for _command in (*COMMANDS, *SERVE_COMMANDS):
+for _command in (*DOOR_COMMANDS, *RECORD_COMMANDS, *SERVE_COMMANDS):
     cli.add_command(_command)
 
 

@@ -171,7 +171,7 @@ class LessonsLike(Protocol):
 class RecorderLike(Protocol):
     """Keeps a record of every tick."""
 
-    def write(self, view: PoolView, decision: Decision) -> None:
+    def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
         """Append one tick."""
 
     def close(self) -> None:

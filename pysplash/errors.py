@@ -4,6 +4,7 @@ SplashError
  + ConfigError            a setting is wrong                          exit status 2
  + ConnectionFailed       no usable Redis at the given address        exit status 1
  + EmbeddedUnavailable    the embedded server cannot be started       exit status 1
+ + PlotUnavailable        matplotlib is missing                       exit status 1
  + WorkerBootError        workers cannot start                        exit status 3
  + ImportFailed           a named module, class or function is absent exit status 4
  + CrashLoop              workers start, then die again and again     exit status 5
@@ -67,6 +68,10 @@ class ConnectionFailed(SplashError):
 
 class EmbeddedUnavailable(SplashError):
     """The embedded server cannot be started."""
+
+
+class PlotUnavailable(SplashError):
+    """A plot cannot be drawn: matplotlib is missing."""
 
 
 class WorkerBootError(SplashError):

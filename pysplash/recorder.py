@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
+from .facts import FactWriter
 from .log import logger
-from .state import Action, Decision, PoolView, WorkerState
+from .state import Action, Decision, Limits, PoolView, WorkerState
 
 log = logger("recorder")
 
@@ -23,6 +24,7 @@ class Recorder:
     def __init__(self, path: str | Path, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock
         self._broken = False
+        self._facts = FactWriter()
         try:
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
@@ -31,13 +33,16 @@ class Recorder:
                 "give a path in a folder that exists and is yours"
             ) from error
 
-    def write(self, view: PoolView, decision: Decision) -> None:
-        """Append one tick."""
-        line = json.dumps(entry(self._wall_clock(), view, decision), separators=(",", ":"))
+    def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
+        """Append one tick, with all that is needed to decide it again."""
+        tick = entry(self._wall_clock(), view, decision)
+        tick["view"] = self._facts.write(view, limits)
+        line = json.dumps(tick, separators=(",", ":"))
         try:
             self._file.write(line + "\n")
             self._broken = False
         except OSError as error:
+            self._facts.start_over()
             if not self._broken:
                 log.error("the record cannot be written: %s", error, extra={"action": "record"})
             self._broken = True

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from .devices import Devices
 from .errors import BacklogUnavailable
+from .facts import MEMORY
 from .log import logger
 from .roster import Entry, Facts, Roster
 from .state import NEVER, Sample, WorkerState, WorkerView
 
 log = logger("pool")
 
-#: seconds of samples the policy gets to see
-MEMORY = 30.0
 #: seconds between two lines about a Redis that is away
 COMPLAIN = 10.0
 

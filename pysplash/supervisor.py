@@ -339,7 +339,7 @@ class Supervisor:
             self._accounted_at = view.now
             log.info("%s", self.accounting.line(view.now), extra={"action": "account"})
         if self._devices.recorder is not None:
-            self._devices.recorder.write(view, decision)
+            self._devices.recorder.write(view, decision, self._limits)
         if self._devices.presence is not None:
             self._devices.presence.tell(view, decision)
         if self._observer is not None:

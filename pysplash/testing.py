@@ -28,7 +28,7 @@ from .process import Event, Exited, Spawned
 from .registry import TaskSpec
 from .scoreboard import Row
 from .settlement import Loss
-from .state import Decision, Lesson, PoolView, Sample, WorkerState
+from .state import Decision, Lesson, Limits, PoolView, Sample, WorkerState
 
 __all__ = ["Law", "Plant", "World"]
 
@@ -296,7 +296,7 @@ class _Commands(_Part):
 
 
 class _Recorder(_Part):
-    def write(self, view: PoolView, decision: Decision) -> None:
+    def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
         self.world.record.append((view, decision))
 
 

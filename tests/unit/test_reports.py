@@ -13,7 +13,7 @@ from pysplash.accounting import Accounting
 from pysplash.log import RedactingFormatter, logger, redact
 from pysplash.recorder import Recorder, entry
 from pysplash.render import MEANING, Story, bar, explain, screen, tick_line
-from pysplash.state import Decision, Drain, Kill, Reason, Spawn, Stop
+from pysplash.state import Decision, Drain, Kill, Limits, Reason, Spawn, Stop
 
 from .views import MIB, NOW, busy, samples, view, waiting, worker
 
@@ -44,7 +44,7 @@ def test_a_record_is_appended_line_by_line(tmp_path: Path) -> None:
     path = tmp_path / "run.jsonl"
     for _ in range(2):
         recorder = Recorder(path, wall_clock=lambda: 7.0)
-        recorder.write(view(), Decision(0, Reason.STEADY))
+        recorder.write(view(), Decision(0, Reason.STEADY), Limits())
         recorder.close()
 
     assert [json.loads(line)["t"] for line in path.read_text().splitlines()] == [7.0, 7.0]
@@ -60,7 +60,7 @@ def test_a_full_disk_costs_the_record_not_the_pool(caplog: pytest.LogCaptureFixt
     """Writing fails in one line of the log, once."""
     recorder = Recorder("/dev/full")
     for _ in range(3):
-        recorder.write(view(), Decision(0, Reason.STEADY))
+        recorder.write(view(), Decision(0, Reason.STEADY), Limits())
     recorder.close()
 
     assert sum("cannot be written" in message for message in caplog.messages) == 1
