@@ -9,9 +9,8 @@ the decision that was made.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, fields
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -172,30 +171,30 @@ def lean(value: Any) -> dict[str, Any]:
     """Return those fields of a dataclass that are not what they are by default."""
     return {
         name: dict(it) if isinstance(it := getattr(value, name), Mapping) else it
-        for name, default in _defaults(type(value)).items()
+        for name, default in _DEFAULTS[type(value)].items()
         if default is _UNSET or getattr(value, name) != default
     }
 
 
-@cache
-def _defaults(kind: Hashable) -> dict[str, Any]:
-    assert isinstance(kind, type)
-    return {
-        f.name: f.default
-        if f.default is not MISSING
-        else _UNSET
-        if f.default_factory is MISSING
-        else f.default_factory()
-        for f in fields(kind)
-    }
+def _default(field: Field[Any]) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return _UNSET if field.default_factory is MISSING else field.default_factory()
+
+
+#: by class, its fields with their defaults
+_DEFAULTS = {
+    kind: {field.name: _default(field) for field in fields(kind)}
+    for kind in (PoolView, WorkerView, Sample, Lesson, Momentum, Limits)
+}
 
 
 def _all(worker: WorkerView) -> dict[str, Any]:
-    return {name: getattr(worker, name) for name in _defaults(WorkerView) if name != "name"}
+    return {name: getattr(worker, name) for name in _DEFAULTS[WorkerView] if name != "name"}
 
 
 def _plain(view: PoolView) -> dict[str, Any]:
-    defaults = _defaults(PoolView)
+    defaults = _DEFAULTS[PoolView]
     values = {name: getattr(view, name) for name in _PLAIN}
     return {name: value for name, value in values.items() if value != defaults[name]}
 

@@ -276,4 +276,4 @@ def _known(value: float | None) -> float:
 
 def _summary(recording: Recording) -> str:
     most = max(sum(tick.states.values()) for tick in recording.ticks)
-    return f"{recording.seconds:.0f} s of a pool: {most} workers at most"
+    return f"{recording.seconds:.0f} s of a pool: at most {most} worker{'s' * (most != 1)}"

@@ -14,6 +14,8 @@ from .state import Action, Decision, Kill, Limits, Reason, Spawn, Stop, WorkerSt
 
 #: seconds without a line after which the pool is taken to have been away
 GAP = 10.0
+#: what reading a line that is no tick may raise
+_FAULTS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
 _KINDS: dict[str, type[Stop] | type[Kill]] = {"stop": Stop, "kill": Kill}
 
 
@@ -70,7 +72,7 @@ def parse(lines: Iterable[str], name: str) -> Recording:
         try:
             tick = _tick(json.loads(line))
             limits = _limits(tick) or limits
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except _FAULTS:
             skipped += 1
         else:
             ticks.append(tick)

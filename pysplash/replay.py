@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from .errors import ConfigError
 from .facts import FactReader
 from .policy import decide, remember
 from .recording import Recording, Tick
 from .render import clock
 from .state import Decision, Limits, Momentum, Spawn
+
+#: what facts that are not as they were written may raise
+_FAULTS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +46,30 @@ class Replay:
 
 
 def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
-    """Return every decision under the limits that *change* makes of the recorded ones."""
+    """Return every decision under the limits that *change* makes of the recorded ones.
+
+    A ConfigError of *change* ends it; facts that are not as they were written cost their tick.
+    """
     reader, momentum = FactReader(), Momentum()
     turns: list[Turn] = []
     lost = 0
     for tick in recording.ticks:
         try:
             known = reader.read(tick.facts or {})
-        except (KeyError, TypeError, ValueError, AttributeError):
-            reader, known = FactReader(), None
-        if known is None:
+            if known is None:
+                lost += 1
+                continue
+            view = known.view if known.fresh else replace(known.view, momentum=momentum)
+            limits = change(known.limits)
+            decision = decide(view, limits)
+            momentum = remember(view, tick.decision, limits)
+        except ConfigError:
+            raise
+        except _FAULTS:
+            reader = FactReader()
             lost += 1
-            continue
-        view = known.view if known.fresh else replace(known.view, momentum=momentum)
-        limits = change(known.limits)
-        turns.append(Turn(tick, decide(view, limits)))
-        momentum = remember(view, tick.decision, limits)
+        else:
+            turns.append(Turn(tick, decision))
     return Replay(tuple(turns), lost)
 
 

@@ -1,0 +1,62 @@
+"""Recordings made on a plant: real decisions on simulated facts, a line a tick."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from pysplash.facts import FactWriter
+from pysplash.policy import decide, remember
+from pysplash.recorder import entry
+from pysplash.recording import Recording, parse
+from pysplash.state import Decision, Limits, PoolView
+from pysplash.testing import Law, Plant
+from pysplash.workload import GIB, MIB, Arrivals, Machine, endless, ramp, spin, wave
+
+LIMITS = Limits(max_procs=24)
+MACHINE = Machine(cores=4.0, memory=16 * GIB, noise=0.04)
+
+
+@dataclass(slots=True)
+class Recorded(Law):
+    """The policy, with every view kept as a line."""
+
+    lines: list[str] = field(default_factory=list)
+    views: list[PoolView] = field(default_factory=list)
+    writer: FactWriter = field(default_factory=FactWriter)
+
+    def decide(self, view: PoolView) -> Decision:
+        self.learner.observe(view.now, view.workers, view.samples[-1].cpu)
+        lessons = self.learner.lessons
+        known = replace(view, momentum=self.momentum, lessons=dict(lessons))
+        decision = decide(known, self.limits)
+        self.momentum = remember(known, decision, self.limits)
+        line = entry(1e9 + view.now, known, decision)
+        line["view"] = self.writer.write(known, self.limits)
+        self.lines.append(json.dumps(line, separators=(",", ":")))
+        self.views.append(known)
+        return decision
+
+
+def loads(random: Random) -> dict[str, Arrivals]:
+    """Return what may be played, by name."""
+    return {
+        "spin": endless(lambda: spin(5.0, random)),
+        "wave": endless(lambda: wave(15.0, 10.0, random)),
+        "ramp": endless(lambda: ramp(5.0, 300 * MIB, 0.02, random)),
+    }
+
+
+def play(
+    load: str, limits: Limits = LIMITS, *, machine: Machine = MACHINE, seconds: float = 90.0
+) -> Recorded:
+    """Return what was recorded of a load."""
+    policy = Recorded(limits)
+    Plant(machine, loads(Random(1))[load], policy).run(seconds)
+    return policy
+
+
+def recording(load: str, limits: Limits = LIMITS) -> Recording:
+    """Return the recording of a load."""
+    return parse(play(load, limits).lines, load)
