@@ -12,7 +12,7 @@ RQ_TESTS := tests/unit/test_rq_calls.py $(addprefix tests/integration/,test_work
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant clean
+.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can 
 
 bench-plant: $(VENV)/.test ## Print how policies size a pool on simulated machines
 	$(BIN)/python benchmarks/plant.py
+
+bench-control: $(VENV)/.test ## Print how real pools hold their limits, beside fixed sizes
+	$(BIN)/python benchmarks/control.py
 
 clean: ## Remove what the other targets made
 	rm -rf .venv .venvs build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

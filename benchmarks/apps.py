@@ -10,7 +10,7 @@ from __future__ import annotations
 
 #: the module bench_jobs: what is to be done
 JOBS = """
-import os, time
+import math, os, random, time
 from pathlib import Path
 
 def mark():
@@ -30,7 +30,46 @@ def nap():
 def large(data):
     return 0
 
-FUNCTIONS = {"mark": mark, "noop": noop, "nap": nap, "large": large}
+def spin(seconds):
+    # CPU time, so that a job is the same work however many share the machine
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+
+def burn():
+    spin(5)
+
+def duty():
+    # eight rounds of 0.3 s at work and 0.7 s asleep
+    for _ in range(8):
+        spin(0.3)
+        time.sleep(0.7)
+
+def wave():
+    time.sleep(15)
+    spin(10)
+
+def brief():
+    spin(1)
+
+def grow(size):
+    # to so many bytes in five seconds, then gone
+    held = []
+    for _ in range(50):
+        held.append(b"x" * (size // 50))
+        time.sleep(0.1)
+    return len(held)
+
+def ramp():
+    return grow(300 << 20)
+
+def heavy():
+    return grow(min(int(random.lognormvariate(math.log(150 << 20), 0.6)), 800 << 20))
+
+FUNCTIONS = {
+    "mark": mark, "noop": noop, "nap": nap, "large": large,
+    "burn": burn, "duty": duty, "wave": wave, "brief": brief, "ramp": ramp, "heavy": heavy,
+}
 # bytes that cannot be compressed
 ARGUMENTS = {"large": (os.urandom(65536),)}
 URL, RESULTS = os.environ["BENCH_URL"], os.environ["BENCH_RESULTS"]

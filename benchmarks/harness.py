@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 from redis import Redis
@@ -98,7 +98,7 @@ class Session:
         self._roots: list[psutil.Process] = []
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         try:
             self.site.clear()
             self._write()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ ENDINGS = (".png", ".svg")
 SIZE, DOTS = (12.0, 8.0), 100
 #: seconds over which CPU is averaged, and the same where waves are to be seen
 MEAN, SHORT_MEAN = 10.0, 5.0
-#: changes of target that are named, the largest first, and the part of the width between two
+#: moves of the target that are named, the largest first, and the part of the width between two
 NAMED, APART = 10, 0.06
 GIB = 2**30
 
@@ -205,13 +206,18 @@ def _kills(axes: Axes, recording: Recording, rows: dict[Reason, int]) -> None:
 
 
 def _worth_naming(moved: Sequence[Change], seconds: float) -> list[Change]:
-    """Return the largest changes, so few and so far apart that their numbers can be read."""
-    named: list[Change] = []
-    for change in sorted(moved, key=lambda c: abs(c.after - c.before), reverse=True):
-        row = (other.at for other in named if other.reason is change.reason)
-        if len(named) < NAMED and all(abs(at - change.at) >= APART * seconds for at in row):
-            named.append(change)
-    return named
+    """Return the largest moves, those in a row for one reason as one, so few that all are legible.
+
+    A move ends where the next change for its reason is far enough for a number in between.
+    """
+    moves: dict[Reason, list[Change]] = {}
+    for change in moved:
+        row = moves.setdefault(change.reason, [])
+        if row and change.at - row[-1].at < APART * seconds:
+            change = replace(change, before=row.pop().before)  # noqa: PLW2901
+        row.append(change)
+    found = [change for row in moves.values() for change in row]
+    return sorted(found, key=lambda c: abs(c.after - c.before), reverse=True)[:NAMED]
 
 
 def _spans(recording: Recording, ticks: Sequence[Tick]) -> list[tuple[Reason, tuple[float, float]]]:
