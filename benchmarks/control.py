@@ -86,12 +86,13 @@ HEAD = (
 )
 
 
-def control(site: Site, names: list[str], quick: bool) -> Table:
+def control(site: Site, names: list[str], quick: bool, found: dict[str, dict[str, str]]) -> Table:
     """Run loads one after the other."""
     rows = []
     for name in names:
         load = LOADS[name]
         run = play(site, load, load.seconds * (QUICK if quick else 1.0), cores())
+        found["PySplash"] = run.versions
         rows.append(row(run, quick))
         print("  ".join(rows[-1]), file=sys.stderr)
     return Table("Limits held (CPU in points of per cent, means of 10 s)", HEAD, rows)
@@ -163,7 +164,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
         return
     found: dict[str, dict[str, str]] = {}
     names = [name for name in options.scenario if name != MIX]
-    tables = [control(site, names, options.quick)] if names else []
+    tables = [control(site, names, options.quick, found)] if names else []
     if MIX in options.scenario:
         tables += mixes(site, options.quick, found)
     frozen.check()

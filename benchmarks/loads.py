@@ -59,6 +59,7 @@ class Run:
     trace: Trace
     recording: Recording
     finished: int
+    versions: dict[str, str]
 
 
 GB = 2**30
@@ -161,7 +162,7 @@ def play(site: Site, load: Load, seconds: float, cores: int) -> Run:
             _follow(session, load, seconds, cores)
         with record.open() as lines:
             recording = parse(lines, load.name)
-        return Run(load, trace, recording, session.count())
+        return Run(load, trace, recording, session.count(), session.versions)
 
 
 def _follow(session: Session, load: Load, seconds: float, cores: int) -> None:

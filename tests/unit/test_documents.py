@@ -30,6 +30,8 @@ FOREIGN = {
     "--seconds",
     "--quick",
     "--cores",
+    "--scenario",
+    "--pictures",
 }
 
 
