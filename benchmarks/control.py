@@ -106,8 +106,9 @@ def mixes(site: Site, quick: bool, found: dict[str, dict[str, str]]) -> list[Tab
         times: dict[str, float | str] = {"PySplash": _ours(site, kind, jobs, found)}
         peers = [(rq_pool(n), n) for n in (QUICK_SIZES if quick else SIZES)]
         for peer, number in [*peers, (celery_autoscale(max(SIZES)), 1)]:
-            times[peer.title] = _theirs(site, peer, number, kind, jobs, found)
-            print(f"{name}: {peer.title}: {times[peer.title]}", file=sys.stderr)
+            times[peer.title] = took = _theirs(site, peer, number, kind, jobs, found)
+            told = took if isinstance(took, str) else f"{took:.1f} s"
+            print(f"{name}: {peer.title}: {told}", file=sys.stderr)
         tables.append(_ranked(f"Makespan of {jobs} jobs: {name}", times))
     return tables
 

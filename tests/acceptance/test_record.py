@@ -9,7 +9,7 @@ import pytest
 from rq import Queue
 
 from tests.acceptance import jobs
-from tests.acceptance.command import QUICK, Start
+from tests.acceptance.command import QUICK, ROOT, Start
 from tests.waiting import wait_until
 
 #: seconds for a pool that has a busy machine for itself and other tests
@@ -74,3 +74,17 @@ def test_bad_input_is_one_line(splash: Start, tmp_path: Path) -> None:
         assert says in command.err
         assert command.err.count("pysplash:") == 1
         assert "Traceback" not in command.err
+
+
+def test_without_matplotlib_the_extra_is_named(splash: Start, record: Path) -> None:
+    """The command is there all the same, and so are all others."""
+    absent = record.parent / "absent"
+    absent.mkdir()
+    (absent / "matplotlib.py").write_text("raise ImportError('no matplotlib here')")
+    path = f"{absent}:{ROOT}"
+    plot = splash("plot", str(record), "run.png", PYTHONPATH=path)
+    replay = splash("replay", str(record), PYTHONPATH=path)
+
+    assert plot.wait(ROOM) == 1
+    assert "pysplash: matplotlib is missing: pip install 'pysplash[plot]'" in plot.err
+    assert replay.wait(ROOM) == 0
