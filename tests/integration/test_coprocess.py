@@ -48,7 +48,7 @@ import os, struct
 left, = struct.unpack("!I", os.read(0, 4))
 os.write(1, struct.pack("!I", 4 * left))
 while left:
-    data = os.read(0, 65536)
+    data = os.read(0, 4096)
     left -= len(data)
     rest = 4 * data
     while rest:
