@@ -163,6 +163,7 @@ def test_setup_runs_once_per_worker(pool: Start, url: str, tmp_path: Path) -> No
     command = pool(*TASKS, "-n", "2", "--max-jobs", "3", "--param", f"marks={marks}", "default")
     with Client(url, patience=READY, timeout=BOUND) as client:
         assert client.map("add", range(20)) == list(range(1, 21))
+    command.await_idle(2)
     command.signal(signal.SIGTERM)
     assert command.wait(BOUND) == EXIT_OK
     lines = [tuple(line.split()) for line in marks.read_text().splitlines()]
