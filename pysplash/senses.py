@@ -9,7 +9,7 @@ from .devices import Devices
 from .errors import BacklogUnavailable
 from .facts import MEMORY
 from .log import logger
-from .roster import Entry, Facts, Roster
+from .roster import Facts, Roster
 from .state import NEVER, Sample, WorkerState, WorkerView
 
 log = logger("pool")
@@ -35,38 +35,31 @@ class Senses:
     def read_board(self) -> None:
         """Bring the facts of every worker up to date."""
         for entry in self._roster:
-            self._read(entry)
+            row = self._devices.board.read(entry.slot)
+            if row is None or row.name != entry.name:
+                continue
+            self.facts[entry.name] = Facts(
+                state=row.state,
+                since=row.since,
+                beat=row.beat,
+                jobs=row.jobs,
+                failed=row.failed,
+                job_started=row.job_started,
+                job_timeout=row.job_timeout,
+                job_id=row.job_id,
+                execution_id=row.execution_id,
+                listens=row.listens,
+                function=row.function,
+                held=row.held,
+                held_in_job=row.held_in_job,
+                held_share=self._held_share.get(entry.name, 0.0),
+            )
 
-    def _read(self, entry: Entry) -> None:
-        row = self._devices.board.read(entry.slot)
-        if row is None or row.name != entry.name:
-            return
-        self.facts[entry.name] = Facts(
-            state=row.state,
-            since=row.since,
-            beat=row.beat,
-            jobs=row.jobs,
-            failed=row.failed,
-            job_started=row.job_started,
-            job_timeout=row.job_timeout,
-            job_id=row.job_id,
-            execution_id=row.execution_id,
-            listens=row.listens,
-            function=row.function,
-            held=row.held,
-            held_in_job=row.held_in_job,
-            held_share=self._held_share.get(entry.name, 0.0),
-        )
-
-    def forget(self, entry: Entry) -> Facts | None:
-        """Drop a worker that is gone; return its last words.
-
-        They are read now: since the last look it may have gone on to another job.
-        """
-        self._read(entry)
+    def forget(self, name: str) -> Facts | None:
+        """Drop a worker that is gone; return what was last known of it."""
         for kept in (self._jobs_seen, self._held, self._held_share):
-            kept.pop(entry.name, None)
-        return self.facts.pop(entry.name, None)
+            kept.pop(name, None)
+        return self.facts.pop(name, None)
 
     def sample(self, now: float) -> None:
         """Measure CPU and memory; a reading too soon after the last one is the last one."""

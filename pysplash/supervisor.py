@@ -271,7 +271,7 @@ class Supervisor:
         if name not in self.roster:
             return
         entry = self.roster.remove(name)
-        facts = self._senses.forget(entry)
+        facts = self._senses.forget(name)
         if facts is not None:
             self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()

@@ -6,11 +6,9 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from pysplash.devices import ProcessesLike
 from pysplash.errors import CrashLoop, ImportFailed, WorkerBootError
 from pysplash.pool import Pool
 from pysplash.process import Event, Ready, Refused, ServerDied
@@ -97,42 +95,6 @@ def test_exits(history: History, lost: list[str], spawned: int, failed: int) -> 
     assert supervisor.accounting.spawned == spawned
     assert supervisor.accounting.failed == failed
     assert len(world.alive) == 1
-
-
-def test_the_last_words_of_a_dead_worker_count() -> None:
-    """A worker that goes on to another job after the last look, and dies, owes that job."""
-    world = World()
-    devices = world.devices()
-    late = Late(devices.processes)
-    supervisor = Pool(["default"], name="p").supervise(replace(devices, processes=late))
-    (name,) = boot(world, supervisor)
-    world.busy(name, "seen")
-    supervisor.tick()
-
-    def go_on_and_die() -> None:
-        world.busy(name, "unseen")
-        world.exit(name, KILLED)
-
-    late.happen = go_on_and_die
-    supervisor.tick()
-
-    assert [loss.job_id for loss in world.losses] == ["unseen"]
-
-
-class Late:
-    """Processes to which things happen just before they are asked for events."""
-
-    def __init__(self, processes: ProcessesLike) -> None:
-        self._processes = processes
-        self.happen: Callable[[], object] = lambda: None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._processes, name)
-
-    def events(self) -> Iterator[Event]:
-        self.happen()
-        self.happen = lambda: None
-        return iter(self._processes.events())
 
 
 def test_the_cause_is_told() -> None:
