@@ -250,6 +250,10 @@ class Claims:
         mine = job_id and b"rq:execution:" + job_id + b":" + execution.encode()
         if not mine or not self._lane.call("EXISTS", mine):
             return None
+        return self._found(job_id)
+
+    def _found(self, job_id: bytes) -> Turn:
+        """Return the turn that claimed *job_id*."""
         reply: Any = self._lane.call("HGETALL", b"rq:job:" + job_id)
         if isinstance(reply, dict):
             reply = [word for pair in reply.items() for word in pair]

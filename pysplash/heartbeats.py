@@ -1,9 +1,9 @@
 """Heartbeats: the pool says for all its workers that they live, and renews their jobs' leases.
 
 One script for all of them, instead of a timer and a connection in each. A worker that runs jobs
-inside one another has them all renewed. The script renews only what is
-there: a worker that has taken its leave and a job that has ended stay gone, and no lease is ever
-made shorter than its worker has made it.
+inside one another has them all renewed, as has one that holds its next job. The script renews only
+what is there: a worker that has taken its leave and a job that has ended stay gone, and no lease is
+ever made shorter than its worker has made it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from redis import Redis
 from .deadlock import KEY as WAITS_KEY
 from .descent import STACK_KEY
 from .restoring import stamp
+from .turn import NEXT
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
 #: workers spoken for in one call; it holds the server up for less than a millisecond
 MOST = 50
 
-SCRIPT = """
+SCRIPT = (
+    """
 local now, stamp, ttl, lease = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local call, whole = redis.call, math.floor(tonumber(now))
 local function prolong(key, seconds)
@@ -52,12 +54,17 @@ for i = 5, #ARGV, 3 do
   end
   if execution ~= '' then
     renew(id, execution)
+    local held = call('HGET', worker, 'NEXT')
+    if held and held ~= '' then renew(string.match(held, '^(.*):([^:]*)$')) end
     for _, held in ipairs(call('LRANGE', 'STACK' .. ARGV[i], 1, -1)) do
       renew(string.match(held, '^(.*):([^:]*)$'))
     end
   end
 end
-""".replace("WAITS", WAITS_KEY.format("")).replace("STACK", STACK_KEY.format(""))
+""".replace("NEXT", NEXT)
+    .replace("WAITS", WAITS_KEY.format(""))
+    .replace("STACK", STACK_KEY.format(""))
+)
 
 
 class Pulse(NamedTuple):

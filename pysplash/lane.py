@@ -64,10 +64,26 @@ class Lane:
 
     def call(self, *words: Word) -> Any:
         """Send one command and return its reply; raise ResponseError if it is an error."""
+        self.send(*words)
+        return self.reply()
+
+    def send(self, *words: Word) -> None:
+        """Send one command whose reply is waited for later, by :meth:`reply`."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         try:
             self._socket.sendall(_pack(words))
+        except OSError as error:
+            raise self._broken(error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def reply(self) -> Any:
+        """Return the reply to what was sent; raise ResponseError if it is an error."""
+        if self._socket is None:
+            raise RedisConnectionError("the lane is closed")
+        try:
             reply = self._reply()
         except OSError as error:
             raise self._broken(error) from error

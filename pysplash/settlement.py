@@ -32,6 +32,7 @@ from .descent import STACK_KEY
 from .log import logger
 from .quarantine import Quarantine, diagnosis
 from .rq_calls import close_execution, current_job_id, fail
+from .turn import NEXT
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
@@ -53,6 +54,8 @@ class Loss:
     suspect: bool = True
     #: whether the pool killed it so that memory stays below its limit
     relief: bool = False
+    #: whether the job had begun, where that is known better than by its status
+    begun: bool | None = None
 
 
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
@@ -117,21 +120,33 @@ class Settlement:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
     def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
-        """Yield the loss of each job the worker held, innermost first.
+        """Yield the loss of each job the worker held: what it had not begun, then innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the
-        one that is known of it; Redis has that one as its current job.
+        one that is known of it; Redis has that one as its current job. One it had claimed ahead has
+        begun if the row says so, whatever its status.
         """
+        fetched, fetched_execution = self._fetched(loss.worker)
+        if fetched and fetched_execution == loss.execution_id:
+            loss = replace(loss, begun=True)
+        elif fetched:
+            yield replace(loss, job_id=fetched, execution_id=fetched_execution, begun=False)
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
-            yield replace(loss, job_id=job_id, execution_id=execution_id)
+            yield replace(loss, job_id=job_id, execution_id=execution_id, begun=None)
         current = current_job_id(worker)
         outermost = loss.job_id or (pairs[0][0] if pairs else current)
         if outermost:
             yield replace(loss, job_id=outermost)
         if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
-            yield replace(loss, job_id=current, execution_id="")
+            yield replace(loss, job_id=current, execution_id="", begun=None)
+
+    def _fetched(self, worker: str) -> tuple[str, str]:
+        """Return the job a worker had claimed ahead, if any, and its execution."""
+        entry: Any = self._connection.hget(f"rq:worker:{worker}", NEXT)
+        job_id, _, execution_id = as_text(entry or b"").rpartition(":")
+        return job_id, execution_id
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""
@@ -170,11 +185,13 @@ class Settlement:
         queue = self._queue(worker, job.origin)
         worker.execution = self._execution(job, loss)
         status = job.get_status()
-        if status == JobStatus.QUEUED and (worker.execution or not loss.execution_id):
+        open_ = worker.execution is not None
+        if status == JobStatus.QUEUED and not loss.begun and (open_ or not loss.execution_id):
             forget(self._connection, job.id)
             put_back(worker, job, queue)
             return "returned"
-        if worker.execution is None or status != JobStatus.STARTED:
+        running = status == JobStatus.STARTED or (status == JobStatus.QUEUED and loss.begun)
+        if not open_ or not running:
             return "kept"
         forget(self._connection, job.id)
         if loss.relief:

@@ -246,17 +246,17 @@ class Supervised(BaseWorker):
                 job, queue = found
                 if self.slot is not None:
                     self.slot.claimed(job.id, self._seconds(job))
-                    self._name_function(job)
+                    self.slot.runs(self._function(job))
                 self.reorder_queues(reference_queue=queue)
                 job.redis_server_version = self.get_redis_server_version()
                 self._announce(job, queue)
             return found
 
-    def _name_function(self, job: Job) -> None:
-        """Tell the pool what the job calls; one that cannot be read fails when it is run."""
-        if self.slot is not None:
-            with contextlib.suppress(BaseException):  # a pickle may even ask to end the process
-                self.slot.runs(job.func_name or "")
+    def _function(self, job: Job) -> str:
+        """Return what the job calls; one that cannot be read fails when it is run."""
+        with contextlib.suppress(BaseException):  # a pickle may even ask to end the process
+            return job.func_name or ""
+        return ""
 
     def _announce(self, job: Job, queue: Queue) -> None:
         what = job.description if self.log_job_description else "a job"

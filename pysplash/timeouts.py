@@ -9,6 +9,8 @@ inner one runs raises :class:`Overtaken` there, which ends the inner levels; at 
 becomes the exception it is. Between jobs, while outcomes are stored, a *shield* keeps the timers of
 the outer levels back; they ring when it is gone.
 
+An *errand* is done once the outermost job has run for a while; it raises nothing.
+
 Time for which the pool held the process is not counted: a timer that rings is first given what it
 was held.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import signal
 import time
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from types import FrameType
 from typing import Any, ClassVar
@@ -61,6 +64,8 @@ class StackingDeathPenalty(BaseDeathPenalty):
     _shield: ClassVar[int] = 0
     #: how many jobs the running one is inside of
     level: ClassVar[int] = 0
+    #: what is to be done beside the outermost job, and the monotonic time when
+    errand: ClassVar[tuple[float, Callable[[], None]] | None] = None
     #: what SIGALRM did, and what its timer had left, before the first of them
     _before: ClassVar[tuple[Any, tuple[float, float], float]] = (signal.SIG_DFL, (0.0, 0.0), 0.0)
 
@@ -157,6 +162,8 @@ def _arm(now: float) -> None:
     """Set the timer to the first that is due of those not kept back."""
     kind = StackingDeathPenalty
     due = [penalty._due for penalty in kind._stack[kind._shield :]]
+    if kind.errand is not None and not kind._shield:
+        due.append(kind.errand[0])
     _raw.signal(_ALARM, _ring)
     _raw.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
 
@@ -169,6 +176,9 @@ def _ring(_signum: int, frame: FrameType | None) -> None:
     late = [penalty for penalty in kind._stack[kind._shield :] if penalty._due <= now]
     if late:
         late[0].remind()
+    if kind.errand is not None and not kind._shield and kind.errand[0] <= now:
+        (_, do), kind.errand = kind.errand, None
+        do()
     _arm(now)
     if late:
         late[0].ring(frame)

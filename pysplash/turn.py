@@ -20,6 +20,8 @@ from .state import MAX_JOB_ID, MOST_SECONDS
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
+#: field of a worker's hash: "job:execution" of what it holds and has not begun; empty: nothing
+NEXT = "pysplash_next"
 
 #: what every script of a turn begins with: store an outcome, or end because it must not be stored
 #: or RQ has to
@@ -68,9 +70,9 @@ end
 #: what a claim writes
 REGISTER = (
     """
-local skipped, claim = {}, ARGV[19]
--- Register job `next`, taken off `name`, as started; return its lease, or false: a key of its is
--- of the wrong type.
+local skipped, claim, present = {}, ARGV[19], nil
+-- Register job `next`, taken off `name`, as started, or, while the worker runs `present`, as what
+-- it runs next; return its lease, or false: a key of its is of the wrong type.
 local function register(name, next, raw)
   local timeout, lease, origin = nil, 420, ''
   for j = 1, #raw, 2 do
@@ -98,23 +100,29 @@ local function register(name, next, raw)
     'worker_name', worker)
   call('EXPIRE', execution_key, lease)
   call('EXPIRE', executions_key, lease + 60)
-  if id == '' then
-    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-      'current_job_working_time', 0, 'last_heartbeat', stamp)
-  else
-    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-      'current_job_working_time', 0, 'last_heartbeat', stamp,
-      'successful_job_count', count, 'total_working_time', seconds)
+  local words = {worker_key, 'state', 'busy', 'current_job', present or next,
+    'current_job_working_time', 0, 'last_heartbeat', stamp}
+  if id ~= '' then
+    words[10], words[11], words[12], words[13] =
+      'successful_job_count', count, 'total_working_time', seconds
   end
+  if present then
+    words[#words + 1] = 'NEXT'
+    words[#words + 1] = next .. ':' .. claim
+  end
+  call('HSET', unpack(words))
   if refresh or lease > idle_ttl - ROOM then
     call('EXPIRE', worker_key, math.max(lease, idle_ttl))
   end
-  call('HSET', 'rq:job:' .. next, 'last_heartbeat', stamp, 'status', 'started',
-    'started_at', stamp, 'worker_name', worker)
+  if not present then
+    call('HSET', 'rq:job:' .. next, 'last_heartbeat', stamp, 'status', 'started',
+      'started_at', stamp, 'worker_name', worker)
+  end
   call('PERSIST', 'rq:job:' .. next)
   return lease
 end
 """.replace("ROOM", str(ROOM))
+    .replace("NEXT", NEXT)
     .replace("MOST_ID", str(MAX_JOB_ID))
     .replace("MOST_SECONDS", str(MOST_SECONDS))
 )

@@ -23,10 +23,10 @@ from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
-from .claims import Claims
 from .log import logger
-from .nesting import Nesting
+from .lookahead import LookingAhead
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
+from .prefetching import PrefetchingClaims
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
 from .state import MOST_SECONDS
@@ -54,7 +54,7 @@ def _is_special(fields: dict[bytes, bytes]) -> bool:
     return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
-class Worker(Nesting, SimpleWorker):
+class Worker(LookingAhead, SimpleWorker):
     """An RQ worker that runs each job in its own process and never loses one to a stop.
 
     Usable in a pool, alone, and with ``rq worker -w pysplash.Worker``.
@@ -65,7 +65,7 @@ class Worker(Nesting, SimpleWorker):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._claims = Claims(
+        self._claims = PrefetchingClaims(
             self.connection,
             self.name,
             idle_ttl=self.worker_ttl + 60,
@@ -119,6 +119,7 @@ class Worker(Nesting, SimpleWorker):
 
     def teardown(self) -> None:
         """Store what is done, leave the server, then RQ's own farewell."""
+        self._let_go()
         if self._done is not None:
             self._take_turn([])
         self._claims.close()
@@ -129,7 +130,7 @@ class Worker(Nesting, SimpleWorker):
         """Claim and run one job; False where there is none to come."""
         idle_since = time.monotonic()
         while not self._leaving():
-            turn = self._take_turn(self._names())
+            turn = self._in_hand() or self._take_turn(self._names())
             if turn.answer is Answer.JOB:
                 if self._run(turn):
                     return True
@@ -216,14 +217,20 @@ class Worker(Nesting, SimpleWorker):
         job.worker_name = self.name
         job._status = JobStatus.STARTED
         self.execution = None
+        function = self._function(job)
+        brief = self._is_brief(job, function)
+        if not brief:
+            self._catch_up(job)
         self._job_failed = False
         if self.slot is not None:
             self.slot.claimed(job.id, self._seconds(job), self._claims.execution)
-            self._name_function(job)
+            self.slot.runs(function)
         self.reorder_queues(reference_queue=queue)
         if self.log.isEnabledFor(20):
             self._announce(job, queue)
         os.environ["RQ_JOB_ID"] = job.id
+        if brief:
+            self._look_ahead(job, function)
         try:
             if self._plain:
                 self._perform(job, queue, not plain and _is_special(fields))
@@ -329,9 +336,11 @@ class Worker(Nesting, SimpleWorker):
             "1" if job._dependency_ids else "",
         )
         self._took = ended - began
+        self._learn(job.func_name or "", self._took)
 
     def _may_store(self, job: Job) -> bool:
-        """Wait for Redis, then say whether the execution is still this worker's."""
+        """See to the outcome before; then say whether the execution is still this worker's."""
+        self._see_behind()
         self._claims.recount()
         ours = self._claims.still_ours(job.id)
         if not ours:

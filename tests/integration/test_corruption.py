@@ -400,6 +400,7 @@ def test_cleaning_survives_what_it_finds(redis: Redis) -> None:
     for job in (spoilt, stranded):
         redis.lrem(queue.key, 0, job.id)
         redis.hset(job.key, "created_at", "yesterday")
+    abandoned.set_status(JobStatus.STARTED)
     overdue: dict[Any, int] = {f"{spoilt.id}:e1": 1, b"\xff:e2": 2, f"{abandoned.id}:e3": 3}
     redis.zadd("rq:wip:low", overdue)
     redis.rpush(queue.intermediate_queue_key, b"\xff\xff", stranded.id)

@@ -18,7 +18,15 @@ from .scenarios import ONE_JOB
 from .scenarios_of_many import MANY_JOBS
 from .scenarios_of_trouble import TAMPERED
 from .snapshot import Snapshot, differences, take
-from .staging import Build, Scenario, build_alone, build_in_pool, build_reference, play
+from .staging import (
+    Build,
+    Scenario,
+    build_alone,
+    build_in_pool,
+    build_looking_ahead,
+    build_reference,
+    play,
+)
 
 ALL = [*ONE_JOB, *MANY_JOBS, *TAMPERED]
 SCENARIOS = {scenario.name: scenario for scenario in ALL}
@@ -83,11 +91,25 @@ ALLOWED_IN_POOL = {
     r".*: rq:(executions?|wip):.*": (
         "a pool renews its workers' leases every few seconds, so they are 90 s and not the timeout"
     ),
+    r".*: rq:worker:w\d\[pysplash_next\]": "there our worker names the job it has in hand",
+}
+#: where it may differ besides when it takes every job for a brief one
+ALLOWED_AHEAD = {
+    r".*: run \d: look \d: rq:queue:.*": "the next job is in the worker's hand",
+    r".*: run \d: look \d: rq:results:.*\[execution_id\]": (
+        "executions are numbered as they come to sight, and there is one more"
+    ),
+    r"(retry at front|dependent at front|dependent of a repeat|sends another to .*): .*": (
+        "what a job puts in front of the next one comes after that, which is in hand already"
+    ),
+    r"(deletes|cancels) the next: .*": "so does what a job does to the next one",
+    r"suspends all: .*": "the next job is run although RQ is suspended meanwhile",
 }
 
 MODES: dict[str, tuple[Build, dict[str, str]]] = {
     "alone": (build_alone, ALLOWED),
     "in a pool": (build_in_pool, ALLOWED | ALLOWED_IN_POOL),
+    "looking ahead": (build_looking_ahead, ALLOWED | ALLOWED_IN_POOL | ALLOWED_AHEAD),
 }
 CASES = [
     pytest.param(scenario, mode, id=f"{scenario.name}-{mode}")

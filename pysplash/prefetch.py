@@ -1,0 +1,73 @@
+"""Prefetch: the turn of a worker that gets its next job while a short one runs.
+
+In one step on the server, as in :mod:`pysplash.turn`: the job that begins is marked as started,
+the outcome of the one before it is stored, and the one to follow it is taken off its queue. That
+one is registered under an execution of this worker as any other, but it stays queued, for nobody
+has begun it; the worker's hash names it. Whoever finds it held up gives it back.
+"""
+
+from __future__ import annotations
+
+from .state import MAX_JOB_ID
+from .turn import MOST_SKIPPED, NEXT, REGISTER, STORE
+
+SCRIPT = (
+    """
+local started = 'rq:job:' .. ARGV[20]
+if redis.call('HSET', started, 'last_heartbeat', ARGV[3], 'status', 'started',
+    'started_at', ARGV[3], 'worker_name', ARGV[1]) == 4
+    and redis.call('HLEN', started) == 4 then
+  redis.call('DEL', started)
+end
+"""
+    + STORE
+    + REGISTER
+    + """
+present = ARGV[20]
+local function rest(answer)
+  call('HSET', worker_key, 'state', 'busy', 'current_job', present, 'last_heartbeat', stamp,
+    'NEXT', '')
+  if id ~= '' then
+    call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
+  end
+  return {answer, '', '', skipped}
+end
+
+if #ARGV > 20 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
+for i = 21, #ARGV do
+  local name = ARGV[i]
+  local queue_key = 'rq:queue:' .. name
+  while #skipped < MOST_SKIPPED do
+    local next = pcall_('LPOP', queue_key)
+    if not next then break end
+    if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
+    if #next > MOST_ID then
+      call('LPUSH', queue_key, next)
+      return rest('empty')
+    end
+    local raw = pcall_('HGETALL', 'rq:job:' .. next)
+    if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
+    elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
+    elseif register(name, next, raw) then
+      return {'job', name, next, skipped, raw}
+    end
+  end
+end
+return rest('empty')
+""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
+    .replace("MOST_ID", str(MAX_JOB_ID))
+    .replace("NEXT", NEXT)
+)
+
+#: put back a job that is not begun: worker, queue, origin, job, execution
+GIVE_BACK = """
+local call = redis.call
+local worker, name, origin, id, execution = unpack(ARGV)
+call('HSET', 'rq:worker:' .. worker, 'NEXT', '')
+if call('DEL', 'rq:execution:' .. id .. ':' .. execution) == 0 then return 0 end
+call('ZREM', 'rq:wip:' .. origin, id .. ':' .. execution)
+call('ZREM', 'rq:executions:' .. id, execution)
+if call('HGET', 'rq:job:' .. id, 'status') ~= 'queued' then return 0 end
+call('LPUSH', 'rq:queue:' .. name, id)
+return 1
+""".replace("NEXT", NEXT)
