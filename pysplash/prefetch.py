@@ -19,14 +19,13 @@ if redis.call('HSET', started, 'last_heartbeat', ARGV[3], 'status', 'started',
     and redis.call('HLEN', started) == 4 then
   redis.call('DEL', started)
 end
-"""
+redis.call('HSET', 'rq:worker:' .. ARGV[1], 'state', 'busy', 'current_job', ARGV[20], 'NEXT', '')
+""".replace("NEXT", NEXT)
     + STORE
     + REGISTER
     + """
 present = ARGV[20]
 local function rest(answer)
-  call('HSET', worker_key, 'state', 'busy', 'current_job', present, 'last_heartbeat', stamp,
-    'NEXT', '')
   if id ~= '' then
     call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
   end

@@ -1,0 +1,363 @@
+"""Looking ahead on a real server: what is fetched early is begun in its turn, or goes back."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from redis import Redis
+from rq import Queue, get_current_job
+from rq.job import Job, JobStatus
+
+from pysplash import wait_jobs
+from pysplash.cleaning import clean
+from pysplash.config import WorkerSettings
+from pysplash.connection import portable
+from pysplash.heartbeats import Heartbeats, Pulse
+from pysplash.scoreboard import Scoreboard, Slot
+from pysplash.settlement import Loss, Settlement
+from pysplash.turn import NEXT
+from pysplash.worker import Worker
+from tests.waiting import wait_until
+
+NAME = "early"
+
+
+@pytest.fixture(autouse=True)
+def _keep_handlers() -> Iterator[None]:
+    """Workers take the process's handlers; give them back."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGUSR1)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def worker(queue: Queue) -> Iterator[Worker]:
+    """Return a worker of a pool that takes every job for a brief one, and has all the patience."""
+    board = Scoreboard(1)
+    worker = Worker([queue], name=NAME, connection=queue.connection)
+    worker.slot = Slot(board, 0, NAME)
+    worker.streak, worker.foresight = 0, 60.0
+    yield worker
+    board.close()
+
+
+def work(worker: Worker) -> None:
+    """Do all there is."""
+    worker.work(burst=True, logging_level="CRITICAL")
+
+
+def present() -> Job:
+    """Return the job that runs."""
+    job = get_current_job()
+    assert job is not None
+    return job
+
+
+def in_hand(redis: Redis) -> str:
+    """Return the id of the job that the worker has fetched early."""
+    return (redis.hget(f"rq:worker:{NAME}", NEXT) or b"").decode().rpartition(":")[0]
+
+
+def await_in_hand(redis: Redis, job_id: str) -> None:
+    """Wait until the worker has fetched that job."""
+    wait_until(lambda: in_hand(redis) == job_id, 10, "the next job in hand")
+
+
+def look(other: str) -> tuple[str, str, list[str], int]:
+    """Say how it stands with the next job while this one runs."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    queue = Queue("default", connection=redis)
+    job = Job.fetch(other, redis)
+    registry = queue.started_job_registry
+    status = present().get_status(), job.get_status()
+    return (*(str(it.value) for it in status if it), queue.job_ids, registry.get_job_count(False))
+
+
+def test_the_next_job_is_in_hand(queue: Queue, worker: Worker) -> None:
+    """It is on no queue, registered, and still queued, for nobody has begun it."""
+    first = queue.enqueue(look, "b")
+    second = queue.enqueue(math.sqrt, 49, job_id="b")
+    work(worker)
+
+    assert first.return_value() == ("started", "queued", [], 2)
+    assert second.return_value() == 7
+    assert left_behind(queue.connection) == []
+    assert queue.connection.hget(worker.key, "successful_job_count") == b"2"
+
+
+def left_behind(redis: Redis) -> list[bytes]:
+    """Return what no ended job may leave, and what a worker holds."""
+    held = redis.hget(f"rq:worker:{NAME}", NEXT)
+    keys = [
+        key for name in ("execution", "executions", "wip") for key in redis.keys(f"rq:{name}:*")
+    ]
+    return [*keys, held] if held else keys
+
+
+def see_it_back(other: str, how: str) -> bool:
+    """Wait until the next job is back on its queue."""
+    redis = present().connection
+    queue = Queue("default", connection=redis)
+    wait_until(lambda: queue.job_ids[:1] == [other], 10, how)
+    return not in_hand(redis)
+
+
+def test_what_takes_longer_keeps_nobody_waiting(queue: Queue, worker: Worker) -> None:
+    """A function that was brief and now is not: what was fetched beside it goes back, in front."""
+    worker.foresight = 0.02
+    first = queue.enqueue(see_it_back, "b", "back in time", job_timeout=30)
+    others = [queue.enqueue(math.sqrt, 49, job_id=name) for name in "bc"]
+    work(worker)
+
+    assert first.return_value() is True
+    assert [job.return_value() for job in others] == [7, 7]
+    assert left_behind(queue.connection) == []
+
+
+def wait_for(other: str) -> int:
+    """Wait for the next job."""
+    (value,) = wait_jobs([Job.fetch(other, present().connection)], collect_results=True)
+    return int(value)
+
+
+def test_a_job_may_wait_for_the_next_one(queue: Queue, worker: Worker) -> None:
+    """What a job waits for is given back first, whatever the patience, and is run within it."""
+    first = queue.enqueue(wait_for, "b")
+    queue.enqueue(math.sqrt, 49, job_id="b")
+    third = queue.enqueue(math.sqrt, 64)
+    work(worker)
+
+    assert (first.return_value(), third.return_value()) == (7, 8)
+    assert left_behind(queue.connection) == []
+
+
+def stop_me(other: str) -> str:
+    """Ask this worker to leave once it has the next job in hand."""
+    await_in_hand(present().connection, other)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return "done"
+
+
+def test_who_leaves_gives_back(queue: Queue, worker: Worker) -> None:
+    """A warm stop: the present job is stored, the next is in front of its queue again."""
+    first = queue.enqueue(stop_me, "b")
+    for name in "bc":
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    work(worker)
+
+    assert first.return_value() == "done"
+    assert queue.job_ids == ["b", "c"]
+    assert Job.fetch("b", queue.connection).get_status() is JobStatus.QUEUED
+    assert left_behind(queue.connection) == []
+
+
+def cut_off(other: str) -> str:
+    """Close all connections of the worker, once it has the next job in hand if there is one."""
+    redis = present().connection
+    if other:
+        await_in_hand(redis, other)
+    for client in redis.client_list():
+        if client["name"] == NAME:
+            redis.client_kill_filter(_id=client["id"])
+    return "cut"
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_lost_connection_loses_and_doubles_nothing(
+    queue: Queue, worker: Worker, place: int
+) -> None:
+    """Outcome and claim were under way; both are found out about."""
+    jobs = []
+    for number in range(7):
+        if number == place:
+            jobs.append(queue.enqueue(cut_off, f"a{number + 1}" if number < 6 else ""))
+        else:
+            jobs.append(queue.enqueue(math.sqrt, 49, job_id=f"a{number}"))
+    work(worker)
+
+    assert [job.return_value() for job in jobs] == [*[7] * place, "cut", *[7] * (6 - place)]
+    assert {len(job.results()) for job in jobs} == {1}
+    assert left_behind(queue.connection) == []
+
+
+def delete(other: str) -> None:
+    """Delete the next job when it is in hand."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    Job.fetch(other, redis).delete()
+
+
+def test_what_is_deleted_stays_deleted(queue: Queue, worker: Worker) -> None:
+    """A job that is deleted while it is in hand is not brought back by its run."""
+    queue.enqueue(delete, "deleted")
+    queue.enqueue(math.sqrt, 49, job_id="deleted")
+    last = queue.enqueue(math.sqrt, 64)
+    work(worker)
+
+    assert last.return_value() == 8
+    assert queue.connection.keys("rq:*:deleted*") == []
+    assert left_behind(queue.connection) == []
+
+
+def test_what_cannot_be_read_is_passed_over(queue: Queue, worker: Worker) -> None:
+    """An id without a job, and a job that makes no sense, cost nothing but themselves."""
+    redis = queue.connection
+    first = queue.enqueue(math.sqrt, 36)
+    redis.rpush(queue.key, "ghost")
+    spoilt = queue.enqueue(math.sqrt, 49)
+    redis.hset(spoilt.key, "created_at", "yesterday")
+    redis.rpush(queue.key, "text")
+    redis.set("rq:job:text", "no hash")
+    last = queue.enqueue(math.sqrt, 64)
+    work(worker)
+
+    assert (first.return_value(), last.return_value()) == (6, 8)
+    assert redis.hget(spoilt.key, "status") == b"failed"
+    assert sorted(redis.lrange("pysplash:quarantine:default", 0, -1)) == sorted(
+        [spoilt.id.encode(), b"text"]
+    )
+    assert left_behind(redis) == []
+
+
+def suspend(other: str) -> None:
+    """Suspend RQ when the next job is in hand."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    redis.set("rq:suspended", 1)
+
+
+def test_nothing_is_fetched_while_rq_is_suspended(queue: Queue, worker: Worker) -> None:
+    """Only what is in hand already is run."""
+    queue.enqueue(suspend, "b")
+    jobs = [queue.enqueue(math.sqrt, 49, job_id=name) for name in "bc"]
+    work(worker)
+
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED, JobStatus.QUEUED]
+    assert queue.job_ids == ["c"]
+
+
+def test_a_very_long_id_is_left_for_its_turn(queue: Queue, worker: Worker) -> None:
+    """The scoreboard has no room for it, so nobody could say that it had begun."""
+    redis, name = queue.connection, "x" * 300
+    first = queue.enqueue(waits_for_nothing, name)
+    queue.enqueue(math.sqrt, 49, job_id=name)
+    work(worker)
+
+    assert first.return_value() == [name]
+    assert Job.fetch(name, redis).return_value() == 7
+
+
+def waits_for_nothing(_other: str) -> list[str]:
+    """Return what waits once the worker has looked for its next job."""
+    redis = present().connection
+    wait_until(lambda: redis.hexists(f"rq:worker:{NAME}", NEXT), 10)
+    return Queue("default", connection=redis).job_ids
+
+
+def waiting(expected: int) -> int:
+    """Return how many jobs wait, once they are as many as expected."""
+    queue = Queue("default", connection=present().connection)
+    wait_until(lambda: len(queue) <= expected, 10)
+    return len(queue)
+
+
+def test_a_function_must_have_been_brief(queue: Queue, worker: Worker) -> None:
+    """Until it was so eight times in a row, each job is claimed when the one before is done."""
+    worker.streak, worker.brief_seconds = 8, 60.0
+    expected = [11 - number if number < 8 else max(0, 10 - number) for number in range(12)]
+    jobs = [queue.enqueue(waiting, number) for number in expected]
+    work(worker)
+
+    assert [job.return_value() for job in jobs] == expected
+
+
+def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) -> None:
+    """Nothing would ring to give the next one back."""
+    first = queue.enqueue(waiting, 1, job_timeout=-1)
+    queue.enqueue(math.sqrt, 49)
+    work(worker)
+
+    assert first.return_value() == 1
+
+
+# --- the worker dies ---
+
+#: what was seen inside a job that looks on as others settle its worker
+seen: list[object] = []
+
+
+def die(other: str, begun: bool) -> None:
+    """Be settled as a worker that died while it ran this job, or had begun the next one."""
+    redis, me = present().connection, present()
+    await_in_hand(redis, other)
+    entry = (redis.hget(f"rq:worker:{NAME}", NEXT) or b"").decode()
+    (mine,) = (it.id for it in me.get_executions())
+    loss = Loss(NAME, *(entry.rpartition(":")[::2] if begun else (me.id, mine)), "killed")
+    settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
+    queue = Queue("default", connection=redis)
+    seen[:] = [settlement.settle(loss), me.get_status(), Job.fetch(other, redis).get_status()]
+    seen.append(queue.job_ids)
+
+
+def test_what_a_dead_worker_had_not_begun_is_returned(queue: Queue, worker: Worker) -> None:
+    """The job it ran fails; the one it had in hand waits in front."""
+    queue.enqueue(die, "b", begun=False)
+    for name in "bc":
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    work(worker)
+
+    assert seen == ["failed", JobStatus.FAILED, JobStatus.QUEUED, ["b", "c"]]
+
+
+def test_what_a_dead_worker_had_begun_is_not_run_again(queue: Queue, worker: Worker) -> None:
+    """Its row says that the next job has begun, Redis had not heard yet: then it has."""
+    queue.enqueue(die, "b", begun=True)
+    for name in "bc":
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    work(worker)
+
+    assert seen[2:] == [JobStatus.FAILED, ["c"]]
+
+
+def prolong(other: str) -> tuple[bool, bool]:
+    """Let the lease of the next job nearly run out; have the pool renew it."""
+    redis, me = present().connection, present()
+    await_in_hand(redis, other)
+    member = redis.hget(f"rq:worker:{NAME}", NEXT) or b""
+    redis.expire(b"rq:execution:" + member, 5)
+    redis.zadd("rq:wip:default", {member: 5})
+    (mine,) = (it.id for it in me.get_executions())
+    Heartbeats(redis, 480).send([Pulse(NAME, me.id, mine)])
+    score = redis.zscore("rq:wip:default", member) or 0
+    return redis.ttl(b"rq:execution:" + member) > 60, score > 60
+
+
+def test_the_pool_renews_the_lease_of_what_is_in_hand(queue: Queue, worker: Worker) -> None:
+    """So that nobody takes it for abandoned."""
+    first = queue.enqueue(prolong, "b")
+    queue.enqueue(math.sqrt, 49, job_id="b")
+    work(worker)
+
+    assert first.return_value() == (True, True)
+
+
+def test_cleaning_returns_what_was_never_begun(queue: Queue, worker: Worker) -> None:
+    """A lease that ran out, pool and worker gone: the job waits again, and has not failed."""
+    redis = queue.connection
+    job = queue.enqueue(math.sqrt, 49)
+    queue.empty()
+    job.save()
+    job.set_status(JobStatus.QUEUED)
+    redis.zadd("rq:wip:default", {f"{job.id}:e": 1})
+    clean(queue, worker)
+
+    assert queue.job_ids == [job.id]
+    assert redis.zcard("rq:wip:default") == 0
+    assert job.get_status() is JobStatus.QUEUED
