@@ -17,6 +17,7 @@ from pysplash.cleaning import clean
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.heartbeats import Heartbeats, Pulse
+from pysplash.helping import at_hand
 from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement
 from pysplash.turn import NEXT
@@ -123,8 +124,9 @@ def test_what_takes_longer_keeps_nobody_waiting(queue: Queue, worker: Worker) ->
 
 def wait_for(other: str) -> int:
     """Wait for the next job."""
-    (value,) = wait_jobs([Job.fetch(other, present().connection)], collect_results=True)
-    return int(value)
+    wanted = [Job.fetch(other, present().connection)]
+    found = wait_jobs(wanted, max_wait=30, collect_results=True)
+    return int(found[0]) if found else -1
 
 
 def test_a_job_may_wait_for_the_next_one(queue: Queue, worker: Worker) -> None:
@@ -158,26 +160,31 @@ def test_who_leaves_gives_back(queue: Queue, worker: Worker) -> None:
     assert left_behind(queue.connection) == []
 
 
-def cut_off(other: str) -> str:
-    """Close all connections of the worker, once it has the next job in hand if there is one."""
+def cut_off(other: str, early: bool) -> str:
+    """Lose the worker's connection: *early*, before it has read what the server answered."""
     redis = present().connection
     if other:
         await_in_hand(redis, other)
+    worker = at_hand()
+    assert isinstance(worker, Worker)
+    if early:
+        worker._claims._lane.close()
     for client in redis.client_list():
         if client["name"] == NAME:
             redis.client_kill_filter(_id=client["id"])
     return "cut"
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_a_lost_connection_loses_and_doubles_nothing(
-    queue: Queue, worker: Worker, place: int
+    queue: Queue, worker: Worker, place: int, early: bool
 ) -> None:
     """Outcome and claim were under way; both are found out about."""
     jobs = []
     for number in range(7):
         if number == place:
-            jobs.append(queue.enqueue(cut_off, f"a{number + 1}" if number < 6 else ""))
+            jobs.append(queue.enqueue(cut_off, f"a{number + 1}" if number < 6 else "", early))
         else:
             jobs.append(queue.enqueue(math.sqrt, 49, job_id=f"a{number}"))
     work(worker)
@@ -210,11 +217,10 @@ def test_what_cannot_be_read_is_passed_over(queue: Queue, worker: Worker) -> Non
     """An id without a job, and a job that makes no sense, cost nothing but themselves."""
     redis = queue.connection
     first = queue.enqueue(math.sqrt, 36)
-    redis.rpush(queue.key, "ghost")
+    redis.rpush(queue.key, "ghost", "text")
+    redis.set("rq:job:text", "no hash")
     spoilt = queue.enqueue(math.sqrt, 49)
     redis.hset(spoilt.key, "created_at", "yesterday")
-    redis.rpush(queue.key, "text")
-    redis.set("rq:job:text", "no hash")
     last = queue.enqueue(math.sqrt, 64)
     work(worker)
 
