@@ -17,7 +17,7 @@ from redis import Redis
 from .deadlock import KEY as WAITS_KEY
 from .descent import STACK_KEY
 from .restoring import stamp
-from .turn import NEXT
+from .turn import LAST, NEXT
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
@@ -54,14 +54,16 @@ for i = 5, #ARGV, 3 do
   end
   if execution ~= '' then
     renew(id, execution)
-    local held = call('HGET', worker, 'NEXT')
-    if held and held ~= '' then renew(string.match(held, '^(.*):([^:]*)$')) end
+    for _, held in ipairs(call('HMGET', worker, 'NEXT', 'LAST')) do
+      if held and #held > 1 then renew(string.match(held, '^(.*):([^:]*)$')) end
+    end
     for _, held in ipairs(call('LRANGE', 'STACK' .. ARGV[i], 1, -1)) do
       renew(string.match(held, '^(.*):([^:]*)$'))
     end
   end
 end
 """.replace("NEXT", NEXT)
+    .replace("LAST", LAST)
     .replace("WAITS", WAITS_KEY.format(""))
     .replace("STACK", STACK_KEY.format(""))
 )

@@ -3,13 +3,13 @@
 In one step on the server, as in :mod:`pysplash.turn`: the job that begins is marked as started,
 the outcome of the one before it is stored, and the one to follow it is taken off its queue. That
 one is registered under an execution of this worker as any other, but it stays queued, for nobody
-has begun it; the worker's hash names it. Whoever finds it held up gives it back.
+has begun it; the worker's hash names it, and the job whose outcome is stored here.
 """
 
 from __future__ import annotations
 
 from .state import MAX_JOB_ID
-from .turn import MOST_SKIPPED, NEXT, REGISTER, STORE
+from .turn import LAST, MOST_SKIPPED, NEXT, REGISTER, STORE
 
 SCRIPT = (
     """
@@ -19,8 +19,9 @@ if redis.call('HSET', started, 'last_heartbeat', ARGV[3], 'status', 'started',
     and redis.call('HLEN', started) == 4 then
   redis.call('DEL', started)
 end
-redis.call('HSET', 'rq:worker:' .. ARGV[1], 'state', 'busy', 'current_job', ARGV[20], 'NEXT', '')
-""".replace("NEXT", NEXT)
+redis.call('HSET', 'rq:worker:' .. ARGV[1], 'state', 'busy', 'current_job', ARGV[20],
+  'NEXT', '', 'LAST', ARGV[9] .. ':' .. ARGV[10])
+""".replace("NEXT", NEXT).replace("LAST", LAST)
     + STORE
     + REGISTER
     + """

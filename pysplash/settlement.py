@@ -32,7 +32,7 @@ from .descent import STACK_KEY
 from .log import logger
 from .quarantine import Quarantine, diagnosis
 from .rq_calls import close_execution, current_job_id, fail
-from .turn import NEXT
+from .turn import LAST, NEXT
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
@@ -123,14 +123,16 @@ class Settlement:
         """Yield the loss of each job the worker held: what it had not begun, then innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the
-        one that is known of it; Redis has that one as its current job. One it had claimed ahead has
-        begun if the row says so, whatever its status.
+        one that is known of it; Redis has that one as its current job. One it had in hand has begun
+        if the row says so, whatever its status. One it ran before may not have been stored.
         """
-        fetched, fetched_execution = self._fetched(loss.worker)
-        if fetched and fetched_execution == loss.execution_id:
+        last, fetched = self._beside(loss.worker)
+        if fetched[1] and fetched[1] == loss.execution_id:
             loss = replace(loss, begun=True)
-        elif fetched:
-            yield replace(loss, job_id=fetched, execution_id=fetched_execution, begun=False)
+        elif fetched[1]:
+            yield replace(loss, job_id=fetched[0], execution_id=fetched[1], begun=False)
+        if last[1] and self._connection.exists("rq:execution:{}:{}".format(*last)):
+            yield replace(loss, job_id=last[0], execution_id=last[1], begun=None)
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
@@ -142,11 +144,11 @@ class Settlement:
         if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
             yield replace(loss, job_id=current, execution_id="", begun=None)
 
-    def _fetched(self, worker: str) -> tuple[str, str]:
-        """Return the job a worker had claimed ahead, if any, and its execution."""
-        entry: Any = self._connection.hget(f"rq:worker:{worker}", NEXT)
-        job_id, _, execution_id = as_text(entry or b"").rpartition(":")
-        return job_id, execution_id
+    def _beside(self, worker: str) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Return job and execution of what a worker ran before the present job, and of the next."""
+        found: Any = self._connection.hmget(f"rq:worker:{worker}", LAST, NEXT)
+        last, following = (as_text(entry or b"").rpartition(":")[::2] for entry in found)
+        return last, following
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""

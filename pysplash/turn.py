@@ -20,8 +20,9 @@ from .state import MAX_JOB_ID, MOST_SECONDS
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
-#: field of a worker's hash: "job:execution" of what it holds and has not begun; empty: nothing
-NEXT = "pysplash_next"
+#: fields of a worker's hash, "job:execution": what it holds and has not begun, empty for nothing;
+#: and what it ran before the present job, whose outcome may still have to be stored
+NEXT, LAST = "pysplash_next", "pysplash_last"
 
 #: what every script of a turn begins with: store an outcome, or end because it must not be stored
 #: or RQ has to

@@ -20,7 +20,7 @@ from pysplash.heartbeats import Heartbeats, Pulse
 from pysplash.helping import at_hand
 from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement
-from pysplash.turn import NEXT
+from pysplash.turn import LAST, NEXT
 from pysplash.worker import Worker
 from tests.waiting import wait_until
 
@@ -330,6 +330,33 @@ def test_what_a_dead_worker_had_begun_is_not_run_again(queue: Queue, worker: Wor
     work(worker)
 
     assert seen[2:] == [JobStatus.FAILED, ["c"]]
+
+
+def depended_on() -> None:
+    """Have another job depend on this one as it runs."""
+    job = present()
+    Queue("default", connection=job.connection).enqueue(math.sqrt, 49, depends_on=job)
+
+
+def die_early(before: str) -> None:
+    """Be settled as a worker that died before it could store what the job before has returned."""
+    redis, me = present().connection, present()
+    told = f"{before}:".encode()
+    wait_until(lambda: (redis.hget(f"rq:worker:{NAME}", LAST) or b"").startswith(told), 10)
+    (mine,) = (it.id for it in me.get_executions())
+    settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
+    seen[:] = [settlement.settle(Loss(NAME, me.id, mine, "killed"))]
+    seen.append(Job.fetch(before, redis).get_status())
+
+
+def test_what_a_dead_worker_could_not_store_is_settled(queue: Queue, worker: Worker) -> None:
+    """Others came to depend on it, so it was for RQ to store, after the job that ran meanwhile."""
+    queue.enqueue(depended_on, job_id="a")
+    queue.enqueue(die_early, "a")
+    work(worker)
+
+    assert seen == ["failed", JobStatus.FAILED]
+    assert left_behind(queue.connection) == []
 
 
 def prolong(other: str) -> tuple[bool, bool]:
