@@ -126,6 +126,7 @@ class Settlement:
         one that is known of it; Redis has that one as its current job. One it had in hand has begun
         if the row says so, whatever its status. One it ran before may not have been stored.
         """
+        current = current_job_id(worker)  # settling any of them takes it away
         last, fetched = self._beside(loss.worker)
         if fetched[1] and fetched[1] == loss.execution_id:
             loss = replace(loss, begun=True)
@@ -137,7 +138,6 @@ class Settlement:
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
             yield replace(loss, job_id=job_id, execution_id=execution_id, begun=None)
-        current = current_job_id(worker)
         outermost = loss.job_id or (pairs[0][0] if pairs else current)
         if outermost:
             yield replace(loss, job_id=outermost)

@@ -299,22 +299,29 @@ def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) ->
 seen: list[object] = []
 
 
-def die(other: str, begun: bool) -> None:
-    """Be settled as a worker that died while it ran this job, or had begun the next one."""
+def die(other: str, begun: bool, known: bool = True) -> None:
+    """Be settled as a worker that died while it ran this job, or had begun the next one.
+
+    Where nothing is *known*, the worker was killed before it could write its row.
+    """
     redis, me = present().connection, present()
     await_in_hand(redis, other)
     entry = (redis.hget(f"rq:worker:{NAME}", NEXT) or b"").decode()
     (mine,) = (it.id for it in me.get_executions())
-    loss = Loss(NAME, *(entry.rpartition(":")[::2] if begun else (me.id, mine)), "killed")
+    row = entry.rpartition(":")[::2] if begun else (me.id, mine) if known else ("", "")
+    loss = Loss(NAME, *row, "killed")
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     queue = Queue("default", connection=redis)
     seen[:] = [settlement.settle(loss), me.get_status(), Job.fetch(other, redis).get_status()]
     seen.append(queue.job_ids)
 
 
-def test_what_a_dead_worker_had_not_begun_is_returned(queue: Queue, worker: Worker) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_dead_worker_had_not_begun_is_returned(
+    queue: Queue, worker: Worker, known: bool
+) -> None:
     """The job it ran fails; the one it had in hand waits in front."""
-    queue.enqueue(die, "b", begun=False)
+    queue.enqueue(die, "b", begun=False, known=known)
     for name in "bc":
         queue.enqueue(math.sqrt, 49, job_id=name)
     work(worker)
