@@ -104,6 +104,7 @@ LEVELS: dict[str, float] = {
     "desk": 4.8,
     "async_client": 5.2,
     "outcome": 4,
+    "look": 4.1,
     "wait": 4.5,
     "boot": 4.5,
     "fastloop": 4.5,
