@@ -72,11 +72,12 @@ local skipped, claim = {}, ARGV[19]
 local over = {finished = 1, failed = 1, stopped = 1, canceled = 1, scheduled = 1}
 -- Whether the id of a job that depends on others is in its queue once more than it may run. RQ puts
 -- it there twice if two of those others fail at the same time.
-local function surplus(next, status)
+local function surplus(next, status, origin)
   if over[status] then return true end
   local open = pcall_('ZRANGE', 'rq:executions:' .. next, 0, -1)
   for _, one in ipairs(open) do
-    if call('EXISTS', 'rq:execution:' .. next .. ':' .. one) == 1 then
+    local held = pcall_('ZSCORE', 'rq:wip:' .. origin, next .. ':' .. one)
+    if type(held) == 'string' and call('EXISTS', 'rq:execution:' .. next .. ':' .. one) == 1 then
       call('HSET', 'rq:job:' .. next, 'status', 'started')
       return true
     end
@@ -93,7 +94,7 @@ local function register(name, next, raw)
     elseif raw[j] == 'status' then status = raw[j + 1]
     elseif raw[j] == 'dependency_ids' then depends = true end
   end
-  if depends and surplus(next, status) then
+  if depends and surplus(next, status, origin) then
     skipped[#skipped + 1] = {'surplus', name, next}
     return false
   end
