@@ -20,7 +20,7 @@ def queue(redis: Redis) -> Queue:
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Say how many round trips waits in this process took: what they send is a read or a look."""
-    send = AbstractConnection.send_packed_command
+    send: Callable[..., None] = AbstractConnection.send_packed_command
     sent = []
 
     def note(connection: AbstractConnection, packet: Any, *arguments: Any, **options: Any) -> None:
