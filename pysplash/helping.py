@@ -15,8 +15,9 @@ from typing import Protocol
 from redis import Redis
 from rq.job import Job
 
-#: ids looked at by the first round trip of a search, and by one that follows many without a find
-FEWEST, MOST = 8, 1000
+#: ids looked at by the first round trip of a search, by how much more by each that follows one
+#: without a find, and at most
+FEWEST, MORE, MOST = 8, 16, 1000
 #: running jobs watched for children of their own, at most
 WATCHED = 64
 
@@ -40,14 +41,14 @@ class Stuck:
 class Search:
     """One pass over those a job waits for, and those they wait for in turn, breadth first.
 
-    Each id is looked at once. Few are sent at first and ever more as long as nothing is found, so
-    the whole pass costs in proportion to its ids, whatever the number of finds.
+    Each id is looked at once. Few (*size*) are sent at first and ever more as long as nothing is
+    found, so the whole pass costs in proportion to its ids, whatever the number of finds.
     """
 
-    def __init__(self, ids: Iterable[str]) -> None:
+    def __init__(self, ids: Iterable[str], size: int = FEWEST) -> None:
         self._left = deque(ids)
         self._seen = set(self._left)
-        self._size = FEWEST
+        self._size = size
         #: descendants that run and wait for nobody: what they may yet wait for is worth knowing
         self.running: list[str] = []
         self.stuck: list[Stuck] = []
@@ -68,7 +69,7 @@ class Search:
         """Note that the first *count* ids were looked at, and what was beneath them."""
         for _ in range(count):
             self._left.popleft()
-        self._size = FEWEST if claimed else min(MOST, 2 * self._size)
+        self._size = FEWEST if claimed else min(MOST, MORE * self._size)
         for name in beneath:
             if name not in self._seen:
                 self._seen.add(name)

@@ -13,11 +13,11 @@ from rq.job import Job
 
 from .deadlock import FAN_KEY
 from .errors import NestedTooDeeply
-from .helping import WATCHED, Help, Helper, Search, Stuck
+from .helping import FEWEST, MOST, WATCHED, Help, Helper, Search, Stuck
 from .progress import Report
 from .waiter import Waiter
 
-#: seconds between two looks while one descendant after the other is run here
+#: seconds between two looks while one descendant after the other is run here, at first
 GLANCE = 0.5
 #: seconds up to which a blocking read ends late: the server looks at its clock ten times a second
 GRAIN = 0.1
@@ -28,11 +28,14 @@ HARD = 10
 class HelpingWaiter(Waiter):
     """A wait of the job *me* on the worker *helper*."""
 
+    few = 256  # a look more is a search more, too
+
     def __init__(self, *arguments: Any, helper: Helper, me: Job) -> None:
         super().__init__(*arguments)
         self._helper = helper
         self._me = me
         self._search = Search(())
+        self._barren = False
         self._left_to_others = helper.depth < helper.max_nesting
 
     def run(self, me: Job | None, report: Report) -> bool:
@@ -62,8 +65,9 @@ class HelpingWaiter(Waiter):
     def _help(self) -> bool:
         """Run descendants until none is left to claim; return whether any was run."""
         helper = self._helper
-        search = self._search = Search(job.id for job in self.pending.values() if self._near(job))
-        ran, glance = False, time.monotonic() + GLANCE
+        ids = [job.id for job in self.pending.values() if self._near(job)]
+        search = self._search = Search(ids, MOST if self._barren else FEWEST)
+        ran, glance = False, time.monotonic() + self.rarely(GLANCE)
         while self.left() > 0:
             came_to = self.insist(lambda: helper.help(search))
             if came_to in (None, Help.NOTHING):
@@ -71,7 +75,8 @@ class HelpingWaiter(Waiter):
             ran = True
             if time.monotonic() >= glance or (self.raising and came_to is Help.FAILED):
                 self.insist(self.look)
-                glance = time.monotonic() + GLANCE
+                glance = time.monotonic() + self.rarely(GLANCE)
+        self._barren = not ran
         if ran:
             helper.settle()
             self.insist(self.look)

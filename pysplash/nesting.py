@@ -196,6 +196,7 @@ class Nesting(Interruptible):
             self._see_to(found.turn, done, held)
         else:
             self._astray = False
+            self._settle_turn(found.turn, None, None)
         return found
 
     def _served(self) -> list[str]:

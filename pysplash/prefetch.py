@@ -67,7 +67,9 @@ call('HSET', 'rq:worker:' .. worker, 'NEXT', '')
 if call('DEL', 'rq:execution:' .. id .. ':' .. execution) == 0 then return 0 end
 call('ZREM', 'rq:wip:' .. origin, id .. ':' .. execution)
 call('ZREM', 'rq:executions:' .. id, execution)
-if call('HGET', 'rq:job:' .. id, 'status') ~= 'queued' then return 0 end
+local status = call('HGET', 'rq:job:' .. id, 'status')
+if status ~= 'queued' and status ~= 'started' then return 0 end
+call('HSET', 'rq:job:' .. id, 'status', 'queued')
 call('LPUSH', 'rq:queue:' .. name, id)
 return 1
 """.replace("NEXT", NEXT)

@@ -159,6 +159,13 @@ class Quarantine:
                 self._complain(f"queue {brief(queue)} cannot be served: {brief(what)}")
             elif kind == b"unreadable":
                 self._set_aside(name, what, brief(why[0]))
+            elif kind == b"surplus":
+                log.warning(
+                    "job %s is in queue %s once more than it may run: passed over",
+                    brief(what),
+                    brief(queue),
+                    extra={"action": "surplus", "job": what.decode(errors="replace")},
+                )
             elif is_job_id(what):
                 gone.append(f"{what.decode()} of {brief(queue)}")
             else:

@@ -15,6 +15,8 @@ from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
+from .dependents import releasing_once
+
 #: what RQ 2's methods take besides the worker; those that are not called here are overridden
 _TAKEN = {
     "handle_job_success": "job queue started_job_registry",
@@ -53,7 +55,7 @@ def fail(worker: BaseWorker, job: Job, queue: Queue, text: str) -> None:
     """Store a failure, or the retry that follows from it."""
     worker.handle_job_failure(
         job=job,
-        queue=queue,
+        queue=releasing_once(queue),
         started_job_registry=queue.started_job_registry,
         exc_string=text,
     )
@@ -64,7 +66,7 @@ def retry(worker: BaseWorker, job: Job, queue: Queue, wish: Retry) -> None:
     assert worker.execution is not None
     worker.handle_job_retry(
         job=job,
-        queue=queue,
+        queue=releasing_once(queue),
         retry=wish,
         started_job_registry=queue.started_job_registry,
         execution=worker.execution,

@@ -188,7 +188,8 @@ class Settlement:
         worker.execution = self._execution(job, loss)
         status = job.get_status()
         open_ = worker.execution is not None
-        if status == JobStatus.QUEUED and not loss.begun and (open_ or not loss.execution_id):
+        waits = status == JobStatus.QUEUED and not loss.begun and (open_ or not loss.execution_id)
+        if waits or (loss.begun is False and open_ and status == JobStatus.STARTED):
             forget(self._connection, job.id)
             put_back(worker, job, queue)
             return "returned"

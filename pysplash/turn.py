@@ -72,13 +72,35 @@ end
 REGISTER = (
     """
 local skipped, claim, present = {}, ARGV[19], nil
+local over = {finished = 1, failed = 1, stopped = 1, canceled = 1, scheduled = 1}
+-- Whether the id of a job that depends on others is in its queue once more than it may run. RQ puts
+-- it there twice if two of those others fail at the same time.
+local function surplus(next, status, origin)
+  if over[status] then return true end
+  local open = pcall_('ZRANGE', 'rq:executions:' .. next, 0, -1)
+  for _, one in ipairs(open) do
+    local held = pcall_('ZSCORE', 'rq:wip:' .. origin, next .. ':' .. one)
+    if type(held) == 'string' and call('EXISTS', 'rq:execution:' .. next .. ':' .. one) == 1 then
+      call('HSET', 'rq:job:' .. next, 'status', 'started')
+      return true
+    end
+  end
+  return false
+end
 -- Register job `next`, taken off `name`, as started, or, while the worker runs `present`, as what
--- it runs next; return its lease, or false: a key of its is of the wrong type.
+-- it runs next; return its lease, or false: it is not to be run, or a key of its is of the wrong
+-- type.
 local function register(name, next, raw)
-  local timeout, lease, origin = nil, 420, ''
+  local timeout, lease, origin, status, depends = nil, 420, '', '', false
   for j = 1, #raw, 2 do
     if raw[j] == 'timeout' then timeout = tonumber(raw[j + 1])
-    elseif raw[j] == 'origin' then origin = raw[j + 1] end
+    elseif raw[j] == 'origin' then origin = raw[j + 1]
+    elseif raw[j] == 'status' then status = raw[j + 1]
+    elseif raw[j] == 'dependency_ids' then depends = true end
+  end
+  if depends and surplus(next, status, origin) then
+    skipped[#skipped + 1] = {'surplus', name, next}
+    return false
   end
   if timeout ~= -1 then
     -- NaN, too, is not within the limits
@@ -212,7 +234,7 @@ class Turn(NamedTuple):
     queue: str = ""
     job_id: bytes = b""
     #: what was passed over: ("queue", name, error), ("unreadable", name, id, error),
-    #: ("vanished", name, id)
+    #: ("vanished", name, id), ("surplus", name, id)
     skipped: Sequence[Sequence[bytes]] = ()
     raw: Sequence[bytes] = ()
 

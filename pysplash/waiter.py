@@ -15,6 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job, JobStatus
 
+from . import look
 from .clients import Clients
 from .deadlock import Edges
 from .helping import Stuck
@@ -22,16 +23,15 @@ from .log import logger
 from .outcome import Outcome, classify, stream_key
 from .progress import Report, Tally
 
-#: seconds one blocking read lasts at most, so between two looks at jobs that end in silence
-BLOCK = 1.0
+#: seconds one blocking read lasts at most at first and later on, where that is a part of the time
+#: waited so far: so much is between two looks at jobs that end in silence
+BLOCK, BLOCK_LATER, PART = 1.0, 4.0, 0.25
 #: the same while a progress bar is watched
 BLOCK_DRAWING = 0.25
 #: the shortest of them, for jobs that keep no result and so can wake nobody
 BLOCK_SILENT = 0.05
 #: seconds between two tries while Redis is away: doubled from the first to the last
 BACKOFF = (0.1, 2.0)
-#: jobs looked at in one transaction; it holds the server up for about 2 ms
-CHUNK = 1000
 #: seconds without an end before a wait looks whether anybody serves the queues of its jobs
 COMPLAIN = 10.0
 #: jobs whose queues it looks at
@@ -44,6 +44,9 @@ log = logger("wait")
 
 class Waiter:
     """One call of wait_jobs: what is pending, what ended, and until when."""
+
+    #: jobs so few that a look at them delays nobody
+    few = 64
 
     def __init__(
         self,
@@ -67,8 +70,10 @@ class Waiter:
         self._queued: list[tuple[Job, Stuck]] = []
         self._complain_at = self._started + COMPLAIN
         self._watched: Key | None = None
+        self._guess, self._left = 0, len(self.pending)
         self._random = random.Random()  # the user's own seed is not ours to use up
-        self.block = BLOCK
+        #: seconds a read may block, if not as long as is due
+        self.block: float | None = None
 
     def in_order(self) -> Iterator[Outcome]:
         """Yield the outcomes in the order of the jobs."""
@@ -88,15 +93,19 @@ class Waiter:
         return not self.pending
 
     def step(self) -> None:
-        """Sleep until something may have ended, then look."""
+        """Sleep until something may have ended, and look."""
         self.insist(self._sleep)
-        self.insist(self.look)
         if self.pending and time.monotonic() >= self._complain_at:
             self.insist(self._complain)
 
     def left(self) -> float:
         """Seconds left to wait."""
         return self._deadline - time.monotonic()
+
+    def rarely(self, least: float) -> float:
+        """Return after how many seconds to look again, *least* at first, if nothing is heard."""
+        waited = time.monotonic() - self._started
+        return max(least, min(PART * waited, BLOCK_LATER))
 
     def insist(self, step: Callable[[], T]) -> T | None:
         """Do *step*, again and again while Redis is away; None if the time was over first."""
@@ -115,34 +124,39 @@ class Waiter:
             pause = min(2 * pause, last)
 
     def look(self) -> None:
-        """Move the jobs that have ended from pending to ended: one round trip a CHUNK."""
-        self._statuses.clear()
-        self._queued.clear()
-        for number in {key[0] for key in self.pending}:
-            keys = [key for key in self.pending if key[0] == number]
-            for start in range(0, len(keys), CHUNK):
-                self._look_at(keys[start : start + CHUNK])
+        """Move the jobs that have ended from pending to ended: one round trip for many."""
+        self._forget()
+        for keys in self._parts():
+            self._look_at(keys)
 
     def _look_at(self, keys: list[Key]) -> None:
-        # A transaction, so that the entry is the one the status speaks of. A job that ends just
-        # after it adds an entry newer than the one seen, and the blocking read returns at once.
-        jobs = [self.pending[key] for key in keys]
-        with self.clients.of(jobs[0])[1].pipeline(transaction=True) as pipe:
-            for job in jobs:
-                pipe.xrevrange(stream_key(job), count=1)
-                pipe.hmget(job.key, "status")
-            replies = pipe.execute()
-        for key, job, entries, (status,) in zip(
-            keys, jobs, replies[::2], replies[1::2], strict=True
-        ):
-            entry = entries[0] if entries else None
+        client = self.clients.of(self.pending[keys[0]])[1]
+        self._take_in(keys, look.at(client, [name for _, name in keys], self._keep_results))
+
+    def _parts(self) -> list[list[Key]]:
+        """Return the pending jobs in parts, each of one server and for one look."""
+        parts = []
+        for number in {key[0] for key in self.pending}:
+            keys = [key for key in self.pending if key[0] == number]
+            parts += [keys[at : at + look.MOST] for at in range(0, len(keys), look.MOST)]
+        return parts
+
+    def _forget(self) -> None:
+        self._statuses.clear()
+        self._queued.clear()
+
+    def _take_in(self, keys: list[Key], reply: Any) -> None:
+        # A job that ends just after the look adds an entry newer than the one seen, and the next
+        # blocking read returns at once.
+        for key, (status, entry) in zip(keys, look.seen(reply), strict=True):
+            job = self.pending[key]
+            outcome = classify(job, status, entry)
+            if outcome is not None:
+                self._end(key, outcome)
+                continue
             if entry:
                 self._last_id[key] = entry[0]
-            outcome = classify(job, status, entry)
-            if outcome is None:
-                self._note(job, status.decode())
-            else:
-                self._end(key, outcome)
+            self._note(job, (status or b"").decode())
 
     def _note(self, job: Job, status: str) -> None:
         self._statuses[status] += 1
@@ -172,33 +186,55 @@ class Waiter:
     # --- sleeping ---
 
     def _sleep(self) -> None:
-        """Block until the watched job's stream grows, for a second at most."""
+        """Block until the watched job's stream grows, for some seconds at most; then look.
+
+        The first look is sent with the read, so that it is answered with it.
+        """
         key, longest = self._choose()
         job = self.pending[key]
         number, client = self.clients.of(job)
         seconds = min(longest, self.left())
         milliseconds = max(1, math.ceil(seconds * 1000))  # 0 would block for ever
         streams: dict[Any, Any] = {stream_key(job): self._last_id.get(key, b"0-0")}
-        client.xread(streams | self.also_watched(number), count=1, block=milliseconds)
+        keys, *others = sorted(self._parts(), key=lambda part: part[0][0] != number)
+        with client.pipeline(transaction=False) as pipe:
+            pipe.xread(streams | self.also_watched(number), count=1, block=milliseconds)
+            look.at(pipe, [name for _, name in keys], self._keep_results)
+            _, reply = pipe.execute()
+        self._forget()
+        self._take_in(keys, reply)
+        for keys in others:
+            self._look_at(keys)
 
     def also_watched(self, number: int) -> dict[Any, Any]:
         """Return further streams of server *number* whose growth ends a sleep, and what is seen."""
         return {}
 
     def _choose(self) -> tuple[Key, float]:
-        """Return the job to watch and for how many seconds.
-
-        The last is the likeliest to end last, so that one read serves for all. Where it was not,
-        chance decides: about ln(N) reads for N jobs, whatever the order in which they end.
-        """
+        """Return the job to watch and for how many seconds at most."""
         if self._watched not in self.pending:
             telling = [key for key, job in self.pending.items() if job.result_ttl != 0]
-            choice = telling or list(self.pending)
-            self._watched = self._random.choice(choice) if self._watched else choice[-1]
+            self._watched = self._late_one(telling or list(self.pending))
+        longest = self.rarely(BLOCK) if self.block is None else self.block
         if self.pending[self._watched].result_ttl != 0:
-            return self._watched, self.block
+            return self._watched, longest
         waited = time.monotonic() - self._started
-        return self._watched, min(max(waited, BLOCK_SILENT), self.block)
+        return self._watched, min(max(waited, BLOCK_SILENT), longest)
+
+    def _late_one(self, choice: list[Key]) -> Key:
+        """Return a job that is likely to end late, so that one read serves for many.
+
+        Of few that is the last; of many one before it, so that few are left to be looked at when
+        the last one ends. Where that was wrong it is taken from the other end; where that was,
+        too, chance decides: about ln(N) reads for N jobs, whatever the order in which they end.
+        """
+        if self._watched is not None and 2 * len(self.pending) > self._left:
+            self._guess += 1
+        self._left = len(self.pending)
+        if self._guess >= 2:
+            return self._random.choice(choice)
+        late = len(choice) * 3 // 4 if len(choice) > self.few else len(choice) - 1
+        return choice[late if self._guess == 0 else -1 - late]
 
     # --- who waits for whom ---
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from pysplash.deadlock import Edges, forget
 from pysplash.worker import Worker
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
-from tests.integration.rq_life import aside, await_block, calls
+from tests.integration.rq_life import aside, await_block, calls, finish, square
 from tests.waiting import wait_until
 
 #: seconds after which no job here may still wait
@@ -447,15 +447,42 @@ def test_many_children_cost_one_round_trip_each(redis: Redis, queue: Queue, work
     """A flat fan-out is looked through once: a script and a look or so a child, not more."""
     children = [queue.enqueue(jobs.fib, 1).id for _ in range(300)]
     job = queue.enqueue(jobs.wait_for, *children, at_front=True, job_timeout=LONG)
-    before = {name: calls(redis, name) for name in ("evalsha", "exec", "xread")}
+    before = {name: calls(redis, name) for name in ("evalsha", "eval", "exec", "xread")}
     looked = calls(redis, "hmget")
+    began = time.monotonic()
     play(worker, max_jobs=1)
 
     assert job.return_value() == [1] * 300
-    assert calls(redis, "evalsha") - before["evalsha"] <= 300 + 10
-    assert calls(redis, "exec") - before["exec"] <= 30
+    assert calls(redis, "evalsha") - before["evalsha"] <= 300 + 5
+    assert calls(redis, "eval") - before["eval"] <= 2 + 2 * (time.monotonic() - began)
+    assert calls(redis, "exec") - before["exec"] <= 10
     assert calls(redis, "xread") - before["xread"] == 0
     assert calls(redis, "hmget") - looked <= 4 * 300
+
+
+def test_a_parked_job_costs_few_round_trips(
+    redis: Redis, queue: Queue, worker: Worker, trips: Callable[[], int]
+) -> None:
+    """A job that waits for a thousand others, all run elsewhere: at most one a hundred."""
+    elsewhere = Queue("elsewhere", connection=redis)
+    children = elsewhere.enqueue_many([Queue.prepare_data(square, (n,)) for n in range(1000)])
+    names = [child.id for child in children]
+    job = queue.enqueue(jobs.wait_for, *names, at_front=True, job_timeout=LONG)
+    searches = calls(redis, "evalsha")
+
+    def run_elsewhere() -> None:
+        await_block(redis)
+        for child in children:
+            finish(child)
+
+    running = aside(run_elsewhere)
+    began = time.monotonic()
+    play(worker, max_jobs=1)
+    running.result(LONG)
+
+    assert job.return_value() == [None] * 1000
+    spent = calls(redis, "evalsha") - searches + trips()
+    assert spent <= 10 + 2 * (time.monotonic() - began)
 
 
 @pytest.mark.parametrize("place", ["near the head", "near the tail", "in the middle"])

@@ -15,12 +15,14 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.results import Result
 
+from pysplash.clients import Clients
 from pysplash.deadlock import reaches
 from pysplash.errors import JobFailed
 from pysplash.helping import Search
 from pysplash.outcome import VANISHED, Entry, Outcome, classify, collect
 from pysplash.progress import Tally
 from pysplash.wait import check, wait_jobs
+from pysplash.waiter import Waiter
 
 UNUSED = Redis()
 PENDING = sorted(set(JobStatus) - {"finished", "failed", "stopped", "canceled"})
@@ -150,17 +152,34 @@ def test_a_wrong_on_failure_is_named() -> None:
 
 def test_a_search_looks_at_each_id_once() -> None:
     """Few ids at first, more while nothing is found, few again after a find; none twice."""
-    search = Search([str(number) for number in range(40)])
+    search = Search([str(number) for number in range(200)])
     sizes = []
     found = iter([False, False, True, False, False, False, False])
     while names := search.batch():
         sizes.append(len(names))
         claimed = next(found)
         seen = 3 if claimed else len(names)
-        search.saw(seen, claimed=claimed, beneath=["1", "39", "new"])
+        search.saw(seen, claimed=claimed, beneath=["1", "199", "new"])
 
-    assert sizes == [8, 16, 17, 8, 6]
+    assert sizes == [8, 128, 65, 8, 54]
     assert search.batch() == []
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_few_are_left_when_the_last_ends(backwards: bool) -> None:
+    """Jobs that end in order, or in the reverse: few reads, and a short look after the last end."""
+    jobs = [job(str(number)) for number in range(1000)]
+    waiter = Waiter(jobs, None, Clients(), keep_results=False, raising=True)
+    left = []
+    while waiter.pending:
+        (_, watched), _ = waiter._choose()
+        left.append(len(waiter.pending))
+        for key in list(waiter.pending):
+            if (int(key[1]) >= int(watched)) if backwards else (int(key[1]) <= int(watched)):
+                del waiter.pending[key]
+
+    assert len(left) <= 4
+    assert left[-1] <= Waiter.few
 
 
 def test_a_tally_is_put_in_words() -> None:
