@@ -32,8 +32,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.ledger import FAULTS, Account
-from benchmarks.storm import SIGNALS, Settings, Storm, weathered
+from benchmarks.storm import Settings, Storm, weathered
 from benchmarks.supervisors import COMMANDS
+from benchmarks.weather import SIGNALS
 
 #: names told of one fault
 TOLD = 5

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +19,15 @@ from benchmarks import census
 from benchmarks.ledger import Account, Task, judge, plan, read_runs
 from benchmarks.storm_jobs import RUNS
 from benchmarks.supervisors import Supervisor
+from benchmarks.weather import LOOK, SIGNALS, Strikes, Tide, wait
 from pysplash.embedded import EmbeddedServer
 
 QUEUES = ("high", "default", "low")
-SIGNALS = ("TERM", "INT", "KILL")
 WORKERS = 4
+#: longest pause in seconds between two signals
+PAUSE = 0.04
 #: most jobs in one burst; most that may still wait when the next one comes
 BURST, WATER = 500, 400
-#: longest pause in seconds between two signals; chance decides, so that every instant is hit
-PAUSE = 0.04
-#: share of the signals for which a worker that has done nothing yet may be chosen, too
-YOUNG = 0.1
-#: seconds between two looks at a supervisor that is left in peace
-LOOK = 0.1
-#: seconds without any change after which what is missing will not come any more
-STILL = 15.0
 #: seconds until a supervisor must have its first worker, in which it must finish in peace, and
 #: after its end until what came of it must be gone
 READY, PEACE, GONE = 60.0, 300.0, 5.0
@@ -63,8 +55,6 @@ class Storm:
     def __init__(self, settings: Settings, redis: Redis, folder: Path) -> None:
         self.redis = redis
         self.folder = folder
-        #: signals that reached a worker, by name
-        self.struck: Counter[str] = Counter()
         #: what the supervisor has said
         self.words = ""
         #: faults of the supervisor itself
@@ -72,7 +62,9 @@ class Storm:
         self._settings = settings
         self._tasks = plan(settings.jobs, settings.seed, QUEUES)
         self._chance = random.Random(settings.seed)
-        self._recent: deque[int] = deque(maxlen=WORKERS - 1)
+        self._strikes = Strikes(
+            redis, self._chance, settings.signals, workers=WORKERS, longest=PAUSE
+        )
         self._fed = 0
         self._water = 0
 
@@ -81,21 +73,26 @@ class Storm:
         """The jobs that were enqueued."""
         return self._tasks[: self._fed]
 
+    @property
+    def struck(self) -> Counter[str]:
+        """Signals that reached a worker, by name."""
+        return self._strikes.struck
+
     # --- while it lasts ---
 
     def rage(self, supervisor: Supervisor) -> None:
         """Enqueue and signal until all jobs have ended or time is up."""
         self._feed()
-        _wait(lambda: not supervisor.alive or bool(supervisor.workers(self.redis)), READY)
-        tide = _Tide(self.redis, self._settings.seconds)
+        wait(lambda: not supervisor.alive or bool(supervisor.workers(self.redis)), READY)
+        tide = Tide(self.redis, QUEUES, self._settings.seconds)
         while supervisor.alive and not tide.out():
             under_way = tide.under_way()
             if not under_way and self._fed == len(self._tasks):
                 return
             if tide.places["queued"] <= self._water:
                 self._feed()
-            self._strike(supervisor)
-            time.sleep(self._chance.uniform(0, PAUSE))
+            self._strikes.strike(supervisor)
+            self._strikes.pause()
 
     def _feed(self) -> None:
         """Enqueue a burst; jobs that wait for others come last."""
@@ -124,31 +121,11 @@ class Storm:
             "depends_on": task.parent or None,
         }
 
-    def _strike(self, supervisor: Supervisor) -> None:
-        """Signal one worker.
-
-        Those that were signalled a moment ago can only be killed. Those that have done nothing yet
-        are mostly spared: a supervisor pauses before further starts if many die so young.
-        """
-        if not self._settings.signals:
-            return
-        name = self._chance.choice(self._settings.signals)
-        spared = () if name == "KILL" else self._recent
-        proven = self._chance.random() > YOUNG
-        pids = sorted(set(supervisor.workers(self.redis, proven=proven)).difference(spared))
-        if not pids:
-            return
-        victim = self._chance.choice(pids)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(victim, signal.Signals[f"SIG{name}"])
-            self._recent.append(victim)
-            self.struck[name] += 1
-
     # --- afterwards ---
 
     def abate(self, supervisor: Supervisor) -> None:
         """Leave the supervisor in peace until nothing moves any more, then stop it."""
-        tide = _Tide(self.redis, PEACE)
+        tide = Tide(self.redis, QUEUES, PEACE)
         while supervisor.alive and not tide.out():
             if not tide.under_way() and sum(tide.places.values()) >= len(self.tasks):
                 break
@@ -157,7 +134,7 @@ class Storm:
         self.words = supervisor.words
         if status != 0:
             self.besides["supervisor"] = (f"exit status {status}",)
-        _wait(lambda: not supervisor.left(), GONE)
+        wait(lambda: not supervisor.left(), GONE)
         self.besides["orphans"] = [str(process) for process in supervisor.left()]
 
     def account(self) -> Account:
@@ -174,33 +151,6 @@ class Storm:
             "open executions": census.open_executions(self.redis),
         }
         return account.with_faults(self.besides | left)
-
-
-class _Tide:
-    """How many jobs are where, and whether it is time to give up waiting for a change."""
-
-    def __init__(self, redis: Redis, seconds: float) -> None:
-        self._redis = redis
-        self._deadline = time.monotonic() + seconds
-        self._moved = time.monotonic()
-        self.places: dict[str, int] = {}
-
-    def under_way(self) -> int:
-        """Look; return how many jobs are still to run, or run."""
-        before, self.places = self.places, census.count(self._redis, QUEUES)
-        if self.places != before:
-            self._moved = time.monotonic()
-        return sum(self.places[place] for place in census.MOVING)
-
-    def out(self) -> bool:
-        """Whether nothing has changed for long, or time is up."""
-        return time.monotonic() > min(self._deadline, self._moved + STILL)
-
-
-def _wait(predicate: Callable[[], bool], bound: float) -> None:
-    deadline = time.monotonic() + bound
-    while not predicate() and time.monotonic() < deadline:
-        time.sleep(LOOK)
 
 
 @contextlib.contextmanager

@@ -30,15 +30,21 @@ COMMANDS = {
 class Supervisor:
     """*size* workers of the supervisor *against*, for the length of a block.
 
-    Nothing that came of it outlives the block.
+    *besides* stands on its command line, too. Nothing that came of it outlives the block.
     """
 
     def __init__(
-        self, against: str, url: str, size: int, queues: tuple[str, ...], folder: Path
+        self,
+        against: str,
+        url: str,
+        size: int,
+        queues: tuple[str, ...],
+        folder: Path,
+        *besides: str,
     ) -> None:
         self._words = folder / "supervisor.err"
         self._mark = secrets.token_hex(8)
-        command = (*COMMANDS[against], "-u", url, "-n", str(size), *queues)
+        command = (*COMMANDS[against], "-u", url, "-n", str(size), *besides, *queues)
         with self._words.open("wb") as words:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *command],

@@ -21,27 +21,9 @@ def echo(data: bytes) -> bytes:
     return data
 
 
-def split(stage: Stage, data: bytes) -> list[tuple[str, bytes]]:
-    """Forward two parts of an item, in one step."""
-    return [("flow.middle", data + b".a"), ("flow.middle", data + b".b")]
-
-
-def mark(stage: Stage, data: bytes) -> dict[str, bytes]:
-    """Forward an item, marked."""
-    return {"flow.last": data + b"!"}
-
-
-def last(stage: Stage, data: bytes) -> dict[str, bytes]:
-    """Forward an item to where nobody takes it."""
-    return {"flow.done": data}
-
-
 def refuse(stage: Stage, data: bytes) -> Any:
     """Be no use."""
     raise ValueError("no use")
 
 
-FIRST = Stage("flow.first", split)
-MIDDLE = Stage("flow.middle", mark)
-LAST = Stage("flow.last", last)
 BAD = Stage("flow.bad", refuse, max_attempts=2)

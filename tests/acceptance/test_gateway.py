@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -13,22 +12,17 @@ import struct
 import subprocess
 import sys
 import threading
-from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import zmq
 from redis import Redis
-from rq import Queue
-from rq.job import Job
-from rq.registry import FailedJobRegistry
 
 from pysplash import DoorClosed, Stage, framed
 from pysplash.cli import main
 from pysplash.errors import EXIT_IMPORT, EXIT_OK, EXIT_UNSAFE_BIND, EXIT_USAGE
-from tests.acceptance.command import QUICK, READY, ROOT, Command, Start, kill, marked
+from tests.acceptance.command import QUICK, READY, ROOT, Command, Start, kill
 from tests.waiting import wait_until
 
 #: seconds for one thing that has to happen, on a busy machine
@@ -228,50 +222,6 @@ def test_a_daemon_ends_gracefully(splash: Start) -> None:
     daemon.await_gone(BOUND)
 
 
-def failed(redis: Redis, name: str) -> list[bytes]:
-    """Return the items of a stage that were set aside."""
-    registry = FailedJobRegistry(name, connection=redis)
-    return [Job.fetch(job_id, redis).args[0] for job_id in registry.get_job_ids()]
-
-
-ITEMS = 400
-KILLS = 25
-
-
-def test_a_pipeline_under_fire(pool: Start, redis: Redis, url: str) -> None:
-    """Workers killed at random: each item leaves the last stage exactly once."""
-    command = pool("-n", "2", "-q", *QUICK, "--preload", "tests.acceptance.handlers", *FLOW)
-    command.await_workers(2)
-    Stage("flow.first", url=url).push(*[b"%d" % number for number in range(ITEMS)])
-    random.seed(7)
-    kills = 0
-    while _busy(redis):
-        if (alive := command.workers()) and kills < KILLS:
-            kill(one for one in marked(command.mark) if one.pid == random.choice(alive))
-            kills += 1
-        wait_until(partial(_moved, redis, redis.llen("rq:queue:flow.done")), BOUND)
-    done = Counter(job.args[0] for job in Queue("flow.done", connection=redis).jobs)
-    expected = {b"%d.%c!" % (number, part) for number in range(ITEMS) for part in b"ab"}
-    assert set(done.values()) == {1}
-    # what killed three workers, as an unlucky item may seem to, is set aside, not lost
-    found = [item for name in FLOW for item in failed(redis, name)]
-    aside = tuple(item if b"." in item else item + b"." for item in found)
-    assert set(done) == {item for item in expected if not item.startswith(aside)}
-    assert len(aside) <= 2
-    assert kills >= 5
-
-
-FLOW = ("flow.last", "flow.middle", "flow.first")
-
-
-def _moved(redis: Redis, before: int) -> bool:
-    return redis.llen("rq:queue:flow.done") != before or not _busy(redis)
-
-
-def _busy(redis: Redis) -> int:
-    return sum(redis.llen(f"rq:queue:{name}") + redis.zcard(f"rq:wip:{name}") for name in FLOW)
-
-
 def test_what_waits_at_stages(
     pool: Start, redis: Redis, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,40 +243,3 @@ def test_what_waits_at_stages(
     assert rows[0][:4] == ["stage", "waiting", "running", "failed"]
     assert rows[2][:4] == ["flow.done", "2", "0", "0"]
     assert rows[2][-1] == "nobody"
-
-
-WORDS = """\
-147 words, 87 different
- 10 is
-  8 better
-  8 than
-  6 the
-  5 to
-"""
-ECHO = """\
-hello
-1000000 bytes
-no answer: the handler's process died
-still here
-"""
-SHOUT = """\
-HELLO FROM C
-1 answer to 100 calls
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "output"), [("words.py", WORDS), ("echo_daemon.py", ECHO), ("shout.py", SHOUT)]
-)
-def test_examples_say_what_they_should(name: str, output: str) -> None:
-    """An example runs from anywhere with nothing but the package, and prints what is documented."""
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name)],
-        capture_output=True,
-        text=True,
-        timeout=2 * BOUND,
-        cwd="/",
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout) == (0, output), ran.stderr

@@ -11,9 +11,10 @@ from redis import Redis
 from rq import Queue
 
 from benchmarks.ledger import Run, read_runs
-from benchmarks.storm import QUEUES, SIGNALS, Settings, Storm, weathered
+from benchmarks.storm import QUEUES, Settings, Storm, weathered
 from benchmarks.storm_jobs import RUNS, run
 from benchmarks.supervisors import ROOT, Supervisor
+from benchmarks.weather import SIGNALS
 from tests.acceptance import jobs
 from tests.acceptance.command import READY
 from tests.waiting import wait_until

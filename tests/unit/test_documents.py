@@ -21,6 +21,7 @@ FOREIGN = {
     "--num-workers",
     "--worker-class",
     "--jobs",
+    "--items",
     "--seed",
     "--signals",
     "--against",
