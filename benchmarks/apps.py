@@ -105,7 +105,7 @@ from redis import Redis
 from rq import Queue
 from bench_jobs import ARGUMENTS, FUNCTIONS, URL
 
-redis = Redis.from_url(URL)
+redis = Redis.from_url(URL, max_connections=1024)
 copy = redis.register_script('''
 for i = 2, #ARGV do
   local key = 'rq:job:' .. ARGV[i]

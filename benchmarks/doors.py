@@ -21,11 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zmq
 import zmq.asyncio
 
@@ -186,48 +188,62 @@ def by_processes(pool: ProcessPoolExecutor, calls: int, callers: int) -> Result:
     return threads(lambda: pool.submit(echo, TEXT).result(), calls, callers)
 
 
+@dataclass(frozen=True)
+class Doors:
+    """Doors that are open: the gateway's process, and where each kind is."""
+
+    gateway: psutil.Process
+    at: Mapping[str, str]
+
+
 @contextlib.contextmanager
-def started(folder: str, *words: str) -> Iterator[Path]:
-    """Run one ``pysplash`` command for the length of the block; yield what it says."""
+def started(folder: str, *words: str) -> Iterator[tuple[int, Path]]:
+    """Run one ``pysplash`` command for the length of the block; yield its id, what it says."""
     said = Path(folder) / f"{words[0]}.out"
     with said.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "pysplash", *words], cwd=Path(__file__).parents[1], stdout=out
         )
     try:
-        yield said
+        yield process.pid, said
     finally:
         process.terminate()
         process.wait(READY)
 
 
 @contextlib.contextmanager
-def doors(site: Site, workers: int) -> Iterator[dict[str, Door]]:
-    """Open all doors on one pool."""
+def opened(site: Site, workers: int, *bounds: str) -> Iterator[Doors]:
+    """Open all doors on one pool, with the gateway's *bounds*."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         served = ["--preload", "benchmarks.doors_app", "--handler", HANDLER, "-q"]
         url = ["-u", site.url]
         stack.enter_context(started(folder, "start", *url, "-n", str(workers), *served))
         ways = ["--tcp", "127.0.0.1:0", "--handler", HANDLER, "--http", "127.0.0.1:0"]
-        ways += ["--zmq", f"ipc://{folder}/door", "--max-connections", "600"]
-        bounds = ["--max-inflight", "600", "--patience", str(READY)]
-        said = stack.enter_context(started(folder, "serve", *url, *ways, *bounds))
+        ways += ["--zmq", f"ipc://{folder}/door", "--patience", str(READY)]
+        pid, said = stack.enter_context(started(folder, "serve", *url, *ways, *bounds))
         until = time.monotonic() + READY
         while len(lines := said.read_text().splitlines()) < 3:
             if time.monotonic() > until:
                 raise SystemExit("the doors do not open")
             time.sleep(0.05)
-        at = {line.split()[0]: line.split()[-1] for line in lines}
         with Client(site.url, patience=READY) as client:
             client.echo(TEXT)
-        processes = stack.enter_context(ProcessPoolExecutor(workers))
+        at = {line.split()[0]: line.split()[-1] for line in lines}
+        yield Doors(psutil.Process(pid), at)
+
+
+@contextlib.contextmanager
+def doors(site: Site, workers: int) -> Iterator[dict[str, Door]]:
+    """Yield all ways to call, by name."""
+    bounds = ("--max-connections", "600", "--max-inflight", "600")
+    with opened(site, workers, *bounds) as found, ProcessPoolExecutor(workers) as processes:
         yield {
             "Client": functools.partial(by_client, site.url),
             "AsyncClient": functools.partial(by_async_client, site.url),
-            "frames over TCP": functools.partial(by_frames, at["framed"]),
-            "JSON-RPC over HTTP": functools.partial(by_http, at["HTTP"]),
-            "JSON-RPC over ZeroMQ": functools.partial(by_zmq, at["ZeroMQ"]),
+            "frames over TCP": functools.partial(by_frames, found.at["framed"]),
+            "JSON-RPC over HTTP": functools.partial(by_http, found.at["HTTP"]),
+            "JSON-RPC over ZeroMQ": functools.partial(by_zmq, found.at["ZeroMQ"]),
             "ProcessPoolExecutor": functools.partial(by_processes, processes),
         }
 
@@ -279,7 +295,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
                         asked = ("crowd", max(options.calls, callers), callers)
                         result = session.ask(*asked, patience=SERIES)
                         note(figures, callers, peer.title, (result[0], result[1]))
-                names[peer.title] = None
+                        names[peer.title] = None
             except Unavailable as error:
                 dropped[peer.title] = str(error)
     frozen.check()

@@ -37,6 +37,8 @@ from .terms import (
     check_timeout,
 )
 
+#: length of an argument from which on a call is packed in a thread: RQ compresses it
+LARGE = 2**16
 #: calls enqueued at once
 CHUNK = 500
 #: seconds between two looks for a pool
@@ -216,7 +218,10 @@ class AsyncClient:
     ) -> AsyncCall:
         for _ in range(TRIES):
             route = await self._route(name)
-            call = AsyncCall(self, Awaited(build(route, self._terms, arguments, named, ttl)))
+            built = (route, self._terms, arguments, named, ttl)
+            large = any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
+            request = await asyncio.to_thread(build, *built) if large else build(*built)
+            call = AsyncCall(self, Awaited(request))
             if await self._enqueue(call, cancels):
                 return call
             self._read_at = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
+import math
 import socket
 from collections.abc import Sequence
 
@@ -17,7 +17,8 @@ import h11
 
 from .binding import shown
 from .errors import Busy
-from .exchange import Memory
+from .exchange import Share
+from .logins import Logins
 from .peers import Peer, Peers
 from .rpc import Rpc
 
@@ -47,10 +48,10 @@ class HttpDoor:
         self,
         listener: socket.socket,
         rpc: Rpc,
-        memory: Memory,
+        memory: Share,
         *,
         hosts: Sequence[str] | None,
-        token: str | None,
+        logins: Logins | None,
         limit: int,
         deadline: float,
         connections: int,
@@ -59,10 +60,10 @@ class HttpDoor:
         self._rpc = rpc
         self._memory = memory
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self._token = None if token is None else b"Bearer " + token.encode()
+        self._logins = logins
         self._limit = limit
         self._deadline = deadline
-        self._peers = Peers(self._serve, _refuse, connections, deadline)
+        self._peers = Peers(self._serve, _refusal(), connections, deadline)
         self._closing = False
 
     @property
@@ -109,7 +110,9 @@ class HttpDoor:
         try:
             async with asyncio.timeout(self._deadline):
                 body = await self._request(peer, protocol, held)
-            answer = await self._rpc.answer(body)
+            asked = self._rpc.answer(body)
+            del body
+            answer = await asked
         except Refusal as refusal:
             await peer.send(_response(protocol, refusal.status, b"", refusal.headers))
             return False
@@ -142,7 +145,7 @@ class HttpDoor:
         while True:
             event = protocol.next_event()
             if isinstance(event, h11.Request):
-                self._check(event)
+                self._check(event, peer.host)
                 if protocol.they_are_waiting_for_100_continue:
                     waiting = h11.InformationalResponse(status_code=100, headers=[])
                     await peer.send(protocol.send(waiting) or b"")
@@ -159,17 +162,15 @@ class HttpDoor:
             else:
                 raise EOFError("the peer left before its request was whole")
 
-    def _check(self, request: h11.Request) -> None:
+    def _check(self, request: h11.Request, host: str) -> None:
         """Raise :class:`Refusal` for what is not JSON-RPC from one who may ask."""
         headers: dict[bytes, bytes] = dict(request.headers)
         if sum(len(name) + len(value) for name, value in request.headers) > HEAD:
             raise Refusal(431)
         if not self._is_for_us(headers.get(b"host", b"")) or b"origin" in headers:
             raise Refusal(403)
-        if self._token is not None and not hmac.compare_digest(
-            headers.get(b"authorization", b""), self._token
-        ):
-            raise Refusal(401, ("WWW-Authenticate", "Bearer"))
+        if self._logins is not None:
+            _check_login(self._logins, host, headers.get(b"authorization"))
         if request.target != PATH:
             raise Refusal(404)
         if request.method != b"POST":
@@ -189,10 +190,19 @@ class HttpDoor:
         return self._hosts is None or name in self._hosts
 
 
-async def _refuse(peer: Peer) -> None:
-    protocol = h11.Connection(h11.SERVER)
-    await peer.send(_response(protocol, 503, b"", [("Retry-After", "1")]))
-    peer.leave()
+def _check_login(logins: Logins, host: str, shown: bytes | None) -> None:
+    """Raise :class:`Refusal` for who does not bear the token, or has failed to too often."""
+    if seconds := logins.refused(host):
+        raise Refusal(429, ("Retry-After", str(math.ceil(seconds))))
+    scheme, _, token = (shown or b"").partition(b" ")
+    bears = shown is not None and logins.admit(host, token if scheme == b"Bearer" else b"")
+    if not bears:
+        raise Refusal(401, ("WWW-Authenticate", "Bearer"))
+
+
+def _refusal() -> bytes:
+    """Return what a connection is told that is one too many."""
+    return _response(h11.Connection(h11.SERVER), 503, b"", [("Retry-After", "1")])
 
 
 def _response(

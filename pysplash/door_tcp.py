@@ -7,14 +7,14 @@ reset connection: the protocol has no word for it, and an orderly end after no b
 from __future__ import annotations
 
 import asyncio
-import hmac
 import socket
 
 from .binding import shown
-from .errors import CallError, ConnectionFailed, FrameError
-from .exchange import Lane, Memory
+from .errors import Busy, CallError, ConnectionFailed, FrameError
+from .exchange import Lane, Share
 from .handlers import decode, encode
 from .log import logger
+from .logins import Logins
 from .peers import Peer, Peers
 from .wire import FrameReader
 
@@ -32,10 +32,10 @@ class FramedDoor:
         self,
         listener: socket.socket,
         lane: Lane,
-        memory: Memory,
+        memory: Share,
         *,
         task: str,
-        token: str | None,
+        logins: Logins | None,
         limit: int,
         deadline: float,
         connections: int,
@@ -44,10 +44,10 @@ class FramedDoor:
         self._lane = lane
         self._memory = memory
         self._task = task
-        self._token = None if token is None else token.encode()
+        self._logins = logins
         self._limit = limit
         self._deadline = deadline
-        self._peers = Peers(self._serve, _refuse, connections, deadline)
+        self._peers = Peers(self._serve, b"", connections, deadline)
 
     @property
     def address(self) -> str:
@@ -65,8 +65,8 @@ class FramedDoor:
     async def _serve(self, peer: Peer) -> None:
         try:
             answer = await self._answer(peer)
-        except FrameError as error:
-            log.info("a frame was refused: %s", error)
+        except (Busy, FrameError) as error:
+            log.debug("a framed request was refused: %s", error)
         except CallError as error:
             log.info("a framed request came to nothing: %s", error)
         except ConnectionFailed as error:
@@ -87,18 +87,19 @@ class FramedDoor:
             with self._peers.resting():
                 async with asyncio.timeout(self._deadline):
                     payload, held = await self._request(peer)
-            text: str = await self._lane.call(self._task, (encode(payload),))
+            async with self._lane.turn(held):
+                text: str = await self._lane.ask(self._task, (encode(payload),))
         finally:
             self._memory.free(held)
         return decode(text)
 
     async def _request(self, peer: Peer) -> tuple[bytes, int]:
         """Return what a request carries, from one who may ask, and the bytes held for it."""
-        if self._token is not None:
-            said, held = await self._frame(peer, len(self._token))
+        if self._logins is not None:
+            said, held = await self._frame(peer, self._logins.length)
             self._memory.free(held)
-            if not hmac.compare_digest(said, self._token):
-                raise FrameError("the token is not this door's")
+            if not self._logins.admit(peer.host, said):
+                raise FrameError("the token is wrong, or too many before it were")
         return await self._frame(peer, self._limit)
 
     async def _frame(self, peer: Peer, limit: int) -> tuple[bytes, int]:
@@ -117,7 +118,3 @@ class FramedDoor:
         except BaseException:
             self._memory.free(held)
             raise
-
-
-async def _refuse(peer: Peer) -> None:
-    peer.reset()

@@ -14,15 +14,15 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from .binding import check_bind
 from .errors import Busy, ConfigError
-from .exchange import Memory
+from .exchange import Share
 from .framed import split_address
 from .log import logger
 from .rpc import Rpc
 
 #: the oldest libzmq whose handshake has no known hole
 OLDEST = (4, 3, 5)
-#: messages that wait for one peer, or from one
-WAITING = 16
+#: messages that wait for one peer, and from one: libzmq holds these beyond what is counted here
+WAITING, AHEAD = 16, 2
 #: milliseconds a handshake may take
 HANDSHAKE = 5000
 
@@ -42,7 +42,7 @@ class ZmqDoor:
         self,
         endpoint: str,
         rpc: Rpc,
-        memory: Memory,
+        memory: Share,
         *,
         secret: str | None,
         clients: str | None,
@@ -71,7 +71,7 @@ class ZmqDoor:
         options = {
             zmq.MAXMSGSIZE: self._limit,
             zmq.HANDSHAKE_IVL: HANDSHAKE,
-            zmq.RCVHWM: WAITING,
+            zmq.RCVHWM: AHEAD,
             zmq.SNDHWM: WAITING,
             zmq.ROUTER_MANDATORY: 1,
             zmq.LINGER: 1000,
@@ -123,15 +123,18 @@ class ZmqDoor:
             task.add_done_callback(self._answering.discard)
 
     async def _answer(self, way: list[bytes], body: bytes) -> None:
+        size = len(body)
         try:
-            self._memory.take(len(body))
+            self._memory.take(size)
         except Busy:
             await self._send(way, self._rpc.busy())
             return
+        asked = self._rpc.answer(body)
+        del body
         try:
-            answer = await self._rpc.answer(body)
+            answer = await asked
         finally:
-            self._memory.free(len(body))
+            self._memory.free(size)
         if answer is not None:
             await self._send(way, answer)
 

@@ -23,6 +23,8 @@ from .presence import PoolFacts, Task
 
 #: calls of one door that are on their way at once, per living worker; and the fewest
 PER_WORKER, FEWEST = 4, 8
+#: bytes of a request for which a call counts as one more
+HEAVY = 2**17
 #: seconds between two looks at the pools
 LOOK = 1.0
 WORKING = ("starting", "idle", "busy", "waiting")
@@ -31,15 +33,42 @@ log = logger("gateway")
 
 
 class Memory:
-    """The bytes that peers may make a gateway hold."""
+    """The bytes that peers may make a gateway hold, *most* of them, in shares.
 
-    def __init__(self, most: int) -> None:
+    *kept* bytes of each share cannot be taken by another: a flood at one door leaves room at all.
+    """
+
+    def __init__(self, most: int, kept: int = 0) -> None:
         self._most = most
+        self._kept = kept
+        self._shares: list[Share] = []
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return sum(share.held for share in self._shares)
+
+    def share(self) -> Share:
+        """Return a share for one more door."""
+        self._shares.append(Share(self))
+        return self._shares[-1]
+
+    def room(self, share: Share) -> int:
+        """Return how many bytes more *share* may hold."""
+        others = (other for other in self._shares if other is not share)
+        return self._most - share.held - sum(max(self._kept, other.held) for other in others)
+
+
+class Share:
+    """The bytes that the peers of one door make a gateway hold."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
         self.held = 0
 
     def take(self, count: int) -> None:
         """Hold *count* bytes more; raise :class:`Busy` if that is too much."""
-        if self.held + count > self._most:
+        if count > self._memory.room(self):
             raise Busy
         self.held += count
 
@@ -52,60 +81,93 @@ class Memory:
         self.held -= count
 
 
+def kept(most: int, doors: int, limit: int) -> int:
+    """Return what to keep of *most* bytes for each of *doors*: half of it, divided.
+
+    Less where a request of *limit* bytes would not find room any more.
+    """
+    return min(most // (2 * doors), (most - limit) // max(1, doors - 1))
+
+
 class Lane:
-    """One door's way: at most *most* calls taken on, *width* of them on their way at once."""
+    """One door's way: at most *most* calls taken on, *width* of them on their way at once.
+
+    A call whose request is large counts as several of those on their way, for a gateway keeps a
+    request in many shapes at once; the largest goes alone.
+    """
 
     def __init__(self, exchange: Exchange, most: int) -> None:
         self._exchange = exchange
         self._most = most
         self._taken = 0
         self._moving = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def call(
+        self,
+        name: str,
+        arguments: Sequence[Any] = (),
+        named: Mapping[str, Any] | None = None,
+        *,
+        size: int = 0,
+    ) -> Any:
+        """Call a task; raise :class:`Busy` at once if the door has taken on all it may.
+
+        *size* is how many bytes its request has.
+        """
+        async with self.turn(size):
+            return await self.ask(name, arguments, named)
+
+    async def ask(
         self, name: str, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
     ) -> Any:
-        """Call a task; raise :class:`Busy` at once if the door has taken on all it may."""
-        async with self._turn():
-            return await self._exchange.client.call(name, tuple(arguments), dict(named or {}))
+        """Call a task, in a turn."""
+        return await self._exchange.client.call(name, tuple(arguments), dict(named or {}))
 
-    def notify(self, name: str, arguments: Sequence[Any], named: Mapping[str, Any]) -> None:
+    def notify(
+        self, name: str, arguments: Sequence[Any], named: Mapping[str, Any], *, size: int = 0
+    ) -> None:
         """Call a task whose answer nobody wants."""
-        self._exchange.aside(self.call(name, arguments, named))
+        self._exchange.aside(self.call(name, arguments, named, size=size))
 
     def widen(self) -> None:
-        """Let go ahead who may."""
-        while self._waiting and self._moving < self._exchange.width:
-            turn = self._waiting.popleft()
+        """Let go ahead who may, in the order in which they came."""
+        while self._waiting:
+            turn, weight = self._waiting[0]
             if not turn.done():
-                self._moving += 1
+                if self._moving and self._moving + weight > self._exchange.width:
+                    return
+                self._moving += weight
                 turn.set_result(None)
+            self._waiting.popleft()
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def turn(self, size: int) -> AsyncIterator[None]:
+        """Wait for the turn of a call with *size* bytes, which lasts as long as the block."""
+        weight = 1 + size // HEAVY
         if self._taken >= self._most:
             raise Busy
         self._taken += 1
         try:
-            await self._wait()
+            await self._wait(weight)
             try:
                 yield
             finally:
-                self._moving -= 1
+                self._moving -= weight
                 self.widen()
         finally:
             self._taken -= 1
 
-    async def _wait(self) -> None:
+    async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.append((turn, weight))
         self.widen()
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._moving -= 1
-                self.widen()
+                self._moving -= weight
+            self.widen()
             raise
 
 
@@ -119,12 +181,12 @@ class Exchange:
         *,
         timeout: float,
         patience: float,
-        memory: int,
+        memory: Memory,
     ) -> None:
         self.client = AsyncClient(
             url, connection=connection, timeout=timeout, patience=patience, plain=True
         )
-        self.memory = Memory(memory)
+        self.memory = memory
         self.width = FEWEST
         self._lanes: list[Lane] = []
         self._pools: list[PoolFacts] = []

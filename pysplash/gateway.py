@@ -16,14 +16,16 @@ from typing import Any, Protocol
 
 from redis import Redis
 
+from .allocation import return_large_blocks
 from .binding import LOCAL_NAMES, check_bind, listen
 from .config import check_number
 from .door_tcp import FramedDoor
 from .errors import EXIT_OK, ConfigError
-from .exchange import Exchange
+from .exchange import Exchange, Memory, kept
 from .framed import split_address
 from .handlers import task_name
 from .log import logger
+from .logins import Logins
 from .registry import check_name
 from .rpc import Rpc
 from .wire import LIMIT
@@ -106,7 +108,7 @@ class Gateway:
         connections: int = 256,
         limit: int = LIMIT,
         deadline: float = 10.0,
-        memory: int = 16 * 2**20,
+        memory: int = 12 * 2**20,
         drain: float = 25.0,
         tracebacks: bool = False,
     ) -> None:
@@ -127,7 +129,7 @@ class Gateway:
         self._redis = (url, connection)
         self._tcp, self._http, self._zmq = tcp, http, zmq
         self._task = None if handler is None else handler_task(handler)
-        self._token = token
+        self._logins = None if token is None else Logins(token)
         self._curve = (curve_secret, curve_clients)
         self._calls = {"timeout": timeout, "patience": patience}
         self._inflight, self._memory, self._tracebacks = inflight, memory, tracebacks
@@ -160,6 +162,7 @@ class Gateway:
 
     async def serve(self, ending: Ending, opened: Callable[[Gateway], None] | None = None) -> None:
         """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
+        return_large_blocks()
         await self.open()
         if opened is not None:
             opened(self)
@@ -176,7 +179,9 @@ class Gateway:
     async def open(self) -> None:
         """Open all doors; on an error none stays open."""
         url, connection = self._redis
-        self._exchange = Exchange(url, connection, **self._calls, memory=self._memory)
+        doors = sum(door is not None for door in (self._tcp, self._http, self._zmq))
+        memory = Memory(self._memory, kept(self._memory, doors, self._limits["limit"]))
+        self._exchange = Exchange(url, connection, **self._calls, memory=memory)
         try:
             for door in self._build(self._exchange):
                 self._doors.append(door)
@@ -204,25 +209,25 @@ class Gateway:
             yield FramedDoor(
                 listen(self._tcp) if isinstance(self._tcp, str) else self._tcp,
                 exchange.lane(self._inflight),
-                exchange.memory,
+                exchange.memory.share(),
                 task=self._task,
-                token=self._token,
+                logins=self._logins,
                 **self._limits,
             )
         if self._http is not None:
             yield _door("door_http").HttpDoor(
                 listen(self._http),
                 self._rpc(exchange),
-                exchange.memory,
+                exchange.memory.share(),
                 hosts=self._hosts(self._http),
-                token=self._token,
+                logins=self._logins,
                 **self._limits,
             )
         if self._zmq is not None:
             yield _door("door_zmq").ZmqDoor(
                 self._zmq,
                 self._rpc(exchange),
-                exchange.memory,
+                exchange.memory.share(),
                 secret=self._curve[0],
                 clients=self._curve[1],
                 limit=self._limits["limit"],
@@ -233,7 +238,7 @@ class Gateway:
 
     def _hosts(self, address: str) -> list[str] | None:
         """Return what a Host header may say: without a token, only what means this machine."""
-        if self._token is not None:
+        if self._logins is not None:
             return None
         return [*LOCAL_NAMES, "127.0.0.1", "::1", split_address(address)[0]]
 

@@ -7,14 +7,20 @@ import contextlib
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .log import logger
 
 #: seconds for which a connection's own end is awaited, and bytes that are read meanwhile
 LINGER, LINGER_BYTES = 1.0, 2**20
-#: bytes a stream keeps for a door that does not read them yet
-BUFFER = 65536
+#: bytes taken from a connection at once, and kept for a door that does not read them yet
+BUFFER = 16384
+#: connections taken at once, before those that are there have their turn
+CROWD = 4
+#: seconds between two lines about connections that were refused, and before the next try to take
+#: one after there was no descriptor for it
+QUIET, SHORT = 1.0, 1.0
 _RESET = struct.pack("ii", 1, 0)
 
 log = logger("gateway")
@@ -29,6 +35,9 @@ class Peer:
         self.reader = reader
         self._writer = writer
         self._patience = patience
+        name = writer.get_extra_info("peername")
+        #: the address it comes from, "" where there is none
+        self.host: str = name[0] if isinstance(name, tuple) else ""
 
     async def send(self, data: bytes) -> None:
         """Send *data*; raise TimeoutError at a peer that does not read it."""
@@ -51,44 +60,43 @@ class Peer:
                     left -= len(data)
         self._writer.close()
 
-    def leave(self) -> None:
-        """End the connection, whether the peer has read anything or not."""
-        self._writer.close()
-
     def reset(self) -> None:
         """End the connection so that nobody takes its end for an answer."""
-        connection = self._writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        _make_reset(self._writer.get_extra_info("socket"))
         self._writer.transport.abort()
 
 
 class Peers:
-    """All connections of one door. *serve* has one; *refuse* gets those that are too many."""
+    """All connections of one door. *serve* has one; those that are too many are told *refusal*.
+
+    Without a refusal they are reset. Nothing else is done for them, so refusing is cheap.
+    """
 
     def __init__(
-        self,
-        serve: Callable[[Peer], Awaitable[None]],
-        refuse: Callable[[Peer], Awaitable[None]],
-        most: int,
-        patience: float,
+        self, serve: Callable[[Peer], Awaitable[None]], refusal: bytes, most: int, patience: float
     ) -> None:
         self._serve = serve
-        self._refuse = refuse
+        self._refusal = refusal
         self._most = most
         self._patience = patience
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._refused = 0
+        self._tell_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
         """Take connections from *listener*."""
-        self._server = await asyncio.start_server(self._come, sock=listener, limit=BUFFER)
+        listener.setblocking(False)
+        self._listener = listener
+        asyncio.get_running_loop().add_reader(listener, self._take)
 
     async def close(self, seconds: float) -> None:
         """Take none any more, let those that are there finish, then end them."""
-        if self._server is not None:
-            self._server.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         for task in self._resting:
             task.cancel()
         if self._tasks:
@@ -101,6 +109,8 @@ class Peers:
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
         """Within the block the present task waits for a request, so for nothing promised."""
+        if self._listener is None:
+            raise EOFError("the door is closing")
         task = asyncio.current_task()
         assert task is not None
         self._resting.add(task)
@@ -109,15 +119,57 @@ class Peers:
         finally:
             self._resting.discard(task)
 
-    async def _come(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        peer = Peer(reader, writer, self._patience)
-        if len(self._tasks) >= self._most:
-            log.warning("a connection was refused: %d are open", self._most)
-            await self._refuse(peer)
+    def _take(self) -> None:
+        """Take the connections that wait, some at once: the others' turn is next."""
+        loop = asyncio.get_running_loop()
+        for _ in range(CROWD):
+            if self._listener is None:
+                return
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                log.warning("no connection can be taken: %s", error)
+                loop.remove_reader(self._listener)
+                loop.call_later(SHORT, self._resume)
+                return
+            connection.setblocking(False)
+            if len(self._tasks) >= self._most:
+                self._refuse(connection)
+                continue
+            task = loop.create_task(self._come(connection))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._end, connection))
+
+    def _end(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # before it could do anything, or it would have seen to it
+            connection.close()
+
+    def _resume(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener, self._take)
+
+    def _refuse(self, connection: socket.socket) -> None:
+        if self._refusal:
+            with contextlib.suppress(OSError):
+                connection.send(self._refusal)
+        else:
+            _make_reset(connection)
+        connection.close()
+        self._refused += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._tell_at:
+            log.warning("connections refused: %d more, %d are open", self._refused, self._most)
+            self._refused, self._tell_at = 0, now + QUIET
+
+    async def _come(self, connection: socket.socket) -> None:
+        try:
+            peer = await self._receive(connection)
+        except OSError as error:
+            log.debug("a connection was lost before it was open: %s", error)
             return
-        self._tasks.add(task)
         try:
             await self._serve(peer)
         except (OSError, TimeoutError, EOFError):
@@ -127,5 +179,22 @@ class Peers:
         except Exception:
             log.exception("a connection ended by an error of the gateway's own")
             peer.reset()
-        finally:
-            self._tasks.discard(task)
+
+    async def _receive(self, connection: socket.socket) -> Peer:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(BUFFER, loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection)
+        except BaseException:
+            connection.close()
+            raise
+        with contextlib.suppress(AttributeError):  # asyncio's own takes 16 times as much at once
+            transport.max_size = BUFFER  # type: ignore[attr-defined]
+        return Peer(reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._patience)
+
+
+def _make_reset(connection: Any) -> None:
+    """Let the end of a connection be a reset."""
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

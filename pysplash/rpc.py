@@ -62,24 +62,28 @@ class Rpc:
             requests, batch = read(data)
         except Bad as bad:
             return write(failure(None, bad.code))
-        answers = await asyncio.gather(*map(self._one, requests))
+        size = len(data) // len(requests)
+        del data  # while calls wait, only what was made of it is kept
+        answers = await asyncio.gather(*(self._one(request, size) for request in requests))
         wanted = [one for one in answers if one is not None]
         if not wanted:
             return None
         return write(wanted) if batch else write(wanted[0])
 
-    async def _one(self, request: Request | Bad) -> dict[str, Any] | None:
+    async def _one(self, request: Request | Bad, size: int) -> dict[str, Any] | None:
         if isinstance(request, Bad):
             return failure(request.id, request.code)
         wrong = self._wrong(request)
         if request.notification:
             if wrong is None:
-                self._lane.notify(request.method, request.arguments, request.named)
+                self._lane.notify(request.method, request.arguments, request.named, size=size)
             return None
         if wrong is not None:
             return failure(request.id, wrong)
         try:
-            result = await self._lane.call(request.method, request.arguments, request.named)
+            result = await self._lane.call(
+                request.method, request.arguments, request.named, size=size
+            )
         except (CallError, ConnectionFailed) as error:
             return self._failure(request.id, error)
         return answer(request.id, result)

@@ -58,7 +58,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Say more.")
     "--max-connections", default=256, show_default=True, help="Most connections of each door."
 )
 @_max_frame
-@click.option("--max-memory", default="16MB", show_default=True, help="Most bytes peers may hold.")
+@click.option("--max-memory", default="12MB", show_default=True, help="Most bytes peers may hold.")
 @click.option(
     "--drain-seconds",
     default=25.0,

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
+from pysplash.logins import TRIES
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -160,15 +162,64 @@ def test_a_door_takes_on_so_much(url: str, redis: Redis, queue: Queue) -> None:
             assert said(address, frame(b"again")) == b"againagain"
 
 
-def test_a_door_has_so_many_connections(url: str, redis: Redis, queue: Queue) -> None:
-    """Beyond its connections a door resets new ones; one that ends makes room."""
+def test_a_door_has_so_many_connections(
+    url: str, redis: Redis, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beyond its connections a door resets new ones and says so rarely; who ends makes room."""
     with door(url, redis, connections=2) as gateway, workers(queue, 1):
         address = gateway.addresses["framed"]
+        began = time.monotonic()
         with dial(address) as first, dial(address):
             for number in range(50):
                 wait_until(lambda: said(address) is None, BOUND, f"refusal {number}")
+            told = [line for line in caplog.messages if line.startswith("connections refused: ")]
             reset(first)
             wait_until(lambda: said(address, frame(b"in")) == b"inin", BOUND)
+        assert told[0] == "connections refused: 1 more, 2 are open"
+        assert len(told) <= 2 + time.monotonic() - began
+
+
+def test_large_calls_count_as_several(url: str, redis: Redis, queue: Queue) -> None:
+    """Of eight calls on their way two with half a megabyte are all; the third waits its turn."""
+    size = 2**19 - 2**12
+    with door(url, redis, limit=2**20) as gateway, contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(dial(gateway.addresses["framed"])) for _ in range(3)]
+        for peer in peers:
+            peer.sendall(frame(b"x" * size))
+        assert gateway._exchange is not None
+        memory = gateway._exchange.memory
+        wait_until(lambda: memory.held == 3 * (size + 4) and queue.count == 2, BOUND)
+        small = stack.enter_context(dial(gateway.addresses["framed"]))
+        small.sendall(frame(b"small"))
+        wait_until(lambda: memory.held == 3 * (size + 4) + 9, BOUND)
+        assert queue.count == 2
+        with workers(queue, 1):
+            assert [len(hear(peer)) for peer in peers] == [2 * size] * 3
+            assert hear(small) == b"smallsmall"
+        wait_until(lambda: at_rest(gateway), BOUND)
+
+
+def test_a_flood_leaves_memory_to_other_doors(url: str, redis: Redis, queue: Queue) -> None:
+    """Peers that hold all that one door may hold leave room at the other."""
+    settings = {"http": "127.0.0.1:0", "limit": LIMIT, "memory": 4 * LIMIT, "deadline": 3 * BOUND}
+    with door(url, redis, **settings) as gateway, contextlib.ExitStack() as stack:
+        address = gateway.addresses["framed"]
+        assert gateway._exchange is not None
+        memory = gateway._exchange.memory
+        for number in range(1, 4):
+            holder = stack.enter_context(dial(address))
+            holder.sendall(frame(b"x" * LIMIT)[:-10])
+            wait_until(lambda held=number * (LIMIT - 6): memory.held == held, BOUND)  # type: ignore[misc]
+        assert said(address, frame(b"y" * 100)) is None
+        body = b'{"jsonrpc": "2.0", "method": "it.square", "params": [3], "id": 1}' + b" " * 500
+        with workers(queue, 1):
+            answered = said(
+                gateway.addresses["HTTP"],
+                b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+            )
+        assert answered is not None
+        assert b'"result":9' in answered
 
 
 def test_bytes_that_wait_are_bounded(url: str, redis: Redis, queue: Queue) -> None:
@@ -213,6 +264,27 @@ def test_a_token_comes_first(url: str, redis: Redis, queue: Queue) -> None:
         assert queue.count == 0
         with pytest.raises(DoorClosed, match="busy, refused the request, or the handler failed"):
             framed.request(address, b"z", BOUND)
+
+
+def test_wrong_tokens_shut_an_address_out(url: str, redis: Redis, queue: Queue) -> None:
+    """Who guesses is refused at all doors of the gateway, with the right token too."""
+    guessed = {"token": "open sesame", "http": "127.0.0.1:0"}
+    with door(url, redis, **guessed) as gateway, workers(queue, 1):
+        address = gateway.addresses["framed"]
+        for number in range(TRIES - 1):
+            assert said(address, frame(b"guess %05d" % number), frame(b"x")) is None
+        assert said(address, frame(b"open sesame"), frame(b"x")) == b"xx"
+        for number in range(TRIES):
+            assert said(address, frame(b"guess %05d" % number), frame(b"x")) is None
+        assert said(address, frame(b"open sesame"), frame(b"x")) is None
+        asked = (
+            b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer open sesame\r\n\r\n"
+        )
+        refused = said(gateway.addresses["HTTP"], asked) or b""
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nRetry-After: " in refused
+        assert queue.count == 0
+        wait_until(lambda: at_rest(gateway), BOUND)
 
 
 def test_nobody_there(url: str, redis: Redis) -> None:

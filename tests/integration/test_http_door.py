@@ -14,6 +14,7 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import EmbeddedServer, Gateway
+from pysplash.logins import TRIES
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -229,7 +230,7 @@ def test_requests_in_a_row(web: Web) -> None:
 
 
 def test_a_token_is_asked_for(url: str, redis: Redis, queue: Queue) -> None:
-    """With a token, who does not bear it is refused before anything is looked at."""
+    """Who does not bear the token is refused before anything is looked at; who guesses, longer."""
     with door(url, redis, token="open-sesame") as gateway, workers(queue, 1), Web(gateway) as web:
         call = json.loads(CALL)
         assert web.post(call, Authorization="Bearer open-sesame")[1]["result"] == 9
@@ -237,6 +238,11 @@ def test_a_token_is_asked_for(url: str, redis: Redis, queue: Queue) -> None:
             assert web.post(call, Authorization=wrong)[0] == 401
         assert web.post(call)[0] == 401
         assert web.post(call, Authorization="Bearer open-sesame", Host="any.example")[0] == 200
+        for _ in range(2 * TRIES):
+            assert web.post(call)[0] == 401
+        for _ in range(TRIES):
+            assert web.post(call, Authorization="Bearer guess")[0] == 401
+        assert web.post(call, Authorization="Bearer open-sesame")[0] == 429
 
 
 def test_a_request_has_an_end(url: str, redis: Redis, queue: Queue) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from redis import Redis
 
-from pysplash.boot import showing_life
+from pysplash.boot import build_worker, showing_life
+from pysplash.config import WorkerSettings
+from pysplash.connection import portable
 from pysplash.registry import REGISTRY
 from pysplash.scoreboard import Scoreboard, Slot
 from tests.integration.door_pools import HandPool
@@ -27,6 +29,16 @@ def test_a_worker_that_is_set_up_shows_life() -> None:
     with showing_life(slot):
         wait_until(lambda: (row := board.read(0)) and row.beat > first.beat, 20, "a sign of life")
     board.close()
+
+
+def test_ages_differ_by_the_delta(redis: Redis) -> None:
+    """Workers of one pool grow old at different times, none before its age or beyond the delta."""
+    settings = WorkerSettings(
+        queues=("default",), address=portable(redis), max_age=100, max_age_delta=50
+    )
+    ages = [build_worker(settings, f"w{number}", redis).max_age or 0 for number in range(5)]
+    assert len(set(ages)) == 5
+    assert all(100 <= age <= 150 for age in ages)
 
 
 FORKS = """

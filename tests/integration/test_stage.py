@@ -328,8 +328,10 @@ def test_a_stop_ends_a_stage_between_items(redis: Redis, first: Stage) -> None:
 
 
 def test_without_redis() -> None:
-    """A push that cannot be made raises."""
+    """A push that cannot be made raises, and so does a stage that finds nobody to work for."""
     with EmbeddedServer() as server:
         stage = Stage("alone", url=server.url)
     with pytest.raises(ConnectionFailed, match="0 of 1 items are surely pushed"):
         stage.push(b"x")
+    with pytest.raises(ConnectionFailed, match="no Redis answers at"):
+        stage.run()

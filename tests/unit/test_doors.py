@@ -10,7 +10,7 @@ import pytest
 from pysplash import Coprocess, Gateway, Stage
 from pysplash.binding import check_bind, is_local
 from pysplash.errors import Busy, ConfigError, NotBytes, StageError, UnsafeBind
-from pysplash.exchange import Memory
+from pysplash.exchange import Memory, kept
 from pysplash.forwarding import check_output, entry, stage_name
 from pysplash.framed import split_address
 from pysplash.handlers import Handler, decode, encode, handler_path, task_name
@@ -183,15 +183,44 @@ def _handle(stage: Stage, data: bytes) -> None:
 def test_memory_has_an_end() -> None:
     """What peers may make a gateway hold is bounded; what is there already counts."""
     memory = Memory(100)
-    memory.take(60)
+    share = memory.share()
+    share.take(60)
     with pytest.raises(Busy):
-        memory.take(41)
-    memory.keep(80)
+        share.take(41)
+    share.keep(80)
     with pytest.raises(Busy):
-        memory.take(1)
-    memory.free(100)
-    memory.take(60)
+        share.take(1)
+    share.free(100)
+    share.take(60)
     assert memory.held == 100
+
+
+def test_each_door_keeps_its_part_of_the_memory() -> None:
+    """One door takes what is left by all, and what is kept for another is still there."""
+    memory = Memory(100, kept(100, 3, 10))
+    greedy, modest, third = (memory.share() for _ in range(3))
+    greedy.take(68)
+    with pytest.raises(Busy):
+        greedy.take(1)
+    modest.take(16)
+    with pytest.raises(Busy):
+        modest.take(1)
+    third.take(16)
+    assert memory.held == 100
+    greedy.free(68)
+    modest.take(52)
+
+
+@pytest.mark.parametrize(
+    ("most", "doors", "limit", "part"),
+    [(90, 3, 10, 15), (90, 1, 90, 0), (90, 3, 90, 0), (90, 3, 80, 5), (90, 2, 10, 22)],
+)
+def test_what_is_kept_for_each_door(most: int, doors: int, limit: int, part: int) -> None:
+    """Half of all, divided; but a request of any allowed size finds room where nothing is held."""
+    memory = Memory(most, kept(most, doors, limit))
+    assert kept(most, doors, limit) == part
+    shares = [memory.share() for _ in range(doors)]
+    shares[0].take(limit)
 
 
 @pytest.mark.parametrize("command", ["", [], "   "])
