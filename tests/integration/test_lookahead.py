@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -60,9 +61,16 @@ def present() -> Job:
     return job
 
 
+def told(redis: Redis, field: str = NEXT) -> tuple[str, str]:
+    """Return job and execution that the worker names in Redis."""
+    entry: Any = redis.hget(f"rq:worker:{NAME}", field)
+    job_id, _, execution_id = (entry or b"").decode().rpartition(":")
+    return job_id, execution_id
+
+
 def in_hand(redis: Redis) -> str:
     """Return the id of the job that the worker has fetched early."""
-    return (redis.hget(f"rq:worker:{NAME}", NEXT) or b"").decode().rpartition(":")[0]
+    return told(redis)[0]
 
 
 def await_in_hand(redis: Redis, job_id: str) -> None:
@@ -93,13 +101,11 @@ def test_the_next_job_is_in_hand(queue: Queue, worker: Worker) -> None:
     assert queue.connection.hget(worker.key, "successful_job_count") == b"2"
 
 
-def left_behind(redis: Redis) -> list[bytes]:
+def left_behind(redis: Redis) -> list[object]:
     """Return what no ended job may leave, and what a worker holds."""
-    held = redis.hget(f"rq:worker:{NAME}", NEXT)
-    keys = [
-        key for name in ("execution", "executions", "wip") for key in redis.keys(f"rq:{name}:*")
-    ]
-    return [*keys, held] if held else keys
+    kinds = ("execution", "executions", "wip")
+    keys = [key for kind in kinds for key in redis.keys(f"rq:{kind}:*")]
+    return [*keys, in_hand(redis)] if in_hand(redis) else [*keys]
 
 
 def see_it_back(other: str, how: str) -> bool:
@@ -126,7 +132,7 @@ def wait_for(other: str) -> int:
     """Wait for the next job."""
     wanted = [Job.fetch(other, present().connection)]
     found = wait_jobs(wanted, max_wait=30, collect_results=True)
-    return int(found[0]) if found else -1
+    return int(found[0]) if isinstance(found, list) else -1
 
 
 def test_a_job_may_wait_for_the_next_one(queue: Queue, worker: Worker) -> None:
@@ -306,10 +312,9 @@ def die(other: str, begun: bool, known: bool = True) -> None:
     """
     redis, me = present().connection, present()
     await_in_hand(redis, other)
-    entry = (redis.hget(f"rq:worker:{NAME}", NEXT) or b"").decode()
     (mine,) = (it.id for it in me.get_executions())
-    row = entry.rpartition(":")[::2] if begun else (me.id, mine) if known else ("", "")
-    loss = Loss(NAME, *row, "killed")
+    job_id, execution_id = told(redis) if begun else (me.id, mine) if known else ("", "")
+    loss = Loss(NAME, job_id, execution_id, "killed")
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     queue = Queue("default", connection=redis)
     seen[:] = [settlement.settle(loss), me.get_status(), Job.fetch(other, redis).get_status()]
@@ -348,8 +353,7 @@ def depended_on() -> None:
 def die_early(before: str) -> None:
     """Be settled as a worker that died before it could store what the job before has returned."""
     redis, me = present().connection, present()
-    told = f"{before}:".encode()
-    wait_until(lambda: (redis.hget(f"rq:worker:{NAME}", LAST) or b"").startswith(told), 10)
+    wait_until(lambda: told(redis, LAST)[0] == before, 10)
     (mine,) = (it.id for it in me.get_executions())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     seen[:] = [settlement.settle(Loss(NAME, me.id, mine, "killed"))]
@@ -370,13 +374,13 @@ def prolong(other: str) -> tuple[bool, bool]:
     """Let the lease of the next job nearly run out; have the pool renew it."""
     redis, me = present().connection, present()
     await_in_hand(redis, other)
-    member = redis.hget(f"rq:worker:{NAME}", NEXT) or b""
-    redis.expire(b"rq:execution:" + member, 5)
+    member = ":".join(told(redis))
+    redis.expire(f"rq:execution:{member}", 5)
     redis.zadd("rq:wip:default", {member: 5})
     (mine,) = (it.id for it in me.get_executions())
     Heartbeats(redis, 480).send([Pulse(NAME, me.id, mine)])
     score = redis.zscore("rq:wip:default", member) or 0
-    return redis.ttl(b"rq:execution:" + member) > 60, score > 60
+    return redis.ttl(f"rq:execution:{member}") > 60, score > 60
 
 
 def test_the_pool_renews_the_lease_of_what_is_in_hand(queue: Queue, worker: Worker) -> None:
