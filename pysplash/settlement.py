@@ -80,7 +80,8 @@ class Settlement:
     def settle(self, loss: Loss) -> str:
         """Settle one loss; return what became of the job, "" if there was none.
 
-        Jobs that ran inside it are settled first, the innermost before the others.
+        Jobs that ran inside it are settled first, the innermost before the others; then what it had
+        run before and not stored, and what it had in hand, which has begun if the row says so.
 
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
         ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"`` (it cannot be
@@ -89,19 +90,31 @@ class Settlement:
         """
         self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
+        last, following = self._beside(loss.worker)
+        if following[1] and following[1] == loss.execution_id:
+            loss, following = replace(loss, begun=True), ("", "")
         outcome = ""
         for part in self._parts(worker, loss):
-            outcome = self._settle_job(worker, part)
-            log.warning(
-                "job %s of worker %s: %s (%s)",
-                part.job_id,
-                part.worker,
-                outcome,
-                part.cause,
-                extra={"action": "settle", "job": part.job_id, "outcome": outcome},
-            )
+            outcome = self._settle_part(worker, part)
+        if last[1] and self._connection.exists("rq:execution:{}:{}".format(*last)):
+            self._settle_part(worker, replace(loss, job_id=last[0], execution_id=last[1]))
+        if following[1]:
+            part = replace(loss, job_id=following[0], execution_id=following[1], begun=False)
+            self._settle_part(worker, part)
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
+        return outcome
+
+    def _settle_part(self, worker: SimpleWorker, part: Loss) -> str:
+        outcome = self._settle_job(worker, part)
+        log.warning(
+            "job %s of worker %s: %s (%s)",
+            part.job_id,
+            part.worker,
+            outcome,
+            part.cause,
+            extra={"action": "settle", "job": part.job_id, "outcome": outcome},
+        )
         return outcome
 
     def _cut_off(self, worker: str) -> None:
@@ -120,20 +133,12 @@ class Settlement:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
     def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
-        """Yield the loss of each job the worker held: what it had not begun, then innermost first.
+        """Yield the loss of each job the worker ran, innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the
-        one that is known of it; Redis has that one as its current job. One it had in hand has begun
-        if the row says so, whatever its status. One it ran before may not have been stored.
+        one that is known of it; Redis has that one as its current job.
         """
         current = current_job_id(worker)  # settling any of them takes it away
-        last, fetched = self._beside(loss.worker)
-        if fetched[1] and fetched[1] == loss.execution_id:
-            loss = replace(loss, begun=True)
-        elif fetched[1]:
-            yield replace(loss, job_id=fetched[0], execution_id=fetched[1], begun=False)
-        if last[1] and self._connection.exists("rq:execution:{}:{}".format(*last)):
-            yield replace(loss, job_id=last[0], execution_id=last[1], begun=None)
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
