@@ -3,13 +3,13 @@
 In one step on the server, as in :mod:`pysplash.turn`: the job that begins is marked as started,
 the outcome of the one before it is stored, and the one to follow it is taken off its queue. That
 one is registered under an execution of this worker as any other, but it stays queued, for nobody
-has begun it; the worker's hash names it, and the job whose outcome is stored here.
+has begun it; the worker's hash names all three.
 """
 
 from __future__ import annotations
 
 from .state import MAX_JOB_ID
-from .turn import LAST, MOST_SKIPPED, NEXT, REGISTER, STORE
+from .turn import LAST, MOST_SKIPPED, NEXT, NOW, REGISTER, STORE
 
 SCRIPT = (
     """
@@ -20,8 +20,10 @@ if redis.call('HSET', started, 'last_heartbeat', ARGV[3], 'status', 'started',
   redis.call('DEL', started)
 end
 redis.call('HSET', 'rq:worker:' .. ARGV[1], 'state', 'busy', 'current_job', ARGV[20],
-  'NEXT', '', 'LAST', ARGV[9] .. ':' .. ARGV[10])
-""".replace("NEXT", NEXT).replace("LAST", LAST)
+  'NEXT', '', 'NOW', ARGV[20] .. ':' .. ARGV[21], 'LAST', ARGV[9] .. ':' .. ARGV[10])
+""".replace("NEXT", NEXT)
+    .replace("NOW", NOW)
+    .replace("LAST", LAST)
     + STORE
     + REGISTER
     + """
@@ -33,8 +35,8 @@ local function rest(answer)
   return {answer, '', '', skipped}
 end
 
-if #ARGV > 20 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
-for i = 21, #ARGV do
+if #ARGV > 21 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
+for i = 22, #ARGV do
   local name = ARGV[i]
   local queue_key = 'rq:queue:' .. name
   while #skipped < MOST_SKIPPED do

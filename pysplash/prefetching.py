@@ -21,11 +21,14 @@ from .turn import NEXT, NOTHING, Answer, Finish, Turn, read
 
 
 class _Sent(NamedTuple):
-    """A turn that is under way: what it stores, what runs meanwhile, the execution it claims by."""
+    """A turn that is under way: what it stores, what runs meanwhile, the execution it claims by.
+
+    What runs is a job and its execution.
+    """
 
     done: Finish | None
     seconds: float
-    present: str
+    present: tuple[str, str]
     execution: str
     refresh: bool
 
@@ -50,7 +53,8 @@ class PrefetchingClaims(Claims):
         The answer is to be had from :meth:`collect`; where Redis is away, once it is back.
         """
         refresh = time.time() - self._refreshed_at > REFRESH
-        self._sent = _Sent(done, seconds, present, os.urandom(16).hex(), refresh)
+        beginning = (present, self.execution)
+        self._sent = _Sent(done, seconds, beginning, os.urandom(16).hex(), refresh)
         try:
             self._lane.send(*self._turn_of(self._sent), *queues)
         except AWAY:
@@ -112,7 +116,7 @@ class PrefetchingClaims(Claims):
         outcome = sent.done or NOTHING
         now = time.time()
         words = self._words(self._prefetch, now, sent.refresh, counters, outcome, sent.execution)
-        return (*words, sent.present)
+        return (*words, *sent.present)
 
     def _gather(self) -> None:
         """Take in the answer to what was sent; raise redis's error if it is away."""

@@ -32,7 +32,7 @@ from .descent import STACK_KEY
 from .log import logger
 from .quarantine import Quarantine, diagnosis
 from .rq_calls import close_execution, current_job_id, fail
-from .turn import LAST, NEXT
+from .turn import LAST, NEXT, NOW
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
@@ -90,14 +90,15 @@ class Settlement:
         """
         self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
-        last, following = self._beside(loss.worker)
+        *before, following = self._beside(loss.worker)
         if following[1] and following[1] == loss.execution_id:
             loss, following = replace(loss, begun=True), ("", "")
         outcome = ""
         for part in self._parts(worker, loss):
             outcome = self._settle_part(worker, part)
-        if last[1] and self._connection.exists("rq:execution:{}:{}".format(*last)):
-            self._settle_part(worker, replace(loss, job_id=last[0], execution_id=last[1]))
+        for job_id, execution_id in before:
+            if self._connection.exists(f"rq:execution:{job_id}:{execution_id}"):
+                self._settle_part(worker, replace(loss, job_id=job_id, execution_id=execution_id))
         if following[1]:
             part = replace(loss, job_id=following[0], execution_id=following[1], begun=False)
             self._settle_part(worker, part)
@@ -149,11 +150,13 @@ class Settlement:
         if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
             yield replace(loss, job_id=current, execution_id="", begun=None)
 
-    def _beside(self, worker: str) -> tuple[tuple[str, str], tuple[str, str]]:
-        """Return job and execution of what a worker ran before the present job, and of the next."""
-        found: Any = self._connection.hmget(f"rq:worker:{worker}", LAST, NEXT)
-        last, following = (as_text(entry or b"").rpartition(":")[::2] for entry in found)
-        return last, following
+    def _beside(self, worker: str) -> list[tuple[str, str]]:
+        """Return what a worker that looked ahead ran last, ran then, and had in hand.
+
+        Each is a job and its execution, both empty if there is none.
+        """
+        found: Any = self._connection.hmget(f"rq:worker:{worker}", LAST, NOW, NEXT)
+        return [as_text(entry or b"").rpartition(":")[::2] for entry in found]
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""

@@ -20,9 +20,10 @@ from .state import MAX_JOB_ID, MOST_SECONDS
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
-#: fields of a worker's hash, "job:execution": what it holds and has not begun, empty for nothing;
-#: and what it ran before the present job, whose outcome may still have to be stored
-NEXT, LAST = "pysplash_next", "pysplash_last"
+#: fields of a worker's hash, "job:execution": what it ran last in this way, whose outcome may still
+#: have to be stored; the job that began after it, which RQ forgets when it stores that outcome; and
+#: what it holds and has not begun, empty for nothing
+LAST, NOW, NEXT = "pysplash_last", "pysplash_now", "pysplash_next"
 
 #: what every script of a turn begins with: store an outcome, or end because it must not be stored
 #: or RQ has to

@@ -21,7 +21,7 @@ from pysplash.heartbeats import Heartbeats, Pulse
 from pysplash.helping import at_hand
 from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement
-from pysplash.turn import LAST, NEXT
+from pysplash.turn import LAST, NEXT, NOW
 from pysplash.worker import Worker
 from tests.waiting import wait_until
 
@@ -367,6 +367,26 @@ def test_what_a_dead_worker_could_not_store_is_settled(queue: Queue, worker: Wor
     work(worker)
 
     assert seen == ["failed", JobStatus.FAILED]
+    assert left_behind(queue.connection) == []
+
+
+def die_forgotten() -> None:
+    """Be settled as a worker that died after RQ, storing another outcome, forgot this job."""
+    redis, me = present().connection, present()
+    wait_until(lambda: told(redis, NOW)[0] == me.id, 10)
+    redis.hdel(f"rq:worker:{NAME}", "current_job")
+    settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
+    settlement.settle(Loss(NAME, "", "", "killed"))
+    seen[:] = [me.get_status()]
+
+
+def test_what_rq_forgot_of_a_dead_worker_is_settled(queue: Queue, worker: Worker) -> None:
+    """When RQ stores the outcome before, it takes the present job off the worker's record."""
+    queue.enqueue(math.sqrt, 49)
+    queue.enqueue(die_forgotten)
+    work(worker)
+
+    assert seen == [JobStatus.FAILED]
     assert left_behind(queue.connection) == []
 
 
