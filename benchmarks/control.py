@@ -40,7 +40,7 @@ BAND, SETTLED = 8.0, 60.0
 #: seconds a mix may take
 PATIENCE = 900.0
 #: seconds of the runs that are drawn
-STEADY_PICTURE, WAVE_PICTURE = 120.0, 240.0
+STEADY_PICTURE, WAVE_PICTURE = 60.0, 120.0
 MIX = "mix"
 
 
