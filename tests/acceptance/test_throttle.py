@@ -102,15 +102,25 @@ def test_a_warm_stop_waits_for_held_jobs(pool: Start, queue: Queue, marks: Path)
 
 
 def test_held_time_counts_against_no_timeout(pool: Start, queue: Queue, marks: Path) -> None:
-    """A job that is held for longer than its timeout finishes: it did not have that time."""
-    # nine tenths of the time it is held; of the rest a busy machine may well take half
-    job = queue.enqueue(jobs.spin, str(marks), 1.0, job_timeout=5)
-    command = pool(*QUICK, "-n", "1", "--max-cpu", "1")
-    began = time.monotonic()
-    wait_until(lambda: job.get_status() in (JobStatus.FINISHED, JobStatus.FAILED), ROOM, "its end")
+    """A job that is held for longer than its timeout finishes: it did not have that time.
 
-    assert job.get_status(refresh=True) is JobStatus.FINISHED, command.err
-    assert time.monotonic() - began > 5
+    Where others take the whole machine, the loop runs late and holds it for less: then again.
+    """
+    command = pool(*QUICK, "-n", "1", "--max-cpu", "1")
+    took = 0.0
+    for _ in range(4):
+        # nine tenths of the time it is held; of the rest a busy machine may well take half
+        job = queue.enqueue(jobs.spin, str(marks), 1.5, job_timeout=5)
+        wait_until(lambda job=job: job.get_status() is JobStatus.STARTED, ROOM, "its start")  # type: ignore[misc]
+        began = time.monotonic()
+        ends = (JobStatus.FINISHED, JobStatus.FAILED)
+        wait_until(lambda job=job: job.get_status() in ends, ROOM, "its end")  # type: ignore[misc]
+        took = time.monotonic() - began
+
+        assert job.get_status(refresh=True) is JobStatus.FINISHED, command.err
+        if took > 5:
+            break
+    assert took > 5
 
 
 @pytest.mark.parametrize(
