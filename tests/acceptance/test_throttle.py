@@ -107,13 +107,12 @@ def test_held_time_counts_against_no_timeout(pool: Start, queue: Queue, marks: P
     Where others take the whole machine, the loop runs late and holds it for less: then again.
     """
     command = pool(*QUICK, "-n", "1", "--max-cpu", "1")
-    took = 0.0
+    took, ends = 0.0, (JobStatus.FINISHED, JobStatus.FAILED)
     for _ in range(4):
         # nine tenths of the time it is held; of the rest a busy machine may well take half
         job = queue.enqueue(jobs.spin, str(marks), 1.5, job_timeout=5)
         wait_until(lambda job=job: job.get_status() is JobStatus.STARTED, ROOM, "its start")  # type: ignore[misc]
         began = time.monotonic()
-        ends = (JobStatus.FINISHED, JobStatus.FAILED)
         wait_until(lambda job=job: job.get_status() in ends, ROOM, "its end")  # type: ignore[misc]
         took = time.monotonic() - began
 
