@@ -8,8 +8,7 @@ has begun it; the worker's hash names all three.
 
 from __future__ import annotations
 
-from .state import MAX_JOB_ID
-from .turn import LAST, MOST_SKIPPED, NEXT, NOW, REGISTER, STORE
+from .turn import CLAIM, LAST, NEXT, NOW, REGISTER, STORE
 
 SCRIPT = (
     """
@@ -35,30 +34,11 @@ local function rest(answer)
   return {answer, '', '', skipped}
 end
 
-if #ARGV > 21 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
-for i = 22, #ARGV do
-  local name = ARGV[i]
-  local queue_key = 'rq:queue:' .. name
-  while #skipped < MOST_SKIPPED do
-    local next = pcall_('LPOP', queue_key)
-    if not next then break end
-    if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
-    if #next > MOST_ID then
-      call('LPUSH', queue_key, next)
-      return rest('empty')
-    end
-    local raw = pcall_('HGETALL', 'rq:job:' .. next)
-    if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
-    elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
-    elseif register(name, next, raw) then
-      return {'job', name, next, skipped, raw}
-    end
-  end
-end
-return rest('empty')
-""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
-    .replace("MOST_ID", str(MAX_JOB_ID))
-    .replace("NEXT", NEXT)
+"""
+    + CLAIM
+    + """
+return take(22) or rest('empty')
+"""
 )
 
 #: put back a job that is not begun: worker, queue, origin, job, execution

@@ -151,11 +151,39 @@ end
     .replace("MOST_SECONDS", str(MOST_SECONDS))
 )
 
+#: claiming from the queues named from argument `first` on, for scripts that say how to `rest`
+CLAIM = """
+local function take(first)
+  if #ARGV >= first and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
+  for i = first, #ARGV do
+    local name = ARGV[i]
+    local queue_key = 'rq:queue:' .. name
+    while #skipped < MOST_SKIPPED do
+      local next = pcall_('LPOP', queue_key)
+      if not next then break end
+      if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
+      if present and #next > MOST_ID then
+        -- The scoreboard has no room for it, so nobody could say whether it has begun.
+        call('LPUSH', queue_key, next)
+        return nil
+      end
+      local raw = pcall_('HGETALL', 'rq:job:' .. next)
+      if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
+      elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
+      elseif register(name, next, raw) then
+        return {'job', name, next, skipped, raw}
+      end
+    end
+  end
+  return nil
+end
+""".replace("MOST_SKIPPED", str(MOST_SKIPPED)).replace("MOST_ID", str(MAX_JOB_ID))
+
 SCRIPT = (
     STORE
     + REGISTER
     + """
-local function rest(answer, skipped)
+local function rest(answer)
   if id ~= '' then
     call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
   end
@@ -167,26 +195,15 @@ local function rest(answer, skipped)
   return {answer, '', '', skipped}
 end
 
-if #ARGV > 19 and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended', {}) end
-for i = 20, #ARGV do
-  local name = ARGV[i]
-  local queue_key = 'rq:queue:' .. name
-  while #skipped < MOST_SKIPPED do
-    local next = pcall_('LPOP', queue_key)
-    if not next then break end
-    if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
-    local raw = pcall_('HGETALL', 'rq:job:' .. next)
-    if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
-    elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
-    elseif register(name, next, raw) then
-      return {'job', name, next, skipped, raw}
-    end
-  end
-end
+"""
+    + CLAIM
+    + """
+local found = take(20)
+if found then return found end
 -- Only reading commands are tracked: whoever asked to be told hears of the next push.
 for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
-return rest('empty', skipped)
-""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
+return rest('empty')
+"""
 )
 
 
