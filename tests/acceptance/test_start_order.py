@@ -35,13 +35,14 @@ def test_caller_gateway_and_pool_start_in_any_order(splash: Start, pool: Start, 
     assert caller.out == "11\n"
 
 
-MEETING = """\
-import os, pathlib, time
+MEETING = f"""\
+import os, pathlib, sys
+sys.path.append({str(ROOT)!r})
+from tests.waiting import wait_until
 here = pathlib.Path(__file__).parent
 def meet(data):
-    (here / f"met-{os.getpid()}").touch()
-    while len(list(here.glob("met-*"))) < 2:
-        time.sleep(0.01)
+    (here / f"met-{{os.getpid()}}").touch()
+    wait_until(lambda: len(list(here.glob("met-*"))) == 2, 30)
     return str(os.getpid()).encode()
 """
 
