@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, repeat
 from random import Random
 
@@ -77,6 +78,33 @@ def scenarios(cores: float) -> dict[str, Scenario]:
     machine = Machine(cores=cores, memory=round(max(16, 2 * cores)) * GIB, noise=0.01 * cores)
     limits = Limits(max_procs=round(max(24, 10 * cores)))
     return {s.name: s for s in chain(_steady(machine, limits), _eventful(machine, limits))}
+
+
+def mixes(cores: float) -> list[Scenario]:
+    """Return the mixes of benchmarks/loads.py: so many jobs, as fast as the machine can."""
+    machine = Machine(cores=cores, memory=round(max(16, 2 * cores)) * GIB, noise=0.01 * cores)
+    limits = Limits(max_cpu=100.0, max_procs=round(max(32, 16 * cores)))
+    kinds: list[tuple[str, int, Callable[[Random], Job]]] = [
+        ("cpu", 10, lambda r: spin(5.0, r)),
+        ("duty", 20, lambda r: duty(8.0, 0.3, r)),
+        ("wave", 6, lambda r: wave(15.0, 10.0, r)),
+    ]
+    return [
+        Scenario(
+            name,
+            f"{each} jobs a core",
+            machine,
+            limits,
+            partial(_crowd, round(each * cores), make),
+            900.0,
+            ends=True,
+        )
+        for name, each, make in kinds
+    ]
+
+
+def _crowd(count: int, make: Callable[[Random], Job], random: Random) -> Arrivals:
+    return burst(count, lambda: make(random))
 
 
 def _steady(machine: Machine, limits: Limits) -> list[Scenario]:

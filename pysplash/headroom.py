@@ -27,8 +27,9 @@ IDLE_BAND, OVERCOMMIT = 2.0, 2.0
 #: worker-seconds of CPU evidence that are remembered
 MOST_EVIDENCE = 40.0
 LEAST_CORES = 0.02
-#: busy workers a core while what they run is not proven
-UNPROVEN_PER_CORE = 1.5
+#: busy workers a core while what they run is not proven, and the same with the fast loop, which
+#: clips the wave should all of them wake at once
+UNPROVEN_PER_CORE, UNPROVEN_PER_CORE_HELD = 1.5, 4.0
 
 
 # --- what a worker costs -----------------------------------------------------------------------
@@ -115,7 +116,7 @@ def cpu_room(view: PoolView, limits: Limits) -> int:
     allowed = limits.max_cpu / 100 * capacity
     headroom = min(
         allowed - _demand(view, window) / 100 * capacity - _unseen(view, window)
-        for window in ((SLOW_WINDOW,) if proven else (FAST_WINDOW, SLOW_WINDOW))
+        for window in _windows(proven, limits)
     )
     if proven:
         lives = sum(worker_cores(view, w.function) for w in active(view))
@@ -124,6 +125,16 @@ def cpu_room(view: PoolView, limits: Limits) -> int:
     rounding = ROUNDING_UP if limits.throttle else ROUNDING
     room = max(math.floor(headroom / cores + rounding), _idle_room(view, limits))
     return min(room, _unproven_room(view, limits))
+
+
+def _windows(proven: bool, limits: Limits) -> tuple[float, ...]:
+    """Return the seconds over which headroom is taken: what is not known must be so in all.
+
+    With the fast loop the moment is enough: should it mislead, the limit is held all the same.
+    """
+    if proven:
+        return (SLOW_WINDOW,)
+    return (FAST_WINDOW,) if limits.throttle else (FAST_WINDOW, SLOW_WINDOW)
 
 
 def _demand(view: PoolView, window: float) -> float:
@@ -172,7 +183,8 @@ def _unproven_room(view: PoolView, limits: Limits) -> int:
     )
     if proven and not strange:
         return limits.max_procs
-    most = max(1, math.ceil(UNPROVEN_PER_CORE * view.samples[-1].capacity))
+    each = UNPROVEN_PER_CORE_HELD if limits.throttle else UNPROVEN_PER_CORE
+    most = max(1, math.ceil(each * view.samples[-1].capacity))
     coming = fresh(view)
     patient = not coming and view.now - view.momentum.grown_at >= SLOW_WINDOW
     return max(most - strange - coming, int(patient))

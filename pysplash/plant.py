@@ -163,7 +163,7 @@ class Plant:
         slice_ = Slice(
             seconds=self._step,
             capacity=self.machine.cores,
-            used=cpu / self._step,
+            used=min(cpu / self._step, self.machine.cores),
             runners=tuple(
                 Runner(w.name, w.last / self._step, self._holds.get(w.name, 0.0)) for w in busy
             ),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmarks.plants import BURSTS_APART, STEP_FROM, STEP_UNTIL, Scenario, scenarios
+from benchmarks.plants import BURSTS_APART, STEP_FROM, STEP_UNTIL, Scenario, mixes, scenarios
 from benchmarks.rivals import Depth, First, Fixed
 from pysplash.plant import Law, Plant
 from pysplash.state import Limits
@@ -122,6 +123,16 @@ def test_a_wave_is_clipped_at_the_target(cores: float) -> None:
         assert trace.overshoot(TARGET) <= 3.0
         assert trace.most_workers() <= 2 * TARGET / 100 * cores / 0.4 + 2
         assert trace.killed == trace.lost == 0
+
+
+@pytest.mark.parametrize("mix", mixes(2.0), ids=lambda mix: mix.name)
+def test_a_mix_takes_little_longer_than_with_the_best_number(mix: Scenario) -> None:
+    """Nobody has told the pool how many workers its jobs need; with the fast loop it dares."""
+    fixed = [partial(Fixed, count=count) for count in (2, 4, 8, 16, 32)]
+    for seed in range(3):
+        best = min(mix.play(policy, seed=seed).done_at for policy in fixed)
+
+        assert mix.play(Law, seed=seed, throttle=True).done_at <= 1.15 * best
 
 
 @pytest.mark.parametrize("cores", CORES)
