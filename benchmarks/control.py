@@ -21,6 +21,7 @@ from benchmarks.loads import (
     MIXES,
     Run,
     celery_autoscale,
+    first_rule,
     makespan,
     play,
     recorded,
@@ -42,6 +43,9 @@ PATIENCE = 900.0
 #: seconds of the runs that are drawn
 STEADY_PICTURE, WAVE_PICTURE = 60.0, 120.0
 MIX = "mix"
+#: what is told below the tables
+HELD = "CPU is that of all programs, by the kernel; memory the pool's, each tenth of a second."
+COMPARED = "With `--max-cpu 100`, as peers have no limit."
 
 
 def row(run: Run, quick: bool) -> list[str]:
@@ -105,7 +109,8 @@ def mixes(site: Site, quick: bool, found: dict[str, dict[str, str]]) -> list[Tab
         jobs = max(2, round(each * cores() * (QUICK if quick else 1.0)))
         times: dict[str, float | str] = {"PySplash": _ours(site, kind, jobs, found)}
         peers = [(rq_pool(n), n) for n in (QUICK_SIZES if quick else SIZES)]
-        for peer, number in [*peers, (celery_autoscale(max(SIZES)), 1)]:
+        peers += [(celery_autoscale(max(SIZES)), 1), (first_rule(), 1)]
+        for peer, number in peers:
             times[peer.title] = took = _theirs(site, peer, number, kind, jobs, found)
             told = took if isinstance(took, str) else f"{took:.1f} s"
             print(f"{name}: {peer.title}: {told}", file=sys.stderr)
@@ -165,17 +170,28 @@ def run(site: Site, options: argparse.Namespace) -> None:
         return
     found: dict[str, dict[str, str]] = {}
     names = [name for name in options.scenario if name != MIX]
-    tables = [control(site, names, options.quick, found)] if names else []
+    if names:
+        held = control(site, names, options.quick, found)
+        frozen.check()
+        _tell(site, options.write, "control", [held], HELD, found)
     if MIX in options.scenario:
-        tables += mixes(site, options.quick, found)
-    frozen.check()
-    told = "CPU is that of all programs, by the kernel; memory the pool's, each tenth of a second."
-    if MIX in options.scenario:
-        told += " Makespans with `--max-cpu 100`, as peers have no limit."
+        compared = mixes(site, options.quick, found)
+        frozen.check()
+        _tell(site, options.write, "mixes", compared, COMPARED, found)
+
+
+def _tell(
+    site: Site,
+    path: Path | None,
+    marker: str,
+    tables: list[Table],
+    told: str,
+    found: dict[str, dict[str, str]],
+) -> None:
     below = [told, *notes(site.version(), found, {})]
     print("", *(f"{table.text()}\n" for table in tables), *below, sep="\n")
-    if options.write is not None:
-        write(options.write, "control", tables, below)
+    if path is not None:
+        write(path, marker, tables, below)
 
 
 def parse() -> argparse.Namespace:

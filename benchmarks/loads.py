@@ -141,6 +141,15 @@ def celery_autoscale(most: int) -> Peer:
     return replace(CELERY, title=f"Celery, autoscale {most}", commands=commands)
 
 
+def first_rule() -> Peer:
+    """Return a pool that is sized as the first PySplash was."""
+
+    def commands(number: int, url: str) -> list[Command]:
+        return [["python", str(Path(__file__).with_name("first_pool.py")), url, "default"]]
+
+    return replace(PYSPLASH, title="the first PySplash's rule", commands=commands)
+
+
 @contextmanager
 def recorded(site: Site, flags: tuple[str, ...]) -> Iterator[tuple[Alone, Path]]:
     """Run a pool that records, for the length of the block."""

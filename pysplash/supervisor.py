@@ -37,6 +37,7 @@ from .state import (
 
 log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
+Rule = Callable[[PoolView, Limits], Decision]
 
 #: longest and shortest time in seconds between two ticks
 TICK, LULL = 1.0, 0.05
@@ -67,6 +68,8 @@ class Supervisor:
         self._limits = limits
         self._devices = devices
         self._observer = observer
+        #: what decides; another one is for comparisons
+        self.rule: Rule = decide
         self.roster = Roster(limits.max_procs)
         self.accounting = Accounting(devices.clock())
         self._senses = Senses(devices, self.roster)
@@ -114,7 +117,7 @@ class Supervisor:
         """Take one turn of the loop; return what was decided."""
         self._hear()
         view = self._observe()
-        decision = decide(view, self._limits)
+        decision = self.rule(view, self._limits)
         self._momentum = remember(view, decision, self._limits)
         self._pause = tempo(view, self._limits)
         if self._limits.throttle:
