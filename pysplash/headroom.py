@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from .state import ANY, Lesson, Limits, PoolView, Sample, WorkerState, WorkerView
 
 #: seconds over which CPU is averaged
-FAST_WINDOW, SLOW_WINDOW, LONG_WINDOW = 3.0, 10.0, 30.0
+FAST_WINDOW, SLOW_WINDOW = 3.0, 10.0
 #: per cent points over the limit that are no reason to shrink
 CPU_BAND = 4.0
 #: the same in parts of a worker: a little more than growing may overdo it by, so they do not meet
@@ -143,15 +143,15 @@ def _demand(view: PoolView, window: float) -> float:
 
 
 def _idle_room(view: PoolView, limits: Limits) -> int:
-    """Return 1 where learned needs say no but the CPU has long been idle, if overdoing is safe.
+    """Return 1 where learned needs say no but the CPU is idle all the same, if overdoing is safe.
 
     Jobs that sleep and compute by turns leave the CPU idle whenever too few are awake; with the
     fast loop a few more than their mean needs fill it, and are held when all are awake.
     """
-    patient = view.now - max(view.momentum.grown_at, view.momentum.shrunk_at) >= SLOW_WINDOW
+    patient = view.now - max(view.momentum.grown_at, view.momentum.shrunk_at) >= FAST_WINDOW
     if not limits.throttle or not patient or fresh(view) or not lesson_of(view, ANY):
         return 0
-    windows = (SLOW_WINDOW, LONG_WINDOW)
+    windows = (FAST_WINDOW, SLOW_WINDOW)
     idle = all(cpu_used(view.samples, w) < limits.max_cpu - IDLE_BAND for w in windows)
     return int(idle and _overcommitted(view, limits) < 0)
 
@@ -183,10 +183,12 @@ def _unproven_room(view: PoolView, limits: Limits) -> int:
     )
     if proven and not strange:
         return limits.max_procs
-    each = UNPROVEN_PER_CORE_HELD if limits.throttle else UNPROVEN_PER_CORE
+    each, pause = UNPROVEN_PER_CORE, SLOW_WINDOW
+    if limits.throttle:
+        each, pause = UNPROVEN_PER_CORE_HELD, FAST_WINDOW
     most = max(1, math.ceil(each * view.samples[-1].capacity))
     coming = fresh(view)
-    patient = not coming and view.now - view.momentum.grown_at >= SLOW_WINDOW
+    patient = not coming and view.now - view.momentum.grown_at >= pause
     return max(most - strange - coming, int(patient))
 
 

@@ -121,7 +121,7 @@ def test_a_wave_is_clipped_at_the_target(cores: float) -> None:
     for trace in traces:
         assert trace.within(TARGET - 8, TARGET + 8, start) >= 0.85
         assert trace.overshoot(TARGET) <= 3.0
-        assert trace.most_workers() <= 2 * TARGET / 100 * cores / 0.4 + 2
+        assert trace.most_workers() <= 2 * TARGET / 100 * cores / 0.4 + 3
         assert trace.killed == trace.lost == 0
 
 
@@ -132,7 +132,7 @@ def test_a_mix_takes_little_longer_than_with_the_best_number(mix: Scenario) -> N
     for seed in range(3):
         best = min(mix.play(policy, seed=seed).done_at for policy in fixed)
 
-        assert mix.play(Law, seed=seed, throttle=True).done_at <= 1.15 * best
+        assert mix.play(Law, seed=seed, throttle=True).done_at <= 1.12 * best
 
 
 @pytest.mark.parametrize("cores", CORES)
