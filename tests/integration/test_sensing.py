@@ -13,6 +13,7 @@ from redis import Redis
 
 from pysplash.capacity import Machine
 from pysplash.errors import LessonsUnavailable
+from pysplash.fastloop import cpu_seconds
 from pysplash.lessons import KEY, MOST_RECORD, Lessons
 from pysplash.sampling import Sampler
 from pysplash.state import ANY, PROVEN, Lesson
@@ -54,6 +55,36 @@ def test_a_process_that_computes_and_grows_is_seen() -> None:
     finally:
         process.kill()
         process.join(10)
+
+
+def compute_by_turns(line: Connection[Any, Any]) -> None:
+    """Use three milliseconds of CPU time whenever asked."""
+    while True:
+        line.recv()
+        end = time.process_time() + 0.003
+        while time.process_time() < end:
+            pass
+        line.send(True)
+
+
+def test_the_fast_loop_sees_less_than_a_hundredth_of_a_second() -> None:
+    """Of a crowd on few cores, each gets less than that in a slice and yet must be seen."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=compute_by_turns, args=(theirs,))
+    process.start()
+    pid = process.pid or 0
+    try:
+        for _ in range(10):
+            before = cpu_seconds(pid) or 0.0
+            ours.send(True)
+            assert ours.poll(30.0)
+            assert ours.recv()
+            assert (cpu_seconds(pid) or 0.0) - before >= 0.003
+    finally:
+        process.kill()
+        process.join(10)
+
+    assert cpu_seconds(pid) is None
 
 
 def test_the_machine_answers_every_question() -> None:
