@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
+import struct
 from typing import Any
 
 import hiredis
@@ -23,6 +25,19 @@ ANSWER = 10.0
 _NOTHING = object()
 Word = str | bytes | int | float
 _pack: Any = hiredis.pack_command
+
+
+def _bound(sock: socket.socket) -> None:
+    """Let no call on *sock* last longer than an answer may.
+
+    The kernel keeps the time, as Python's own way polls before each call. TLS knows only that one.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(ANSWER)
+        return
+    sock.settimeout(None)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(ANSWER), 0))
 
 
 class Lane:
@@ -49,7 +64,7 @@ class Lane:
         connection = self._pool.connection_class(**options)
         connection.connect()
         self._connection, self._socket = connection, connection._sock
-        self._socket.settimeout(ANSWER)
+        _bound(self._socket)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
 
     def close(self) -> None:
@@ -110,7 +125,7 @@ class Lane:
     def _broken(self, error: OSError) -> Exception:
         """Close the lane, which may be in the middle of a reply; return the error to raise."""
         self.close()
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError | BlockingIOError):
             return RedisTimeoutError("Redis did not answer in time")
         return RedisConnectionError(str(error))
 

@@ -62,7 +62,7 @@ class LookingAhead(Nesting):
         seconds = self._seconds(job)
         streak = self._streaks.get(function, 0)
         known = streak >= self.streak and seconds is not None and self.slot is not None
-        return known and not self._outer and not self._leaving()
+        return known and not self._outer and not self._stop_requested
 
     def _look_ahead(self, job: Job, function: str) -> None:
         """Store the last outcome and claim the next job, while *job* runs, which is brief."""

@@ -29,7 +29,10 @@ _BUSY = _NUMBERS[WorkerState.BUSY]
 _SEQUENCE = struct.Struct("<Q")
 #: state, whether it listens, pid, since, beat, job started, job timeout, seconds held before the
 #: job, jobs, failed, name, execution, job id
-_ROW = struct.Struct("<B?xxxxxx q d d d d d Q Q 64s 40s H 255s")
+_FIELDS = "B?xxxxxx q d d d d d Q Q 64s 40s H 255s"
+_ROW = struct.Struct("<" + _FIELDS)
+#: the row after its sequence number: packed in this order
+_WHOLE = struct.Struct("<Q" + _FIELDS)
 _READ_ATTEMPTS = 8
 #: the end of a row is the pool's: a digest of the id of the job that is to be stopped
 _DIGEST = 16
@@ -138,8 +141,7 @@ class Scoreboard:
     def write(self, index: int, sequence: int, values: tuple[object, ...]) -> None:
         """Write one row; *sequence* counts the row's writes from 1."""
         start = index * ROW_SIZE
-        _SEQUENCE.pack_into(self._map, start, 2 * sequence - 1)
-        _ROW.pack_into(self._map, start + _SEQUENCE.size, *values)
+        _WHOLE.pack_into(self._map, start, 2 * sequence - 1, *values)
         _SEQUENCE.pack_into(self._map, start, 2 * sequence)
 
 

@@ -153,7 +153,7 @@ class Supervised(BaseWorker):
         self._patiently(self._maintain)
         done = 0
         try:
-            while not self._leaving() and self._turn(burst, max_idle_time):
+            while self._turn(burst, max_idle_time):
                 done += 1
                 reason = f"{done} jobs are done" if done == max_jobs else self._worn_out()
                 if reason:
@@ -189,7 +189,7 @@ class Supervised(BaseWorker):
             self.pubsub.close()
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
-        """Take and run one job; False where there is none to come."""
+        """Take and run one job; False where there is none to come, or none to be taken."""
         result = self.dequeue_job_and_maintain_ttl(None if burst else BLOCK, max_idle_time)
         if result is None:
             return False
@@ -254,9 +254,10 @@ class Supervised(BaseWorker):
 
     def _function(self, job: Job) -> str:
         """Return what the job calls; one that cannot be read fails when it is run."""
-        with contextlib.suppress(BaseException):  # a pickle may even ask to end the process
+        try:
             return job.func_name or ""
-        return ""
+        except BaseException:  # a pickle may even ask to end the process
+            return ""
 
     def _announce(self, job: Job, queue: Queue) -> None:
         what = job.description if self.log_job_description else "a job"

@@ -263,7 +263,8 @@ class Turn(NamedTuple):
 
     def hash(self) -> dict[bytes, bytes]:
         """Return the claimed job's hash as Redis has it."""
-        return dict(zip(self.raw[::2], self.raw[1::2], strict=True))
+        words = iter(self.raw)
+        return dict(zip(words, words, strict=True))
 
 
 def read(reply: Sequence[Any]) -> Turn:
