@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .turn import REGISTER, STORE, Answer, Turn
+from .turn import AT_ONCE, REGISTER, STORE, Answer, Turn
 
 #: the jobs a worker holds, outermost first, as "job:execution"; only while it holds several
 STACK_KEY = "pysplash:stack:{}"
@@ -24,6 +24,7 @@ NEAR = 1000
 
 SCRIPT = (
     STORE
+    + AT_ONCE
     + REGISTER
     + """
 local keeper, depth, root, stack = ARGV[20], tonumber(ARGV[21]), ARGV[22], ARGV[23]
@@ -51,7 +52,7 @@ local function take(queue_key, next)
   return call('LREM', queue_key, 1, next) == 1
 end
 
-if #ARGV >= first and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
+if #ARGV >= first and suspended then return rest('suspended') end
 for i = first, #ARGV do
   local next = ARGV[i]
   local key = 'rq:job:' .. next

@@ -11,26 +11,42 @@ from __future__ import annotations
 from .turn import CLAIM, LAST, NEXT, NOW, REGISTER, STORE
 
 SCRIPT = (
-    """
-local started = 'rq:job:' .. ARGV[20]
-if redis.call('HSET', started, 'last_heartbeat', ARGV[3], 'status', 'started',
-    'started_at', ARGV[3], 'worker_name', ARGV[1]) == 4
-    and redis.call('HLEN', started) == 4 then
-  redis.call('DEL', started)
+    STORE
+    + """
+local job = ARGV[20]
+local present_key = 'rq:job:' .. job
+if call('HSET', present_key, 'last_heartbeat', stamp, 'status', 'started',
+    'started_at', stamp, 'worker_name', worker) == 4 and call('HLEN', present_key) == 4 then
+  call('DEL', present_key)
 end
-redis.call('HSET', 'rq:worker:' .. ARGV[1], 'state', 'busy', 'current_job', ARGV[20],
-  'NEXT', '', 'NOW', ARGV[20] .. ':' .. ARGV[21], 'LAST', ARGV[9] .. ':' .. ARGV[10])
+-- Say what the worker has in hand: `held`, or nothing, is to follow; `counted` is what has ended.
+local function hold(held, counted)
+  if counted then
+    call('HSET', worker_key, 'state', 'busy', 'current_job', job, 'current_job_working_time', 0,
+      'last_heartbeat', stamp, 'NEXT', held, 'NOW', job .. ':' .. ARGV[21], 'LAST', ended,
+      'successful_job_count', count, 'total_working_time', seconds)
+  else
+    call('HSET', worker_key, 'state', 'busy', 'current_job', job, 'current_job_working_time', 0,
+      'last_heartbeat', stamp, 'NEXT', held, 'NOW', job .. ':' .. ARGV[21], 'LAST', ended)
+  end
+end
+if id == '' then suspended = call('EXISTS', 'rq:suspended') == 1
+else
+  -- An outcome that cannot be stored, as a key is no such key, does not hide what has begun.
+  local stored, answer = pcall(store)
+  if not stored or answer then hold('', false) end
+  if not stored then return {err = type(answer) == 'table' and answer.err or answer} end
+  if answer then return answer end
+end
+local function busy(next, entry) hold(entry, id ~= '') end
 """.replace("NEXT", NEXT)
     .replace("NOW", NOW)
     .replace("LAST", LAST)
-    + STORE
     + REGISTER
     + """
-present = ARGV[20]
+present = job
 local function rest(answer)
-  if id ~= '' then
-    call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
-  end
+  hold('', id ~= '')
   return {answer, '', '', skipped}
 end
 

@@ -25,8 +25,8 @@ ROOM = 60
 #: what it holds and has not begun, empty for nothing
 LAST, NOW, NEXT = "pysplash_last", "pysplash_now", "pysplash_next"
 
-#: what every script of a turn begins with: store an outcome, or end because it must not be stored
-#: or RQ has to
+#: what every script of a turn begins with, and `store`: store an outcome, or answer that it must not
+#: be stored or that RQ has to
 STORE = """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]
@@ -34,10 +34,16 @@ local worker_key = 'rq:worker:' .. worker
 local whole = math.floor(now)
 local call, pcall_ = redis.call, redis.pcall
 local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
-if id ~= '' then
-  local key = 'rq:job:' .. id
-  local execution_key = 'rq:execution:' .. id .. ':' .. execution
-  if call('EXISTS', key, key .. ':dependents') ~= 1 then return {'dependents'} end
+local suspended = false
+local ended = id .. ':' .. execution
+local function store()
+  local key, execution_key = 'rq:job:' .. id, 'rq:execution:' .. ended
+  -- One look for three keys. The job's counts for more than the others together.
+  local there = call('EXISTS', key, key, key, key .. ':dependents', 'rq:suspended')
+  if there ~= 3 then
+    if call('EXISTS', key, key .. ':dependents') ~= 1 then return {'dependents'} end
+    suspended = true
+  end
   if call('DEL', execution_key) == 0 then return {'fenced'} end
   if call('HSET', key, 'status', 'finished', 'started_at', ARGV[13], 'ended_at', ARGV[14],
     'last_heartbeat', ARGV[14]) > 1 then
@@ -63,20 +69,40 @@ if id ~= '' then
     call('PERSIST', results)
     call('ZADD', 'rq:finished:' .. queue, '+inf', id)
   end
-  call('ZREM', 'rq:wip:' .. queue, id .. ':' .. execution)
+  call('ZREM', 'rq:wip:' .. queue, ended)
   call('ZREM', 'rq:executions:' .. id, execution)
 end
 
 """
 
-#: what a claim writes
+#: storing it first, and a worker's hash while it runs a job, for scripts that claim to run at once
+AT_ONCE = """
+if id == '' then suspended = call('EXISTS', 'rq:suspended') == 1
+else
+  local answer = store()
+  if answer then return answer end
+end
+local function busy(next)
+  if id == '' then
+    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+      'current_job_working_time', 0, 'last_heartbeat', stamp)
+  else
+    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
+      'current_job_working_time', 0, 'last_heartbeat', stamp,
+      'successful_job_count', count, 'total_working_time', seconds)
+  end
+end
+
+"""
+
+#: what a claim writes, for scripts that say how the worker is `busy` with it
 REGISTER = (
     """
 local skipped, claim, present = {}, ARGV[19], nil
-local over = {finished = 1, failed = 1, stopped = 1, canceled = 1, scheduled = 1}
 -- Whether the id of a job that depends on others is in its queue once more than it may run. RQ puts
 -- it there twice if two of those others fail at the same time.
 local function surplus(next, status, origin)
+  local over = {finished = 1, failed = 1, stopped = 1, canceled = 1, scheduled = 1}
   if over[status] then return true end
   local open = pcall_('ZRANGE', 'rq:executions:' .. next, 0, -1)
   for _, one in ipairs(open) do
@@ -109,32 +135,22 @@ local function register(name, next, raw)
     if cap > 0 and lease > cap and #next <= MOST_ID then lease = cap end
     lease = math.floor(lease) + 60
   end
-  local executions_key = 'rq:executions:' .. next
-  local kept = pcall_('ZADD', 'rq:wip:' .. origin, whole + lease, next .. ':' .. claim)
+  local executions_key, entry = 'rq:executions:' .. next, next .. ':' .. claim
+  local kept = pcall_('ZADD', 'rq:wip:' .. origin, whole + lease, entry)
   if type(kept) == 'number' then
     kept = pcall_('ZADD', executions_key, whole + lease + 60, claim)
   end
   if type(kept) == 'table' then
-    pcall_('ZREM', 'rq:wip:' .. origin, next .. ':' .. claim)
+    pcall_('ZREM', 'rq:wip:' .. origin, entry)
     skipped[#skipped + 1] = {'unreadable', name, next, kept['err']}
     return false
   end
-  local execution_key = 'rq:execution:' .. next .. ':' .. claim
+  local execution_key = 'rq:execution:' .. entry
   call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
     'worker_name', worker)
   call('EXPIRE', execution_key, lease)
   call('EXPIRE', executions_key, lease + 60)
-  local words = {worker_key, 'state', 'busy', 'current_job', present or next,
-    'current_job_working_time', 0, 'last_heartbeat', stamp}
-  if id ~= '' then
-    words[10], words[11], words[12], words[13] =
-      'successful_job_count', count, 'total_working_time', seconds
-  end
-  if present then
-    words[#words + 1] = 'NEXT'
-    words[#words + 1] = next .. ':' .. claim
-  end
-  call('HSET', unpack(words))
+  busy(next, entry)
   if refresh or lease > idle_ttl - ROOM then
     call('EXPIRE', worker_key, math.max(lease, idle_ttl))
   end
@@ -146,7 +162,6 @@ local function register(name, next, raw)
   return lease
 end
 """.replace("ROOM", str(ROOM))
-    .replace("NEXT", NEXT)
     .replace("MOST_ID", str(MAX_JOB_ID))
     .replace("MOST_SECONDS", str(MOST_SECONDS))
 )
@@ -154,7 +169,7 @@ end
 #: claiming from the queues named from argument `first` on, for scripts that say how to `rest`
 CLAIM = """
 local function take(first)
-  if #ARGV >= first and call('EXISTS', 'rq:suspended') == 1 then return rest('suspended') end
+  if #ARGV >= first and suspended then return rest('suspended') end
   for i = first, #ARGV do
     local name = ARGV[i]
     local queue_key = 'rq:queue:' .. name
@@ -181,6 +196,7 @@ end
 
 SCRIPT = (
     STORE
+    + AT_ONCE
     + REGISTER
     + """
 local function rest(answer)
