@@ -172,9 +172,12 @@ class Claims:
         """Whether the server has told of a change since the last turn."""
         return self._lane.rung
 
-    def listen(self, seconds: float, also: int) -> None:
-        """Wait until a watched queue changes, *also* is readable, or *seconds* have passed."""
-        self._lane.listen(seconds, also)
+    def listen(self, seconds: float, also: int) -> bool:
+        """Wait until a watched queue changes, *also* is readable, or *seconds* have passed.
+
+        Returns whether *also* is.
+        """
+        return self._lane.listen(seconds, also)
 
     def look(self, queues: Sequence[str]) -> bool:
         """Return whether anything waits in *queues*; the server goes on telling of changes.

@@ -27,24 +27,30 @@ Word = str | bytes | int | float
 _pack: Any = hiredis.pack_command
 
 
-def _bound(sock: socket.socket) -> None:
-    """Let no call on *sock* last longer than an answer may.
+def _bound(sock: socket.socket, seconds: float) -> None:
+    """Let no call on *sock* last longer than *seconds*.
 
     The kernel keeps the time, as Python's own way polls before each call. TLS knows only that one.
     """
     if isinstance(sock, ssl.SSLSocket):
-        sock.settimeout(ANSWER)
+        sock.settimeout(seconds)
         return
     sock.settimeout(None)
+    whole, part = divmod(seconds, 1)
+    limit = struct.pack("@ll", int(whole), int(1e6 * part))
     for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-        sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", int(ANSWER), 0))
+        sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
 class Lane:
-    """Commands out, replies in, in order; after any error the lane is closed and must be opened."""
+    """Commands out, replies in, in order; after any error the lane is closed and must be opened.
 
-    def __init__(self, client: Redis) -> None:
+    *answer* is how many seconds the server may take to answer.
+    """
+
+    def __init__(self, client: Redis, answer: float = ANSWER) -> None:
         self._pool = client.connection_pool
+        self._seconds = answer
         self._connection: Any = None
         self._socket: socket.socket | None = None
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
@@ -64,7 +70,7 @@ class Lane:
         connection = self._pool.connection_class(**options)
         connection.connect()
         self._connection, self._socket = connection, connection._sock
-        _bound(self._socket)
+        _bound(self._socket, self._seconds)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
 
     def close(self) -> None:
@@ -146,12 +152,12 @@ class Lane:
             raise RedisConnectionError("Redis closed the connection")
         self._reader.feed(self._buffer, 0, count)
 
-    def listen(self, seconds: float, also: int) -> None:
-        """Wait for a push, at most *seconds*, or until descriptor *also* is readable."""
+    def listen(self, seconds: float, also: int) -> bool:
+        """Wait for a push, at most *seconds*, or until descriptor *also* is readable: say if so."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         if self._hear() or self.rung:
-            return
+            return False
         ready, _, _ = select.select([self._socket.fileno(), also], [], [], seconds)
         if self._socket.fileno() in ready:
             try:
@@ -160,6 +166,7 @@ class Lane:
                 self.close()
                 raise RedisConnectionError(str(error)) from error
             self._hear()
+        return also in ready
 
     def _hear(self) -> bool:
         heard = False

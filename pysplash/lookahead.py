@@ -37,6 +37,8 @@ class LookingAhead(Nesting):
     streak = 8
     #: seconds after which a job that was taken to be brief keeps no other waiting
     foresight = 0.02
+    #: whether the next is fetched beside the first job after a rest, too
+    eager = False
 
     _claims: PrefetchingClaims
 
@@ -58,7 +60,12 @@ class LookingAhead(Nesting):
         raise NotImplementedError
 
     def _is_brief(self, job: Job, function: str) -> bool:
-        """Return whether *job* will probably be over before another could be fetched."""
+        """Return whether *job* will probably be over before another could be fetched.
+
+        Not the first after a rest: there is probably no other, and its result is waited for.
+        """
+        if self._claims.watching and not self.eager:
+            return False
         seconds = self._seconds(job)
         streak = self._streaks.get(function, 0)
         known = streak >= self.streak and seconds is not None and self.slot is not None
@@ -91,6 +98,9 @@ class LookingAhead(Nesting):
 
     def _in_hand(self) -> Turn | None:
         """Return the turn that claimed the next job while the last one ran, if one did."""
+        self._fetched = False
+        if not self._claims.under_way:
+            return None
         turn = self._collect()
         self._fetched = turn is not None and turn.answer is Answer.JOB
         return turn if self._fetched else None

@@ -7,7 +7,6 @@ and starting it.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal

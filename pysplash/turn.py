@@ -25,8 +25,8 @@ ROOM = 60
 #: what it holds and has not begun, empty for nothing
 LAST, NOW, NEXT = "pysplash_last", "pysplash_now", "pysplash_next"
 
-#: what every script of a turn begins with, and `store`: store an outcome, or answer that it must not
-#: be stored or that RQ has to
+#: what every script of a turn begins with, and `store`: store an outcome, or say that it must not
+#: be stored, or that RQ has to
 STORE = """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]

@@ -54,16 +54,10 @@ class Watch:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            self._claims.listen(min(BEAT, left), self._bell)
             if slot is not None:
                 slot.beat()
-
-    def hush(self) -> None:
-        """Forget the signals that rang."""
-        try:
-            os.read(self._bell, 64)
-        except BlockingIOError:
-            return
+            if self._claims.listen(min(BEAT, left), self._bell):
+                os.read(self._bell, 64)
 
     def _is_needed(self, queues: Sequence[str], slot: Slot | None) -> bool:
         """Let the idle workers before this one go first; return whether they left anything."""

@@ -169,7 +169,6 @@ class Worker(LookingAhead, SimpleWorker):
                 self._hang_up()
         except REDIS_AWAY as error:
             self._redis_is_away(error)
-        self._watch.hush()
 
     def _names(self) -> list[str]:
         return [queue.name for queue in self._ordered_queues]
@@ -313,7 +312,6 @@ class Worker(LookingAhead, SimpleWorker):
     def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now."""
         ended = time.time()
-        job.ended_at = datetime.fromtimestamp(ended, UTC)
         ttl = self.default_result_ttl if job.result_ttl is None else job.result_ttl
         ttl = min(ttl, MOST_SECONDS)
         payload = None

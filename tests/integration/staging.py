@@ -133,7 +133,7 @@ def build_looking_ahead(
     """Make our worker as a pool would; it takes every job for a brief one."""
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
-        worker.streak = 0
+        worker.streak, worker.eager = 0, True
     return worker
 
 

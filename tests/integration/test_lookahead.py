@@ -44,7 +44,7 @@ def worker(queue: Queue) -> Iterator[Worker]:
     board = Scoreboard(1)
     worker = Worker([queue], name=NAME, connection=queue.connection)
     worker.slot = Slot(board, 0, NAME)
-    worker.streak, worker.foresight = 0, 60.0
+    worker.streak, worker.foresight, worker.eager = 0, 60.0, True
     yield worker
     board.close()
 
@@ -238,6 +238,32 @@ def test_what_cannot_be_read_is_passed_over(queue: Queue, worker: Worker) -> Non
     assert left_behind(redis) == []
 
 
+def spoil(other: str) -> None:
+    """Leave no room for this job's result when the next job is in hand."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    redis.set(f"rq:results:{present().id}", "a text")
+
+
+def as_told() -> tuple[str, str]:
+    """Wait until Redis has this job as begun; return the one before and the one to follow."""
+    redis, job_id = present().connection, present().id
+    wait_until(lambda: told(redis, NOW)[0] == job_id, 10, "Redis knows that the job has begun")
+    return told(redis, LAST)[0], told(redis)[0]
+
+
+def test_an_outcome_that_cannot_be_stored_hides_nothing(queue: Queue, worker: Worker) -> None:
+    """The script that fails to store it has said all the same what has begun."""
+    queue.enqueue(spoil, "next", job_id="spoilt")
+    following = queue.enqueue(as_told, job_id="next")
+    last = queue.enqueue(math.sqrt, 64)
+    work(worker)
+
+    assert following.return_value() == ("spoilt", "")
+    assert last.return_value() == 8
+    assert left_behind(queue.connection) == []
+
+
 def suspend(other: str) -> None:
     """Suspend RQ when the next job is in hand."""
     redis = present().connection
@@ -288,6 +314,15 @@ def test_a_function_must_have_been_brief(queue: Queue, worker: Worker) -> None:
     work(worker)
 
     assert [job.return_value() for job in jobs] == expected
+
+
+def test_the_first_after_a_rest_is_alone(queue: Queue, worker: Worker) -> None:
+    """Beside it nothing is fetched, so nothing keeps its result from being stored; then it is."""
+    worker.eager = False
+    jobs = [queue.enqueue(waiting, expected) for expected in (2, 0, 0)]
+    work(worker)
+
+    assert [job.return_value() for job in jobs] == [2, 0, 0]
 
 
 def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) -> None:
