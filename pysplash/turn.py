@@ -42,7 +42,7 @@ local function store()
   local there = call('EXISTS', key, key, key, key .. ':dependents', 'rq:suspended')
   if there ~= 3 then
     if call('EXISTS', key, key .. ':dependents') ~= 1 then return {'dependents'} end
-    suspended = true
+    suspended = call('EXISTS', 'rq:suspended') == 1
   end
   if call('DEL', execution_key) == 0 then return {'fenced'} end
   if call('HSET', key, 'status', 'finished', 'started_at', ARGV[13], 'ended_at', ARGV[14],

@@ -306,8 +306,7 @@ class Worker(LookingAhead, SimpleWorker):
             SETTLES.reset(settles)
             self._in_job = False
             self._shut()
-            # as its pop() does, but the emptied list stays: to make it anew takes longer than that
-            _job_stack._local.stack.pop()
+            _job_stack.pop()
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now."""
