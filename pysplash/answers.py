@@ -15,7 +15,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .calls import VANISHED, Answer, Entry, Request, job_key, read_answer, results_key
+from .calls import VANISHED, Answer, Entry, Request, is_success, job_key, read_answer, results_key
 from .config import Address
 from .errors import CallError, ConnectionFailed
 from .log import logger
@@ -53,7 +53,9 @@ class Answers:
         self._mux: Mux | None = None
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
-        self._stale: set[str] = set()
+        #: of whose results the server has told, and whether all have to be looked at
+        self._told: list[str] = []
+        self._sweeping = False
         self._news = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -108,45 +110,70 @@ class Answers:
     # --- the connection ---
 
     async def _open(self) -> Mux:
+        if self._mux is not None and not self._mux.broken:
+            return self._mux
         async with self._opening:
             if self._mux is None or self._mux.broken:
                 if self._mux is not None:
                     await self._mux.close()
-                mux = self._mux = Mux(self._place, self._hear)
+                mux = Mux(self._place, self._hear)
                 async with asyncio.timeout(CONNECT):
                     await mux.open()
+                self._mux = mux
             return self._mux
 
     def _hear(self, key: bytes | None) -> None:
         """Take in that *key* has changed; None: anything may have."""
         if key is None:
-            self._stale.update(self._awaited)
+            self._sweeping = True
         elif key.startswith(RESULTS):
-            self._stale.add(key[len(RESULTS) :].decode(errors="replace"))
-        if self._stale:
-            self._news.set()
+            self._told.append(key[len(RESULTS) :].decode(errors="replace"))
+        else:
+            return
+        self._news.set()
 
     # --- the answers ---
 
     async def _keep(self) -> None:
         """Look at the calls of which the server has told, and now and then at all."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(SWEEP):
-                    await self._news.wait()
-            ids = list(self._stale) if self._news.is_set() else list(self._awaited)
-            self._stale.clear()
-            self._news.clear()
-            for start in range(0, len(ids), CHUNK):
-                await self._look_patiently(ids[start : start + CHUNK])
+            alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
+            while not self._sweeping:
+                await self._news.wait()
+                self._news.clear()
+                told, self._told = self._told, []
+                await self._patiently(self._look_at_told, told)
+            alarm.cancel()
+            self._sweeping = False
+            await self._patiently(self._look, list(self._awaited))
 
-    async def _look_patiently(self, ids: list[str]) -> None:
-        while True:
-            try:
-                return await self._look(ids)
-            except (RedisError, OSError) as error:
-                log.debug("answers cannot be read, trying again: %s", error)
-                await asyncio.sleep(PAUSE)
+    async def _patiently(
+        self, look: Callable[[list[str]], Awaitable[None]], ids: list[str]
+    ) -> None:
+        for start in range(0, len(ids), CHUNK):
+            while True:
+                try:
+                    await look(ids[start : start + CHUNK])
+                    break
+                except (RedisError, OSError) as error:
+                    log.debug("answers cannot be read, trying again: %s", error)
+                    await asyncio.sleep(PAUSE)
+
+    async def _look_at_told(self, ids: list[str]) -> None:
+        """Look at the results of calls that have one; at all else of those that did not succeed."""
+        some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
+        if not some:
+            return
+        commands = [_newest_of(awaited.request.job_id) for awaited in some]
+        replies = await (await self._open()).call_all(commands)
+        rest = []
+        for awaited, entries in zip(some, replies, strict=True):
+            answer = _read_success(awaited.request, entries)
+            if answer is None:
+                rest.append(awaited.request.job_id)
+            else:
+                self._settle(awaited, answer)
+        await self._look(rest)
 
     async def _look(self, ids: list[str]) -> None:
         some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
@@ -154,7 +181,7 @@ class Answers:
         for awaited in some:
             job_id = awaited.request.job_id
             commands.append(("HGET", job_key(job_id), "status"))
-            commands.append(("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1))
+            commands.append(_newest_of(job_id))
         if not commands:
             return
         enqueued = [awaited.enqueued for awaited in some]
@@ -180,6 +207,19 @@ def _read(request: Request, status: Any, entries: Any) -> Answer | None:
     except Exception as error:
         unread = CallError(f"the job of task {request.task!r} cannot be read: {error}")
         return Answer(VANISHED, None, unread)
+
+
+def _read_success(request: Request, entries: Any) -> Answer | None:
+    """Return the answer of a call that succeeded; None where there is more to be known."""
+    try:
+        entry = _newest(entries)
+        return read_answer(request, None, entry) if entry and is_success(entry) else None
+    except Exception:
+        return None
+
+
+def _newest_of(job_id: str) -> tuple[Any, ...]:
+    return ("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1)
 
 
 def _newest(entries: Any) -> Entry | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from redis import Redis
@@ -88,6 +89,7 @@ class AsyncClient:
         self._answers = Answers(portable(client), address(client))
         self._allowance = Allowance(overflow, overflows)
         self._pools: list[PoolFacts] = []
+        self._routes: dict[str, Route] = {}
         self._read_at: float | None = None
         self._reading = asyncio.Lock()
         self._farewells: set[asyncio.Task[Any]] = set()
@@ -245,26 +247,33 @@ class AsyncClient:
 
     async def _route(self, name: str) -> Route:
         """Return how the task is reached, looking at the pools anew where that is due."""
-        until = time.monotonic() + self._terms.patience
         asked = time.monotonic()
-        if self._is_believed():
+        if self._is_believed(asked):
             with contextlib.suppress(CallError):
-                return find_route(self._pools, name)
+                return self._known_route(name)
+        until = asked + self._terms.patience
         while True:
             async with self._reading:
                 if self._read_at is None or self._read_at < asked:
                     self._pools = await self.pools()
+                    self._routes.clear()
                     self._read_at = time.monotonic()
             try:
-                return find_route(self._pools, name)
+                return self._known_route(name)
             except NoWorkerError:
                 if time.monotonic() >= until:
                     raise
             await asyncio.sleep(PAUSE)
             asked = time.monotonic()
 
-    def _is_believed(self) -> bool:
-        return self._read_at is not None and time.monotonic() - self._read_at < BELIEVED
+    def _known_route(self, name: str) -> Route:
+        route = self._routes.get(name)
+        if route is None:
+            route = self._routes[name] = find_route(self._pools, name)
+        return route
+
+    def _is_believed(self, now: float) -> bool:
+        return self._read_at is not None and now - self._read_at < BELIEVED
 
     async def _cancel(self, call: AsyncCall) -> bool:
         words = (call.id, self._terms.result_ttl)
@@ -284,6 +293,11 @@ class AsyncClient:
 
 def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[object], None]:
     return lambda _: ended.put_nowait(call)
+
+
+def _wake(turn: asyncio.Future[None], _: object = None) -> None:
+    if not turn.done():
+        turn.set_result(None)
 
 
 async def _read_pools(mux: Mux) -> list[PoolFacts]:
@@ -321,8 +335,20 @@ class AsyncCall:
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, for *timeout* seconds at most; return whether it has."""
-        await asyncio.wait([self.awaited.future], timeout=check_timeout(timeout))
-        return self.awaited.future.done()
+        ended, seconds = self.awaited.future, check_timeout(timeout)
+        if not ended.done():
+            loop = asyncio.get_running_loop()
+            turn = loop.create_future()  # of this caller alone: others may wait for the same end
+            wake = partial(_wake, turn)
+            alarm = None if seconds is None else loop.call_later(seconds, wake)
+            ended.add_done_callback(wake)
+            try:
+                await turn
+            finally:
+                ended.remove_done_callback(wake)
+                if alarm is not None:
+                    alarm.cancel()
+        return ended.done()
 
     async def result(self, timeout: float | None = None) -> Any:
         """Return what the task returned, within *timeout* seconds; as :meth:`Call.result`."""

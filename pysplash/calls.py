@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
-from uuid import uuid4
 
-from redis import Redis
 from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import resolve_serializer
 
+from .drafts import NOWHERE, job_fields, new_id
 from .errors import CallError, ExecutionError, NoWorkerError, UnknownTask
 from .presence import PoolFacts
 from .primitive import PrimitiveSerializer
@@ -73,6 +72,7 @@ _ENDED = frozenset(
     status.value
     for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
 )
+_SUCCESS = str(Result.Type.SUCCESSFUL.value).encode()
 #: serializers every client has, by what a pool may call them
 _SERIALIZERS = {
     None: None,
@@ -82,8 +82,6 @@ _SERIALIZERS = {
     "rq.serializers.PickleSerializer": None,
     "rq.serializers.JSONSerializer": "json",
 }
-#: never connected: RQ's job wants a client where it only keeps one
-_NOWHERE = Redis()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,32 +166,20 @@ def build(
     the task's name alone: arguments are nobody's business in a log.
     """
     serializer = _serializer(terms, route)
-    job = Job.create(
-        (PLAIN_ENTRY if terms.plain else ENTRY).format(route.task),
-        args=arguments,
-        kwargs=named,
-        connection=_NOWHERE,
-        id=uuid4().hex,
-        origin=route.queue,
-        timeout=route.timeout or 180,
-        result_ttl=terms.result_ttl,
-        failure_ttl=terms.failure_ttl,
-        description=route.task,
-        status=JobStatus.QUEUED,
-        serializer=serializer,
-    )
-    job.enqueued_at = datetime.now(UTC)
+    function = (PLAIN_ENTRY if terms.plain else ENTRY).format(route.task)
     try:
-        fields = job.to_dict()
+        data = serializer.dumps((function, None, arguments, named))
     except Exception as error:
         raise CallError(
             f"the arguments of task {route.task!r} cannot be sent "
             f"({type(error).__name__}: {error}): give values that can be serialised"
         ) from error
-    flat = [word for name, value in fields.items() for word in (name, value)]
+    ttls = (terms.result_ttl, terms.failure_ttl)
+    fields = job_fields(function, route.queue, route.timeout or 180, ttls, route.task, data)
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
-    words: Words = [job.id, route.queue, lasts, len(route.pools), *route.pools, *flat]
-    return Request(job.id, route.task, route.queue, serializer, words, terms.plain)
+    job_id = new_id()
+    words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
+    return Request(job_id, route.task, route.queue, serializer, words, terms.plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,33 +224,46 @@ def read_answer(request: Request, status: str | None, entry: Entry | None) -> An
     return None
 
 
+def is_success(entry: Entry) -> bool:
+    """Return whether an entry is the result of a job that returned: whatever its status is."""
+    return entry[1].get(b"type") == _SUCCESS
+
+
 def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | None:
     number, fields = entry
     kind = Result.Type(int(fields[b"type"]))
     if kind is Result.Type.RETRIED:
         return None
-    finished = kind is Result.Type.SUCCESSFUL
+    if kind is Result.Type.SUCCESSFUL:
+        return _read_value(request, fields.get(b"return_value"))
     try:
         result = Result.restore(
-            request.job_id, number.decode(), dict(fields), _NOWHERE, request.serializer
+            request.job_id, number.decode(), dict(fields), NOWHERE, request.serializer
         )
-        if request.plain and finished:
-            result.return_value = json.loads(str(result.return_value))
     except Exception as error:
-        unread = CallError(
-            f"the answer of task {request.task!r} cannot be read here "
-            f"({type(error).__name__}: {error}): let it return plain values, or import its class"
-        )
-        return Answer(
-            JobStatus.FINISHED.value if finished else JobStatus.FAILED.value, None, unread
-        )
-    if finished:
-        return Answer(JobStatus.FINISHED.value, result.return_value)
+        return Answer(JobStatus.FAILED.value, None, _unread(request, error))
     ended = status if status in _ENDED and status else JobStatus.FAILED.value
     failure = ExecutionError(request.task, ended, result.exc_string or "", request.job_id)
     if failure.traceback:
         failure.add_note("Remote traceback:\n" + failure.traceback.rstrip())
     return Answer(ended, None, failure)
+
+
+def _read_value(request: Request, stored: bytes | None) -> Answer:
+    try:
+        value = None if stored is None else request.serializer.loads(b64decode(stored))
+        if request.plain:
+            value = json.loads(str(value))
+    except Exception as error:
+        return Answer(JobStatus.FINISHED.value, None, _unread(request, error))
+    return Answer(JobStatus.FINISHED.value, value)
+
+
+def _unread(request: Request, error: Exception) -> CallError:
+    return CallError(
+        f"the answer of task {request.task!r} cannot be read here "
+        f"({type(error).__name__}: {error}): let it return plain values, or import its class"
+    )
 
 
 class Named:

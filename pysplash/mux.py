@@ -1,8 +1,9 @@
 """Many commands at once over one connection, for asyncio.
 
 redis-py opens the connection (addresses, TLS, authentication); from then on commands go out as
-they come and replies are handed to whoever waits for the next one, so a caller that goes away
-leaves the order of replies as it was. Pushes of the server (RESP3) are heard between replies.
+they come, all of one turn of the loop in one packet, and replies are handed to whoever waits for
+the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
+server (RESP3) are heard between replies.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -21,6 +23,7 @@ from redis.exceptions import ResponseError
 from .config import Address
 from .errors import ConfigError
 
+#: bytes taken in at once, and bytes that are sent without waiting for the turn's end
 BUFFER = 65536
 #: bytes that may wait to be sent before callers wait for them to be
 HIGH_WATER = 2**20
@@ -31,15 +34,20 @@ _NOTHING = object()
 _pack: Any = hiredis.pack_command
 
 
-class Mux:
+class Mux(asyncio.BufferedProtocol):
     """One connection shared by many callers of one event loop; once broken it stays so."""
 
     def __init__(self, place: Address, hear: Hear) -> None:
         self._connection: Any = connection_class(place)(**place.options | {"protocol": 3})
+        self._transport: Any = None
         self._hear = hear
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
-        self._task: asyncio.Task[None] | None = None
+        self._buffer = bytearray(BUFFER)
+        self._packed: list[bytes] = []
+        self._flushing: asyncio.Handle | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
         self._error: Exception | None = RedisConnectionError("the connection is not open")
 
     @property
@@ -50,9 +58,10 @@ class Mux:
     async def open(self) -> None:
         """Connect, and ask to be told when what is read over it changes; raise redis's errors."""
         await self._connection.connect()
-        self._connection._writer.transport.set_write_buffer_limits(HIGH_WATER)
+        self._transport = self._connection._writer.transport
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+        self._transport.set_protocol(self)
         self._error = None
-        self._task = asyncio.create_task(self._receive())
         try:
             await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
         except BaseException:
@@ -61,10 +70,6 @@ class Mux:
 
     async def close(self) -> None:
         """Disconnect; whoever still waits for a reply gets an error."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
         self._break(RedisConnectionError("the connection was closed"))
         await self._connection.disconnect(nowait=True)
 
@@ -82,12 +87,14 @@ class Mux:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in commands]
         self._waiting.extend(futures)
-        writer = self._connection._writer
-        writer.write(b"".join([_pack(command) for command in commands]))
-        try:
-            await writer.drain()
-        except OSError as error:
-            self._break(RedisConnectionError(str(error)))
+        packed = [_pack(command) for command in commands]
+        self._packed += packed
+        if sum(map(len, packed)) >= BUFFER:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = loop.call_soon(self._flush)
+        if not self._writable.is_set():
+            await self._writable.wait()
         return [await future for future in futures]
 
     async def script(self, text: str, *words: Word) -> Any:
@@ -99,17 +106,44 @@ class Mux:
                 raise
         return await self.call("EVAL", text, 0, *words)
 
-    async def _receive(self) -> None:
-        reader = self._connection._reader
+    # --- what the transport asks of a protocol ---
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where bytes that came are to be put."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand out the replies that are whole."""
         try:
-            while data := await reader.read(BUFFER):
-                self._parser.feed(data)
-                while (reply := self._parser.gets()) is not _NOTHING:
-                    self._deliver(reply)
-            error: Exception = RedisConnectionError("Redis closed the connection")
-        except (OSError, hiredis.ProtocolError) as caught:
-            error = RedisConnectionError(str(caught))
-        self._break(error)
+            self._parser.feed(self._buffer, 0, nbytes)
+            while (reply := self._parser.gets()) is not _NOTHING:
+                self._deliver(reply)
+        except hiredis.ProtocolError as error:
+            self._break(RedisConnectionError(str(error)))
+
+    def eof_received(self) -> None:
+        """Take the server's end for the connection's."""
+        self._break(RedisConnectionError("Redis closed the connection"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let nobody wait for a reply any more."""
+        self._break(RedisConnectionError(str(error or "Redis closed the connection")))
+
+    def pause_writing(self) -> None:
+        """Let callers wait."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let callers go on."""
+        self._writable.set()
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        packed, self._packed = self._packed, []
+        if packed and self._error is None:
+            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
     def _deliver(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
@@ -125,8 +159,10 @@ class Mux:
         """Fail all who wait, and tell that anything may have changed."""
         if self._error is None:
             self._error = error
-            self._connection._writer.transport.abort()
+            self._transport.abort()
             self._hear(None)
+        self._writable.set()
+        self._packed.clear()
         while self._waiting:
             future = self._waiting.popleft()
             if not future.done():
@@ -134,6 +170,7 @@ class Mux:
                 future.exception()  # a caller that went away does not ask
 
 
+@lru_cache(maxsize=64)
 def sha(text: str) -> str:
     """Return the name under which the server keeps a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

@@ -102,6 +102,7 @@ LEVELS: dict[str, float] = {
     "worker": 4.3,
     "deadlock": 3.5,
     "terms": 2,
+    "drafts": 3.8,
     "calls": 4,
     "mux": 3.5,
     "answers": 4.8,
