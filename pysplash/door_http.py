@@ -26,7 +26,8 @@ from .rpc import Rpc
 HEAD = 16384
 #: seconds between two requests over one connection
 IDLE = 60.0
-CHUNK = 65536
+#: bytes taken from a connection at once
+CHUNK = 16384
 PATH = b"/rpc"
 
 
@@ -88,7 +89,7 @@ class HttpDoor:
             if not await self._turn(peer, protocol):
                 break
             protocol.start_next_cycle()
-        await peer.finish()
+        peer.finish()
 
     async def _is_there(self, peer: Peer, protocol: h11.Connection, seconds: float) -> bool:
         """Wait for the first bytes of a request; False if none comes."""
@@ -97,7 +98,7 @@ class HttpDoor:
         try:
             with self._peers.resting():
                 async with asyncio.timeout(seconds):
-                    data = await peer.reader.read(CHUNK)
+                    data = await peer.read(CHUNK)
         except TimeoutError:
             return False
         if data:
@@ -158,7 +159,7 @@ class HttpDoor:
             elif isinstance(event, h11.EndOfMessage):
                 return bytes(body)
             elif event is h11.NEED_DATA:
-                protocol.receive_data(await peer.reader.read(CHUNK))
+                protocol.receive_data(await peer.read(CHUNK))
             else:
                 raise EOFError("the peer left before its request was whole")
 

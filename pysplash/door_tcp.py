@@ -75,46 +75,62 @@ class FramedDoor:
             self._memory.keep(len(answer))
             try:
                 await peer.send(answer)
-                await peer.finish()
             finally:
                 self._memory.free(len(answer))
+            peer.finish()
             return
         peer.reset()
 
     async def _answer(self, peer: Peer) -> bytes:
         held = 0
         try:
-            with self._peers.resting():
-                async with asyncio.timeout(self._deadline):
-                    payload, held = await self._request(peer)
+            until = asyncio.get_running_loop().time() + self._deadline
+            payload, held = await self._request(peer, until)
             async with self._lane.turn(held):
                 text: str = await self._lane.ask(self._task, (encode(payload),))
         finally:
             self._memory.free(held)
         return decode(text)
 
-    async def _request(self, peer: Peer) -> tuple[bytes, int]:
+    async def _request(self, peer: Peer, until: float) -> tuple[bytes, int]:
         """Return what a request carries, from one who may ask, and the bytes held for it."""
         if self._logins is not None:
-            said, held = await self._frame(peer, self._logins.length)
+            said, held = await self._frame(peer, self._logins.length, until, last=False)
             self._memory.free(held)
             if not self._logins.admit(peer.host, said):
                 raise FrameError("the token is wrong, or too many before it were")
-        return await self._frame(peer, self._limit)
+        return await self._frame(peer, self._limit, until, last=True)
 
-    async def _frame(self, peer: Peer, limit: int) -> tuple[bytes, int]:
-        """Return what one frame carries, and how many bytes are held for it."""
+    async def _frame(
+        self, peer: Peer, limit: int, until: float, *, last: bool
+    ) -> tuple[bytes, int]:
+        """Return what one frame carries, and how many bytes are held for it.
+
+        Of what comes after the *last* one nothing is kept.
+        """
         frame = FrameReader(limit)
         held = 0
         try:
             while True:
-                data = await peer.reader.read(min(CHUNK, frame.wanted))
+                data = await self._read(peer, CHUNK if last else frame.wanted, until)
                 if not data:
                     raise FrameError("the peer left before its frame was whole")
                 self._memory.take(len(data))
                 held += len(data)
-                if payloads := frame.feed(data):
-                    return payloads[0], held
+                payload = frame.first(data)
+                if payload is not None:
+                    return payload, held
         except BaseException:
             self._memory.free(held)
             raise
+
+    async def _read(self, peer: Peer, count: int, until: float) -> bytes:
+        """Return what comes from a peer until a moment of the loop's clock."""
+        data = peer.ready(count)
+        if data is None:
+            with self._peers.resting():
+                async with asyncio.timeout_at(until):
+                    return await peer.read(count)
+        if len(data) == CHUNK:
+            await asyncio.sleep(0)  # others' turn: more of it may be there
+        return data

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from redis import Redis
@@ -135,28 +135,41 @@ class Lane:
         while self._waiting:
             turn, weight = self._waiting[0]
             if not turn.done():
-                if self._moving and self._moving + weight > self._exchange.width:
+                if not self._fits(weight):
                     return
                 self._moving += weight
                 turn.set_result(None)
             self._waiting.popleft()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
-        """Wait for the turn of a call with *size* bytes, which lasts as long as the block."""
-        weight = 1 + size // HEAVY
+    def turn(self, size: int) -> Turn:
+        """Return the turn of a call with *size* bytes, which is waited for and ends with a block.
+
+        Raises :class:`Busy` if the door has taken on all it may.
+        """
+        return Turn(self, 1 + size // HEAVY)
+
+    async def enter(self, weight: int) -> None:
+        """Take on a call, and wait for its turn; raise :class:`Busy` if the door has enough."""
         if self._taken >= self._most:
             raise Busy
         self._taken += 1
+        if not self._waiting and self._fits(weight):
+            self._moving += weight
+            return
         try:
             await self._wait(weight)
-            try:
-                yield
-            finally:
-                self._moving -= weight
-                self.widen()
-        finally:
+        except BaseException:
             self._taken -= 1
+            raise
+
+    def leave(self, weight: int) -> None:
+        """End a call's turn."""
+        self._moving -= weight
+        self._taken -= 1
+        self.widen()
+
+    def _fits(self, weight: int) -> bool:
+        return not self._moving or self._moving + weight <= self._exchange.width
 
     async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -169,6 +182,22 @@ class Lane:
                 self._moving -= weight
             self.widen()
             raise
+
+
+class Turn:
+    """The turn of one call in a lane: a block that begins when it may go ahead."""
+
+    __slots__ = ("_lane", "_weight")
+
+    def __init__(self, lane: Lane, weight: int) -> None:
+        self._lane = lane
+        self._weight = weight
+
+    async def __aenter__(self) -> None:
+        await self._lane.enter(self._weight)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lane.leave(self._weight)
 
 
 class Exchange:

@@ -14,56 +14,81 @@ from .log import logger
 
 #: seconds for which a connection's own end is awaited, and bytes that are read meanwhile
 LINGER, LINGER_BYTES = 1.0, 2**20
-#: bytes taken from a connection at once, and kept for a door that does not read them yet
+#: bytes taken at once from a connection that has its answer
 BUFFER = 16384
 #: connections taken at once, before those that are there have their turn
 CROWD = 4
 #: seconds between two lines about connections that were refused, and before the next try to take
 #: one after there was no descriptor for it
 QUIET, SHORT = 1.0, 1.0
+#: seconds between two looks whether all have gone, when the door closes
+LOOK = 0.01
 _RESET = struct.pack("ii", 1, 0)
 
 log = logger("gateway")
 
 
 class Peer:
-    """One connection. *patience* is seconds an answer may take to leave."""
+    """One connection. *patience* is seconds an answer may take to leave.
+
+    It is a bare socket: what nobody reads yet stays with the system, and most requests are there
+    as a whole when they are looked for, most answers gone at once.
+    """
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience: float
+        self,
+        connection: socket.socket,
+        host: str,
+        patience: float,
+        see_off: Callable[[socket.socket], None],
     ) -> None:
-        self.reader = reader
-        self._writer = writer
-        self._patience = patience
-        name = writer.get_extra_info("peername")
+        self._connection = connection
         #: the address it comes from, "" where there is none
-        self.host: str = name[0] if isinstance(name, tuple) else ""
+        self.host = host
+        self._patience = patience
+        self._see_off = see_off
+        self._over = False
+
+    def ready(self, count: int) -> bytes | None:
+        """Return what has come, *count* bytes at most, b"" at the end; None if nothing has."""
+        try:
+            return self._connection.recv(count)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    async def read(self, count: int) -> bytes:
+        """Return what comes, *count* bytes at most, b"" at the end.
+
+        Who has sent much at once does not keep others from their turn.
+        """
+        data = await asyncio.get_running_loop().sock_recv(self._connection, count)
+        if len(data) == count >= BUFFER:
+            await asyncio.sleep(0)
+        return data
 
     async def send(self, data: bytes) -> None:
         """Send *data*; raise TimeoutError at a peer that does not read it."""
-        self._writer.write(data)
-        async with asyncio.timeout(self._patience):
-            await self._writer.drain()
-
-    async def finish(self) -> None:
-        """Say that nothing more comes, and let the peer read what it has been sent.
-
-        A connection that is closed over bytes nobody read is reset, answer and all.
-        """
-        with contextlib.suppress(OSError, TimeoutError):
+        try:
+            sent = self._connection.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
             async with asyncio.timeout(self._patience):
-                self._writer.write_eof()
-                await self._writer.drain()
-            async with asyncio.timeout(LINGER):
-                left = LINGER_BYTES
-                while left > 0 and (data := await self.reader.read(BUFFER)):
-                    left -= len(data)
-        self._writer.close()
+                await asyncio.get_running_loop().sock_sendall(self._connection, rest)
+
+    def finish(self) -> None:
+        """Say that nothing more comes, and let the peer read what it has been sent."""
+        if not self._over:
+            self._over = True
+            self._see_off(self._connection)
 
     def reset(self) -> None:
         """End the connection so that nobody takes its end for an answer."""
-        _make_reset(self._writer.get_extra_info("socket"))
-        self._writer.transport.abort()
+        if not self._over:
+            self._over = True
+            _make_reset(self._connection)
+            self._connection.close()
 
 
 class Peers:
@@ -83,11 +108,15 @@ class Peers:
         self._refused = 0
         self._tell_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        #: connections that have their answer, and what ends them if they do not end themselves
+        self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
         self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
         """Take connections from *listener*."""
         listener.setblocking(False)
+        with contextlib.suppress(OSError):  # those it takes have it from here
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._listener = listener
         asyncio.get_running_loop().add_reader(listener, self._take)
 
@@ -105,6 +134,11 @@ class Peers:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        until = asyncio.get_running_loop().time() + min(seconds, LINGER)
+        while self._leaving and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(LOOK)
+        for connection in list(self._leaving):
+            self._part(connection)
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -126,7 +160,7 @@ class Peers:
             if self._listener is None:
                 return
             try:
-                connection, _ = self._listener.accept()
+                connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -135,10 +169,11 @@ class Peers:
                 loop.call_later(SHORT, self._resume)
                 return
             connection.setblocking(False)
-            if len(self._tasks) >= self._most:
+            if len(self._tasks) + len(self._leaving) >= self._most:
                 self._refuse(connection)
                 continue
-            task = loop.create_task(self._come(connection))
+            host = str(address[0]) if isinstance(address, tuple) else ""
+            task = loop.create_task(self._come(connection, host))
             self._tasks.add(task)
             task.add_done_callback(partial(self._end, connection))
 
@@ -164,34 +199,46 @@ class Peers:
             log.warning("connections refused: %d more, %d are open", self._refused, self._most)
             self._refused, self._tell_at = 0, now + QUIET
 
-    async def _come(self, connection: socket.socket) -> None:
-        try:
-            peer = await self._receive(connection)
-        except OSError as error:
-            log.debug("a connection was lost before it was open: %s", error)
-            return
+    async def _come(self, connection: socket.socket, host: str) -> None:
+        peer = Peer(connection, host, self._patience, self._see_off)
         try:
             await self._serve(peer)
-        except (OSError, TimeoutError, EOFError):
-            peer.reset()
-        except asyncio.CancelledError:
+        except (OSError, TimeoutError, EOFError, asyncio.CancelledError):
             peer.reset()
         except Exception:
             log.exception("a connection ended by an error of the gateway's own")
             peer.reset()
 
-    async def _receive(self, connection: socket.socket) -> Peer:
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(BUFFER, loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    def _see_off(self, connection: socket.socket) -> None:
+        """End one side of a connection, and wait a little for the peer to end the other.
+
+        A connection that is closed over bytes nobody read is reset, answer and all.
+        """
         try:
-            transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection)
-        except BaseException:
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:
             connection.close()
-            raise
-        with contextlib.suppress(AttributeError):  # asyncio's own takes 16 times as much at once
-            transport.max_size = BUFFER  # type: ignore[attr-defined]
-        return Peer(reader, asyncio.StreamWriter(transport, protocol, reader, loop), self._patience)
+            return
+        loop = asyncio.get_running_loop()
+        self._leaving[connection] = loop.call_later(LINGER, self._part, connection)
+        loop.add_reader(connection, self._drain, connection, [LINGER_BYTES])
+
+    def _drain(self, connection: socket.socket, left: list[int]) -> None:
+        """Read what a peer sends that has its answer, so much at most."""
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            try:
+                count = len(connection.recv(BUFFER))
+            except ConnectionError:
+                count = 0
+            left[0] -= count
+            if not count or left[0] <= 0:
+                self._part(connection)
+
+    def _part(self, connection: socket.socket) -> None:
+        """Be done with a connection."""
+        self._leaving.pop(connection).cancel()
+        asyncio.get_running_loop().remove_reader(connection)
+        connection.close()
 
 
 def _make_reset(connection: Any) -> None:

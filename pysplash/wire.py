@@ -57,7 +57,7 @@ class FrameReader:
         """Whether a frame has begun and not ended."""
         return bool(self._held) or self._length is not None
 
-    def feed(self, data: bytes) -> list[bytes]:
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take in *data*; return what the frames carry that it ends.
 
         Raises :class:`FrameError` for a length above the limit, once that length is known.
@@ -77,6 +77,19 @@ class FrameReader:
             else:
                 payloads.append(held)
                 self._length = None
+
+    def first(self, data: bytes) -> bytes | None:
+        """Take in *data* up to the end of one frame; return what it carries, None if it goes on.
+
+        Nothing of what follows that frame is looked at.
+        """
+        view = memoryview(data)
+        while view:
+            part = view[: self.wanted]
+            view = view[len(part) :]
+            if payloads := self.feed(part):
+                return payloads[0]
+        return None
 
     def _checked(self, length: int) -> int:
         if length > self._limit:
