@@ -75,8 +75,12 @@ class Answers:
                         "the call was not made, or its answer is not known"
                     ) from error
             except RedisError as error:
-                raise CallError(f"Redis at {self._where} refuses: {error}") from error
+                raise self.refused(error) from error
         raise AssertionError("a loop that returns or raises")
+
+    def refused(self, error: Exception) -> CallError:
+        """Return what to raise where Redis refuses by *error*."""
+        return CallError(f"Redis at {self._where} refuses: {error}")
 
     def add(self, awaited: Awaited) -> None:
         """Wait for an answer, from before the call is sent: the answer may overtake the reply."""

@@ -15,7 +15,6 @@ from .answers import CONNECT, Answers, Awaited
 from .calls import (
     BELIEVED,
     CANCEL,
-    ENQUEUE,
     VANISHED,
     Named,
     Route,
@@ -27,6 +26,7 @@ from .connection import address, from_url, portable
 from .environment import from_environment
 from .errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 from .mux import Mux
+from .outbox import Outbox
 from .presence import READ, PoolFacts, in_order
 from .terms import (
     FAILURE_TTL,
@@ -87,6 +87,7 @@ class AsyncClient:
         )
         client = connection or (from_url(url) if url else from_environment())
         self._answers = Answers(portable(client), address(client))
+        self._outbox = Outbox(self._answers)
         self._allowance = Allowance(overflow, overflows)
         self._pools: list[PoolFacts] = []
         self._routes: dict[str, Route] = {}
@@ -195,6 +196,7 @@ class AsyncClient:
         """Disconnect; calls that are waited for raise, their jobs go on."""
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=CONNECT)
+        await self._outbox.close()
         await self._answers.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -234,7 +236,7 @@ class AsyncClient:
         self._answers.add(call.awaited)
         words = call.awaited.request.words
         try:
-            enqueued = bool(await self._answers.talk(lambda mux: mux.script(ENQUEUE, *words)))
+            enqueued = await self._outbox.enqueue(words)
         except BaseException as error:
             self._answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -106,6 +106,21 @@ class Mux(asyncio.BufferedProtocol):
                 raise
         return await self.call("EVAL", text, 0, *words)
 
+    async def script_for_all(self, text: str, calls: Sequence[Sequence[Word]]) -> list[Any]:
+        """Run a script once with each of these words, in one packet.
+
+        Returns the replies, errors among them as they are.
+        """
+        commands = [("EVALSHA", sha(text), 0, *words) for words in calls]
+        replies = await self.call_all(commands)
+        unknown = [number for number, reply in enumerate(replies) if _is_unknown(reply)]
+        if unknown:
+            await self.call("SCRIPT", "LOAD", text)
+            again = await self.call_all([commands[number] for number in unknown])
+            for number, reply in zip(unknown, again, strict=True):
+                replies[number] = reply
+        return replies
+
     # --- what the transport asks of a protocol ---
 
     def get_buffer(self, sizehint: int) -> bytearray:
@@ -168,6 +183,11 @@ class Mux(asyncio.BufferedProtocol):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # a caller that went away does not ask
+
+
+def _is_unknown(reply: Any) -> bool:
+    """Return whether a reply says that the server does not have the script."""
+    return isinstance(reply, hiredis.ReplyError) and "NOSCRIPT" in str(reply)
 
 
 @lru_cache(maxsize=64)

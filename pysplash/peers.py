@@ -221,7 +221,7 @@ class Peers:
             return
         loop = asyncio.get_running_loop()
         self._leaving[connection] = loop.call_later(LINGER, self._part, connection)
-        loop.add_reader(connection, self._drain, connection, [LINGER_BYTES])
+        loop.add_reader(connection.fileno(), self._drain, connection, [LINGER_BYTES])
 
     def _drain(self, connection: socket.socket, left: list[int]) -> None:
         """Read what a peer sends that has its answer, so much at most."""
@@ -237,7 +237,7 @@ class Peers:
     def _part(self, connection: socket.socket) -> None:
         """Be done with a connection."""
         self._leaving.pop(connection).cancel()
-        asyncio.get_running_loop().remove_reader(connection)
+        asyncio.get_running_loop().remove_reader(connection.fileno())
         connection.close()
 
 

@@ -11,6 +11,7 @@ from json import dumps as _dumps
 from typing import Any as _Any
 
 from .registry import REGISTRY as _REGISTRY
+from .registry import shelve as _shelve
 
 
 def __getattr__(name: str) -> _Callable[..., str]:
@@ -21,4 +22,5 @@ def __getattr__(name: str) -> _Callable[..., str]:
         value = _REGISTRY.function(name)(*arguments, **named)
         return _dumps(_run(value) if _iscoroutine(value) else value, allow_nan=False)
 
+    _shelve(__name__, name, call)
     return call

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import keyword
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, TypeVar, overload
 
 from .errors import ConfigError, UnknownTask
@@ -68,6 +70,10 @@ class Registry:
                 "modules for all pools that serve one queue"
             ) from None
 
+    def __contains__(self, name: str) -> bool:
+        """Return whether there is a function *name*."""
+        return name in self._functions
+
     def specs(self) -> tuple[TaskSpec, ...]:
         """Return what there is, by name."""
         return tuple(self._specs[name] for name in sorted(self._specs))
@@ -94,6 +100,16 @@ class Registry:
         """Run the teardown hooks, the last one first."""
         for hook in reversed(self._teardowns):
             _run(hook, parameters)
+
+
+def shelve(place: str, name: str, function: Callable[..., Any]) -> None:
+    """Let *function* be found at once as the attribute *name*, with dots in it, of module *place*.
+
+    RQ would else try for each job which parts of the name are modules.
+    """
+    module, _, attribute = f"{place}.{name}".rpartition(".")
+    if module != place and name in REGISTRY:
+        setattr(sys.modules.setdefault(module, ModuleType(module)), attribute, function)
 
 
 def _enter(hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:

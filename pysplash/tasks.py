@@ -9,6 +9,7 @@ from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
 from .registry import REGISTRY as _REGISTRY
+from .registry import shelve as _shelve
 
 
 def __getattr__(name: str) -> _Callable[..., _Any]:
@@ -18,4 +19,5 @@ def __getattr__(name: str) -> _Callable[..., _Any]:
     def call(*arguments: _Any, **named: _Any) -> _Any:
         return _REGISTRY.function(name)(*arguments, **named)
 
+    _shelve(__name__, name, call)
     return call

@@ -106,6 +106,7 @@ LEVELS: dict[str, float] = {
     "calls": 4,
     "mux": 3.5,
     "answers": 4.8,
+    "outbox": 4.9,
     "client": 5,
     "desk": 4.8,
     "async_client": 5.2,
