@@ -15,6 +15,8 @@ import asyncio
 import contextlib
 import functools
 import json
+import selectors
+import socket
 import statistics
 import struct
 import subprocess
@@ -118,21 +120,54 @@ def by_async_client(url: str, calls: int, callers: int) -> Result:
 
 
 def by_frames(address: str, calls: int, callers: int) -> Result:
-    """Call by frames, a connection for each call."""
-    host, port = split_address(address)
+    """Call by frames, a connection for each call, over nothing but sockets."""
+    target = split_address(address)
     frame = struct.pack("!I", len(TEXT)) + TEXT.encode()
+    times: list[float] = []
+    with selectors.DefaultSelector() as selector:
 
-    async def call() -> None:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(frame)
-        assert await reader.read() == frame[4:]
-        writer.close()
+        def call() -> None:
+            begin = time.perf_counter()
+            connection = socket.create_connection(target)
+            connection.sendall(frame)
+            selector.register(connection, selectors.EVENT_READ, (begin, []))
 
-    @contextlib.asynccontextmanager
-    async def caller() -> Any:
-        yield call
+        def series(count: int) -> float:
+            """Make so many calls, as many at once as there are callers; return the seconds."""
+            times.clear()
+            began = time.perf_counter()
+            for _ in range(callers):
+                call()
+            left = count - callers
+            while selector.get_map():
+                ready = selector.select(SERIES)
+                assert ready, "no answer comes"
+                for key, _ in ready:
+                    if not _ended(selector, key, times):
+                        continue
+                    if left > 0:
+                        left -= 1
+                        call()
+            return time.perf_counter() - began
 
-    return crowd(caller, calls, callers)
+        series(WARM * callers)
+        return series(calls // callers * callers), times
+
+
+def _ended(
+    selector: selectors.BaseSelector, key: selectors.SelectorKey, times: list[float]
+) -> bool:
+    """Read what came of a call by frames; return whether it has ended, as it should."""
+    connection: Any = key.fileobj
+    begin, parts = key.data
+    parts.append(connection.recv(65536))
+    if parts[-1]:
+        return False
+    times.append(time.perf_counter() - begin)
+    selector.unregister(connection)
+    connection.close()
+    assert b"".join(parts) == TEXT.encode()
+    return True
 
 
 CALL = json.dumps({"jsonrpc": "2.0", "method": "echo", "params": [TEXT], "id": 1}).encode()

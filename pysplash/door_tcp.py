@@ -74,7 +74,7 @@ class FramedDoor:
         else:
             self._memory.keep(len(answer))
             try:
-                await peer.send(answer)
+                await peer.send(answer, last=True)
             finally:
                 self._memory.free(len(answer))
             peer.finish()

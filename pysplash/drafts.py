@@ -6,11 +6,11 @@ itself has made; the id, the arguments and the times are filled in.
 
 from __future__ import annotations
 
+import os
 import time
 import zlib
 from functools import lru_cache
 from typing import Any
-from uuid import uuid4
 
 from redis import Redis
 from rq.job import Job, JobStatus
@@ -43,14 +43,17 @@ def job_fields(
 
 def new_id() -> str:
     """Return an id that no other job has."""
-    return uuid4().hex
+    return os.urandom(16).hex()
 
 
 @lru_cache(maxsize=1024)
 def _alike(
     function: str, queue: str, timeout: int, ttls: tuple[int, int], description: str
 ) -> tuple[Any, ...]:
-    """Return the fields that all such jobs share, name after value after name."""
+    """Return the fields that all such jobs share, name after value after name.
+
+    RQ also writes what is empty, and reads what is not there as empty.
+    """
     job = Job.create(
         function,
         connection=NOWHERE,
@@ -62,7 +65,8 @@ def _alike(
         status=JobStatus.QUEUED,
     )
     fields = job.to_dict()
-    return tuple(word for name in fields if name not in _OWN for word in (name, fields[name]))
+    kept = ((name, fields[name]) for name in fields if name not in _OWN and fields[name] != "")
+    return tuple(word for pair in kept for word in pair)
 
 
 def packed(data: bytes) -> bytes:

@@ -2,14 +2,15 @@
 
 Each door has so many calls it takes on, and so many of them on their way at once: a flood at one
 door waits at that door, in front of nobody else. What is on its way at once follows the number
-of living workers, so a pool can grow under a load, yet no queue hides one door's calls behind
-another's. All doors share one measure of bytes they hold.
+of living workers, so a pool can grow under a load; the doors that are in use divide it, so no queue
+hides one door's calls behind another's. All doors share one measure of bytes they hold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -21,8 +22,10 @@ from .errors import Busy, CallError, ConnectionFailed
 from .log import logger
 from .presence import PoolFacts, Task
 
-#: calls of one door that are on their way at once, per living worker; and the fewest
-PER_WORKER, FEWEST = 4, 8
+#: calls on their way at once, per living worker; the fewest, and the fewest of one door
+PER_WORKER, FEWEST, SHARE = 8, 8, 2
+#: seconds after its last call for which a door counts as in use
+USED = 1.0
 #: bytes of a request for which a call counts as one more
 HEAVY = 2**17
 #: seconds between two looks at the pools
@@ -90,7 +93,7 @@ def kept(most: int, doors: int, limit: int) -> int:
 
 
 class Lane:
-    """One door's way: at most *most* calls taken on, *width* of them on their way at once.
+    """One door's way: at most *most* calls taken on, its part of all on their way at once.
 
     A call whose request is large counts as several of those on their way, for a gateway keeps a
     request in many shapes at once; the largest goes alone.
@@ -101,6 +104,7 @@ class Lane:
         self._most = most
         self._taken = 0
         self._moving = 0
+        self._used_at = -math.inf
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def call(
@@ -153,6 +157,7 @@ class Lane:
         if self._taken >= self._most:
             raise Busy
         self._taken += 1
+        self._used_at = asyncio.get_running_loop().time()
         if not self._waiting and self._fits(weight):
             self._moving += weight
             return
@@ -162,6 +167,10 @@ class Lane:
             self._taken -= 1
             raise
 
+    def in_use(self, now: float) -> bool:
+        """Return whether the door has had calls of late."""
+        return bool(self._taken) or now - self._used_at < USED
+
     def leave(self, weight: int) -> None:
         """End a call's turn."""
         self._moving -= weight
@@ -169,7 +178,7 @@ class Lane:
         self.widen()
 
     def _fits(self, weight: int) -> bool:
-        return not self._moving or self._moving + weight <= self._exchange.width
+        return not self._moving or self._moving + weight <= self._exchange.part(self)
 
     async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -216,7 +225,7 @@ class Exchange:
             url, connection=connection, timeout=timeout, patience=patience, plain=True
         )
         self.memory = memory
-        self.width = FEWEST
+        self._width = FEWEST
         self._lanes: list[Lane] = []
         self._pools: list[PoolFacts] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -226,6 +235,12 @@ class Exchange:
         """Return a way for one more door."""
         self._lanes.append(Lane(self, most))
         return self._lanes[-1]
+
+    def part(self, lane: Lane) -> int:
+        """Return how many calls of one door may be on their way at once."""
+        now = asyncio.get_running_loop().time()
+        others = sum(other is not lane and other.in_use(now) for other in self._lanes)
+        return max(SHARE, self._width // (1 + others))
 
     def offer(self, name: str) -> Task | None:
         """Return the task *name* as the youngest pool offers it, as far as is known."""
@@ -278,6 +293,6 @@ class Exchange:
     async def _look(self) -> None:
         self._pools = await self.client.pools()
         workers = sum((pool.state or {}).get(kind) or 0 for pool in self._pools for kind in WORKING)
-        self.width = max(FEWEST, PER_WORKER * workers)
+        self._width = max(FEWEST, PER_WORKER * workers)
         for lane in self._lanes:
             lane.widen()

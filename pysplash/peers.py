@@ -23,6 +23,10 @@ CROWD = 4
 QUIET, SHORT = 1.0, 1.0
 #: seconds between two looks whether all have gone, when the door closes
 LOOK = 0.01
+#: seconds after which a connection is looked at that has its answer: most have ended by then
+SOON = 0.002
+#: tells the system that more is to come, so that it may wait (on Linux)
+_MORE = getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
 
 log = logger("gateway")
@@ -66,10 +70,13 @@ class Peer:
             await asyncio.sleep(0)
         return data
 
-    async def send(self, data: bytes) -> None:
-        """Send *data*; raise TimeoutError at a peer that does not read it."""
+    async def send(self, data: bytes, *, last: bool = False) -> None:
+        """Send *data*; raise TimeoutError at a peer that does not read it.
+
+        What is the *last* to be sent may leave with the connection's end, by :meth:`finish`.
+        """
         try:
-            sent = self._connection.send(data)
+            sent = self._connection.send(data, _MORE if last else 0)
         except (BlockingIOError, InterruptedError):
             sent = 0
         if sent < len(data):
@@ -109,7 +116,9 @@ class Peers:
         self._tell_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
         #: connections that have their answer, and what ends them if they do not end themselves
-        self._leaving: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._leaving: dict[socket.socket, asyncio.TimerHandle | None] = {}
+        #: those among them that were not looked at yet
+        self._off: list[socket.socket] = []
         self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
@@ -219,25 +228,41 @@ class Peers:
         except OSError:
             connection.close()
             return
-        loop = asyncio.get_running_loop()
-        self._leaving[connection] = loop.call_later(LINGER, self._part, connection)
-        loop.add_reader(connection.fileno(), self._drain, connection, [LINGER_BYTES])
+        self._leaving[connection] = None
+        self._off.append(connection)
+        if len(self._off) == 1:
+            asyncio.get_running_loop().call_later(SOON, self._look_after)
 
-    def _drain(self, connection: socket.socket, left: list[int]) -> None:
-        """Read what a peer sends that has its answer, so much at most."""
-        with contextlib.suppress(BlockingIOError, InterruptedError):
-            try:
-                count = len(connection.recv(BUFFER))
-            except ConnectionError:
-                count = 0
-            left[0] -= count
-            if not count or left[0] <= 0:
-                self._part(connection)
+    def _look_after(self) -> None:
+        """Be done with the peers that have ended, and heed the others."""
+        loop = asyncio.get_running_loop()
+        off, self._off = self._off, []
+        for connection in off:
+            left = [LINGER_BYTES]
+            if connection in self._leaving and not self._drain(connection, left):
+                self._leaving[connection] = loop.call_later(LINGER, self._part, connection)
+                loop.add_reader(connection.fileno(), self._drain, connection, left)
+
+    def _drain(self, connection: socket.socket, left: list[int]) -> bool:
+        """Read what a peer still sends, so much at most; return whether that is over."""
+        try:
+            count = len(connection.recv(BUFFER))
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            count = 0
+        left[0] -= count
+        if count and left[0] > 0:
+            return False
+        self._part(connection)
+        return True
 
     def _part(self, connection: socket.socket) -> None:
         """Be done with a connection."""
-        self._leaving.pop(connection).cancel()
-        asyncio.get_running_loop().remove_reader(connection.fileno())
+        alarm = self._leaving.pop(connection)
+        if alarm is not None:
+            alarm.cancel()
+            asyncio.get_running_loop().remove_reader(connection.fileno())
         connection.close()
 
 

@@ -83,6 +83,10 @@ class FrameReader:
 
         Nothing of what follows that frame is looked at.
         """
+        if not self.begun and len(data) >= HEADER:  # mostly it is all there
+            end = HEADER + self._checked(_LENGTH.unpack_from(data)[0])
+            if len(data) >= end:
+                return data[HEADER:end]
         view = memoryview(data)
         while view:
             part = view[: self.wanted]
