@@ -128,7 +128,8 @@ def by_frames(address: str, calls: int, callers: int) -> Result:
 
         def call() -> None:
             begin = time.perf_counter()
-            connection = socket.create_connection(target)
+            connection = socket.socket()
+            connection.connect(target)
             connection.sendall(frame)
             selector.register(connection, selectors.EVENT_READ, (begin, []))
 

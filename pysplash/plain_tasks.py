@@ -22,5 +22,5 @@ def __getattr__(name: str) -> _Callable[..., str]:
         value = _REGISTRY.function(name)(*arguments, **named)
         return _dumps(_run(value) if _iscoroutine(value) else value, allow_nan=False)
 
-    _shelve(__name__, name, call)
+    _shelve(__name__, name)
     return call

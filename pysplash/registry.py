@@ -13,6 +13,7 @@ import keyword
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar, overload
 
@@ -102,14 +103,23 @@ class Registry:
             _run(hook, parameters)
 
 
-def shelve(place: str, name: str, function: Callable[..., Any]) -> None:
-    """Let *function* be found at once as the attribute *name*, with dots in it, of module *place*.
+def shelve(place: str, name: str) -> None:
+    """Let the task *name*, with dots in it, be found at once below the module *place*.
 
     RQ would else try for each job which parts of the name are modules.
     """
-    module, _, attribute = f"{place}.{name}".rpartition(".")
-    if module != place and name in REGISTRY:
-        setattr(sys.modules.setdefault(module, ModuleType(module)), attribute, function)
+    front, _, _ = name.rpartition(".")
+    module = f"{place}.{front}"
+    if front and module not in sys.modules and name in REGISTRY:
+        shelf = ModuleType(module)
+        shelf.__dict__["__getattr__"] = partial(_find, place, front)
+        sys.modules[module] = shelf
+
+
+def _find(place: str, front: str, name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return getattr(sys.modules[place], f"{front}.{name}")
 
 
 def _enter(hooks: list[Callable[..., Any]], hook: Callable[..., Any]) -> None:

@@ -19,5 +19,5 @@ def __getattr__(name: str) -> _Callable[..., _Any]:
     def call(*arguments: _Any, **named: _Any) -> _Any:
         return _REGISTRY.function(name)(*arguments, **named)
 
-    _shelve(__name__, name, call)
+    _shelve(__name__, name)
     return call
