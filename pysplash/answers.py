@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .calls import VANISHED, Answer, Entry, Request, is_success, job_key, read_answer, results_key
 from .config import Address
+from .drafts import LARGE
 from .errors import CallError, ConnectionFailed
 from .log import logger
 from .mux import Mux
@@ -58,6 +59,7 @@ class Answers:
         self._sweeping = False
         self._news = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def talk(self, step: Callable[[Mux], Awaitable[T]]) -> T:
         """Do *step*, which may be done twice, once more if the connection turns out to be dead.
@@ -101,9 +103,10 @@ class Answers:
     async def close(self) -> None:
         """Disconnect; whoever waits gets an error, the jobs go on."""
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+        tasks = [*self._reading, *([] if keeper is None else [keeper])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         mux, self._mux = self._mux, None
         if mux is not None:
             await mux.close()
@@ -172,12 +175,29 @@ class Answers:
         replies = await (await self._open()).call_all(commands)
         rest = []
         for awaited, entries in zip(some, replies, strict=True):
+            if _is_large(entries):
+                self._read_aside(awaited, entries)
+                continue
             answer = _read_success(awaited.request, entries)
             if answer is None:
                 rest.append(awaited.request.job_id)
             else:
                 self._settle(awaited, answer)
         await self._look(rest)
+
+    def _read_aside(self, awaited: Awaited, entries: Any) -> None:
+        """Read a large result in a thread: nobody else waits for that."""
+
+        async def read() -> None:
+            answer = await asyncio.to_thread(_read_success, awaited.request, entries)
+            if answer is None:
+                await self._patiently(self._look, [awaited.request.job_id])
+            else:
+                self._settle(awaited, answer)
+
+        task = asyncio.create_task(read())
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
 
     async def _look(self, ids: list[str]) -> None:
         some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
@@ -220,6 +240,11 @@ def _read_success(request: Request, entries: Any) -> Answer | None:
         return read_answer(request, None, entry) if entry and is_success(entry) else None
     except Exception:
         return None
+
+
+def _is_large(entries: Any) -> bool:
+    """Return whether a raw reply holds much."""
+    return any(len(word) > LARGE for _, words in entries or () for word in words)
 
 
 def _newest_of(job_id: str) -> tuple[Any, ...]:

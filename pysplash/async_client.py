@@ -23,6 +23,7 @@ from .calls import (
     job_key,
 )
 from .connection import address, from_url, portable
+from .drafts import LARGE
 from .environment import from_environment
 from .errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 from .mux import Mux
@@ -38,8 +39,6 @@ from .terms import (
     check_timeout,
 )
 
-#: length of an argument from which on a call is packed in a thread: RQ compresses it
-LARGE = 2**16
 #: calls enqueued at once
 CHUNK = 500
 #: seconds between two looks for a pool

@@ -10,6 +10,7 @@ import asyncio
 import socket
 
 from .binding import shown
+from .drafts import LARGE
 from .errors import Busy, CallError, ConnectionFailed, FrameError
 from .exchange import Lane, Share
 from .handlers import decode, encode
@@ -86,11 +87,14 @@ class FramedDoor:
         try:
             until = asyncio.get_running_loop().time() + self._deadline
             payload, held = await self._request(peer, until)
+            large = held > LARGE
             async with self._lane.turn(held):
-                text: str = await self._lane.ask(self._task, (encode(payload),))
+                asked = await asyncio.to_thread(encode, payload) if large else encode(payload)
+                text: str = await self._lane.ask(self._task, (asked,))
         finally:
             self._memory.free(held)
-        return decode(text)
+        large = isinstance(text, str) and len(text) > LARGE
+        return await asyncio.to_thread(decode, text) if large else decode(text)
 
     async def _request(self, peer: Peer, until: float) -> tuple[bytes, int]:
         """Return what a request carries, from one who may ask, and the bytes held for it."""

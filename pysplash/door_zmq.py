@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import zmq
 import zmq.asyncio
@@ -21,8 +22,15 @@ from .rpc import Rpc
 
 #: the oldest libzmq whose handshake has no known hole
 OLDEST = (4, 3, 5)
-#: messages that wait for one peer, and from one: libzmq holds these beyond what is counted here
-WAITING, AHEAD = 16, 2
+#: messages that wait for one peer, and from one: libzmq holds the latter beyond what is counted
+WAITING, AHEAD = 16, 1
+#: messages, and bytes, that are taken in before others have their turn
+TURN, BULK = 16, 2**16
+#: bytes from which on an answer is counted until libzmq has sent it, and seconds between two looks
+LARGE, LOOK = 2**16, 0.02
+#: seconds for which nothing is taken in, for each byte of a message that was refused: a crowd that
+#: is refused comes again at once
+REFUSED = 0.01 / 2**20
 #: milliseconds a handshake may take
 HANDSHAKE = 5000
 
@@ -47,6 +55,7 @@ class ZmqDoor:
         secret: str | None,
         clients: str | None,
         limit: int,
+        deadline: float,
     ) -> None:
         check_endpoint(endpoint, secret, clients)
         self._endpoint = endpoint
@@ -55,11 +64,15 @@ class ZmqDoor:
         self._keys = None if secret is None else _keys(secret)
         self._clients = clients
         self._limit = limit
+        self._deadline = deadline
         self._context: zmq.asyncio.Context = zmq.asyncio.Context()
         self._socket: zmq.asyncio.Socket = self._context.socket(zmq.ROUTER)
         self._guard: AsyncioAuthenticator | None = None
         self._listening: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        #: large answers that libzmq still has: how it tells, bytes, and until when they count
+        self._leaving: list[tuple[Any, int, float]] = []
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
@@ -97,9 +110,9 @@ class ZmqDoor:
 
     async def close(self, seconds: float) -> None:
         """Close it, once those who asked have their answers."""
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+        for task in filter(None, (self._listening, self._watching)):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         if self._answering:
             await asyncio.wait(self._answering, timeout=seconds)
         for task in self._answering:
@@ -111,39 +124,69 @@ class ZmqDoor:
         self._context.destroy()
 
     async def _listen(self) -> None:
+        messages = size = 0
         while True:
-            parts = await self._socket.recv_multipart()
-            way, body = parts[:-1], parts[-1]
-            plain = len(parts) == 2 or (len(parts) == 3 and not parts[1])
-            if not plain or len(body) > self._limit:
-                log.info("a message of %d parts was dropped", len(parts))
-                continue
-            task = asyncio.create_task(self._answer(way, body))
-            self._answering.add(task)
-            task.add_done_callback(self._answering.discard)
+            *way, body = await self._socket.recv_multipart(copy=False)
+            messages, size = messages + 1, size + len(body)
+            await self._take([bytes(part) for part in way[:2]], len(way), body)
+            if messages >= TURN or size >= BULK:
+                messages = size = 0
+                await asyncio.sleep(0)
 
-    async def _answer(self, way: list[bytes], body: bytes) -> None:
+    async def _take(self, way: list[bytes], parts: int, body: Any) -> None:
+        """Begin to answer a message with so many parts before its body, or refuse to."""
         size = len(body)
+        plain = parts == 1 or (parts == 2 and not way[1])
+        if not plain or size > self._limit:
+            log.info("a message of %d parts was dropped", parts + 1)
+            return
         try:
             self._memory.take(size)
         except Busy:
             await self._send(way, self._rpc.busy())
+            await asyncio.sleep(size * REFUSED)
             return
+        task = asyncio.create_task(self._answer(way, bytes(body)))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+        task.add_done_callback(lambda _: self._memory.free(size))
+
+    async def _answer(self, way: list[bytes], body: bytes) -> None:
         asked = self._rpc.answer(body)
         del body
-        try:
-            answer = await asked
-        finally:
-            self._memory.free(size)
+        answer = await asked
         if answer is not None:
             await self._send(way, answer)
 
     async def _send(self, way: list[bytes], answer: bytes) -> None:
         """Send an answer; a peer that has gone, or does not read, does without."""
+        size = len(answer)
+        large = size >= LARGE
         try:
-            await self._socket.send_multipart([*way, answer], flags=zmq.DONTWAIT)
+            tracker = await self._socket.send_multipart(
+                [*way, answer], flags=zmq.DONTWAIT, copy=not large, track=large
+            )
         except zmq.ZMQError as error:
             log.info("an answer was dropped: %s", error)
+            return
+        if large:
+            self._memory.keep(size)
+            until = asyncio.get_running_loop().time() + self._deadline
+            self._leaving.append((tracker, size, until))
+            if self._watching is None or self._watching.done():
+                self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """Count large answers until they have been sent, or might have been."""
+        while self._leaving:
+            await asyncio.sleep(LOOK)
+            now, left = asyncio.get_running_loop().time(), []
+            for tracker, size, until in self._leaving:
+                if tracker.done or now >= until:
+                    self._memory.free(size)
+                else:
+                    left.append((tracker, size, until))
+            self._leaving = left
 
 
 def check_endpoint(endpoint: str, secret: str | None, clients: str | None) -> None:

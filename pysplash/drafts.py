@@ -21,7 +21,8 @@ from .restoring import stamp
 NOWHERE = Redis()
 #: bytes up to which arguments are not made smaller: that would take longer than all the rest
 SMALL = 1024
-#: bytes from which on they are made smaller in a hurry
+#: bytes from which on they are made smaller in a hurry; and whoever has others to see to lets a
+#: thread pack or read them
 LARGE = 2**16
 #: fields that differ from call to call
 _OWN = ("created_at", "enqueued_at", "data")

@@ -11,6 +11,7 @@ import importlib
 import math
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -32,6 +33,8 @@ from .wire import LIMIT
 
 #: seconds a call may take at most
 LONGEST = 86400.0
+#: seconds after which a thread that packs something large lets those who wait go on
+SWITCH = 0.0005
 TOKEN = "a token with --token-file"
 
 log = logger("gateway")
@@ -163,6 +166,7 @@ class Gateway:
     async def serve(self, ending: Ending, opened: Callable[[Gateway], None] | None = None) -> None:
         """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
         return_large_blocks()
+        sys.setswitchinterval(SWITCH)
         await self.open()
         if opened is not None:
             opened(self)
@@ -231,6 +235,7 @@ class Gateway:
                 secret=self._curve[0],
                 clients=self._curve[1],
                 limit=self._limits["limit"],
+                deadline=self._limits["deadline"],
             )
 
     def _rpc(self, exchange: Exchange) -> Rpc:

@@ -21,6 +21,8 @@ CROWD = 4
 #: seconds between two lines about connections that were refused, and before the next try to take
 #: one after there was no descriptor for it
 QUIET, SHORT = 1.0, 1.0
+#: seconds between two refusals: a crowd that is refused comes again at once
+PACE = 0.001
 #: seconds between two looks whether all have gone, when the door closes
 LOOK = 0.01
 #: seconds after which a connection is looked at that has its answer: most have ended by then
@@ -168,19 +170,20 @@ class Peers:
         for _ in range(CROWD):
             if self._listener is None:
                 return
+            full = len(self._tasks) + len(self._leaving) >= self._most
             try:
                 connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 log.warning("no connection can be taken: %s", error)
-                loop.remove_reader(self._listener)
-                loop.call_later(SHORT, self._resume)
+                self._pause(SHORT)
                 return
             connection.setblocking(False)
-            if len(self._tasks) + len(self._leaving) >= self._most:
+            if full:
                 self._refuse(connection)
-                continue
+                self._pause(PACE)
+                return
             host = str(address[0]) if isinstance(address, tuple) else ""
             task = loop.create_task(self._come(connection, host))
             self._tasks.add(task)
@@ -190,6 +193,13 @@ class Peers:
         self._tasks.discard(task)
         if task.cancelled():  # before it could do anything, or it would have seen to it
             connection.close()
+
+    def _pause(self, seconds: float) -> None:
+        """Take no connection for so long: those who come wait with the system meanwhile."""
+        if self._listener is not None:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._listener)
+            loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
         if self._listener is not None:

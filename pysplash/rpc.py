@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from .drafts import LARGE
 from .errors import (
     Busy,
     CallError,
@@ -59,7 +60,8 @@ class Rpc:
     async def answer(self, data: bytes) -> bytes | None:
         """Return the answer to the request *data*; None where nobody wants one."""
         try:
-            requests, batch = read(data)
+            large = len(data) > LARGE
+            requests, batch = await asyncio.to_thread(read, data) if large else read(data)
         except Bad as bad:
             return write(failure(None, bad.code))
         size = len(data) // len(requests)
@@ -68,7 +70,9 @@ class Rpc:
         wanted = [one for one in answers if one is not None]
         if not wanted:
             return None
-        return write(wanted) if batch else write(wanted[0])
+        told = wanted if batch else wanted[0]
+        large = any(_is_large(one.get("result")) for one in wanted)
+        return await asyncio.to_thread(write, told) if large else write(told)
 
     async def _one(self, request: Request | Bad, size: int) -> dict[str, Any] | None:
         if isinstance(request, Bad):
@@ -108,6 +112,10 @@ class Rpc:
                 return failure(request_id, code)
         log.error("a call came to nothing: %s", error)
         return failure(request_id, INTERNAL_ERROR)
+
+
+def _is_large(result: Any) -> bool:
+    return isinstance(result, str) and len(result) > LARGE
 
 
 _CODES: tuple[tuple[type[Exception], int], ...] = (

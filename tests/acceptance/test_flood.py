@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import psutil
 import pytest
@@ -27,16 +28,21 @@ def at(gateway: Command, kind: str) -> str:
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="PSS is Linux's")
-def test_a_flood_leaves_room_for_others(pool: Start, splash: Start, url: str) -> None:
+def test_a_flood_leaves_room_for_others(
+    pool: Start, splash: Start, url: str, tmp_path: Path
+) -> None:
     """Others' calls are all answered, and the gateway's memory stays below 64 MiB."""
     pool("-n", "2", "-q", *QUICK, *SERVED)
     doors = ("--tcp", "127.0.0.1:0", *SERVED[2:], "--http", "127.0.0.1:0")
+    doors += ("--zmq", f"ipc://{tmp_path}/door")
     gateway = splash("serve", "-u", url, *doors, "--patience", "60")
-    frames, http = at(gateway, "framed"), at(gateway, "HTTP")
+    frames, http, messages = (at(gateway, kind) for kind in ("framed", "HTTP", "ZeroMQ"))
     with Watch(psutil.Process(gateway.process.pid)) as memory:
         with flooding("framed", "large calls", frames):
             assert len(by_http(http, CALLS, 1)[1]) == CALLS
         with flooding("HTTP", "large and never whole", http):
             assert len(by_frames(frames, CALLS, 1)[1]) == CALLS
+        with flooding("ZeroMQ", "large calls", messages):
+            assert len(by_http(http, CALLS, 1)[1]) == CALLS
     assert 0 < memory.most < MOST
     assert gateway.process.poll() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +25,7 @@ from pysplash import (
 from pysplash.embedded import EmbeddedServer
 from pysplash.errors import CallError
 from tests.integration.door_pools import HandPool
-from tests.integration.rq_life import aside, calls, finish, work, workers
+from tests.integration.rq_life import aside, calls, fail, finish, work, workers
 from tests.waiting import wait_until
 
 #: seconds for anything that has to happen, on a machine that does much else
@@ -214,6 +215,42 @@ def test_ends_that_nobody_tells_of(url: str, pool: HandPool, redis: Redis, end: 
         getattr(Job.fetch(call.id, connection=redis), end)()
         with pytest.raises(ExecutionError, match=r"canceled|vanished"):
             await call.result(BOUND)
+
+    play(url, scene)
+
+
+def test_silent_ends_are_found_among_many_that_are_told(
+    url: str, pool: HandPool, redis: Redis
+) -> None:
+    """While answers come without a pause, one that nobody tells of is found as well."""
+
+    async def scene(client: AsyncClient) -> None:
+        silent = await client.submit("it.square", 1)
+        Job.fetch(silent.id, connection=redis).delete()
+        for _ in range(2000):
+            call = await client.submit("it.square", 7)
+            finish(Job.fetch(call.id, connection=redis), 49)
+            assert await call.result(BOUND) == 49
+            if silent.done():
+                break
+        with pytest.raises(ExecutionError, match="vanished"):
+            await silent.result(0)
+
+    play(url, scene)
+
+
+def test_a_large_answer(url: str, pool: HandPool, redis: Redis) -> None:
+    """It comes whole, and so do those beside it, success or failure."""
+
+    async def scene(client: AsyncClient) -> None:
+        large, small, bad = await client.submit_many("it.square", range(3))
+        finish(Job.fetch(large.id, connection=redis), "x" * 300_000)
+        finish(Job.fetch(small.id, connection=redis), 4)
+        fail(Job.fetch(bad.id, connection=redis), "y" * 10 + "Error: " + os.urandom(200_000).hex())
+        assert await small.result(BOUND) == 4
+        assert await large.result(BOUND) == "x" * 300_000
+        with pytest.raises(ExecutionError):
+            await bad.result(BOUND)
 
     play(url, scene)
 

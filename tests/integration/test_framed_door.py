@@ -358,6 +358,27 @@ def test_a_flood_at_one_door_waits_at_that_door(url: str, redis: Redis, queue: Q
             assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
 
 
+def test_doors_in_use_divide_what_is_on_its_way(url: str, redis: Redis, queue: Queue) -> None:
+    """A door alone has eight calls in line; one that comes to a second in use has four."""
+    with door(url, redis, http="127.0.0.1:0") as gateway, contextlib.ExitStack() as stack:
+        http = stack.enter_context(dial(gateway.addresses["HTTP"]))
+        call = b'{"jsonrpc": "2.0", "method": "it.square", "params": [3], "id": 1}'
+        http.sendall(
+            b"POST /rpc HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n" % len(call) + call
+        )
+        wait_until(lambda: queue.count == 1, BOUND)
+        peers = [stack.enter_context(dial(gateway.addresses["framed"])) for _ in range(12)]
+        for peer in peers:
+            peer.sendall(frame(b"flood"))
+        assert gateway._exchange is not None
+        memory = gateway._exchange.memory
+        wait_until(lambda: memory.held >= 12 * 9 and queue.count == 5, BOUND)
+        assert queue.count == 5
+        with workers(queue, 1):
+            assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
+
+
 def test_the_caller_uses_whatever_sockets_there_are(
     url: str, redis: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:

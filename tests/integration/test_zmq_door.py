@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import stat
@@ -105,6 +106,40 @@ def test_a_peer_that_goes_and_one_too_many(url: str, redis: Redis, queue: Queue)
         with workers(queue, 1), peer(zmq.REQ, address) as req:
             req.send(request(7))
             assert json.loads(req.recv())["result"] == 49
+
+
+def test_answers_that_nobody_reads_count(url: str, redis: Redis, queue: Queue) -> None:
+    """Large answers that libzmq still has are held; then for no longer than one may take."""
+    big = 2**20
+    announce(redis)
+    told: dict[str, Any] = {"limit": big, "memory": 8 * big, "deadline": 1.0}
+    with opened(url, zmq="tcp://127.0.0.1:*", **told) as gateway, workers(queue, 1):
+        assert gateway._exchange is not None
+        memory = gateway._exchange.memory
+        address = gateway.addresses["ZeroMQ"]
+        text = base64.b64encode(b"x" * (big // 2)).decode()
+        call = {"jsonrpc": "2.0", "method": "it.double", "params": [text], "id": 1}
+        with peer(zmq.DEALER, address, rcvhwm=1, rcvbuf=4096) as dealer:
+            for _ in range(6):
+                dealer.send(json.dumps(call).encode())
+            wait_until(lambda: memory.held > 6 * len(text), BOUND, "answers that wait")
+            wait_until(lambda: memory.held == 0, BOUND, "the end of their time")
+            assert len(json.loads(dealer.recv())["result"]) > 2 * len(text) - 8
+
+
+def test_a_door_that_is_full_says_so(url: str, redis: Redis, queue: Queue) -> None:
+    """Messages beyond the memory of their door are answered busy; then it goes on."""
+    bounds = {"memory": LIMIT, "inflight": 100}
+    with door(url, redis, **bounds) as address, peer(zmq.DEALER, address) as dealer:
+        for number in range(3):
+            dealer.send(request(number) + b" " * (LIMIT // 2))
+        for _ in range(2):
+            assert json.loads(dealer.recv())["error"]["code"] == -32000
+        work(queue)
+        assert json.loads(dealer.recv())["result"] == 0
+        with workers(queue, 1):
+            dealer.send(request(4))
+            assert json.loads(dealer.recv())["result"] == 16
 
 
 def test_an_ipc_door_is_its_users_own(url: str, redis: Redis, queue: Queue, tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from rq.utils import import_attribute
 
 import pysplash.plain_tasks
 import pysplash.tasks
@@ -242,3 +244,19 @@ def test_pools_of_other_versions() -> None:
     assert [(pool.name, pool.open, pool.task("t") is not None) for pool in found] == [
         ("p", False, True)
     ]
+
+
+@pytest.mark.parametrize("place", ["pysplash.tasks", "pysplash.plain_tasks"])
+def test_names_with_dots_are_found_at_once(place: str) -> None:
+    """RQ's search finds tasks below one front however often, one after another, and no other."""
+    for name in ("front.deep.one", "front.deep.two", "front.three"):
+        REGISTRY.add(lambda name=name: name, TaskSpec(name))  # type: ignore[misc]
+        for _ in range(2):
+            told = import_attribute(f"{place}.{name}")()
+            assert told in (name, json.dumps(name))
+    assert f"{place}.front.deep" in sys.modules
+    with pytest.raises(UnknownTask, match=r"knows no task 'front\.deep\.four'"):
+        import_attribute(f"{place}.front.deep.four")()
+    with pytest.raises(UnknownTask):
+        import_attribute(f"{place}.elsewhere.one")()
+    assert f"{place}.elsewhere" not in sys.modules

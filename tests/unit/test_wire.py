@@ -58,6 +58,19 @@ def test_what_is_packed_comes_out(payloads: list[bytes], places: list[int]) -> N
     assert read(cut(b"".join(map(pack, payloads)), places)) == (payloads, False)
 
 
+@given(
+    st.binary(max_size=LIMIT), st.binary(max_size=40), st.lists(st.integers(0, 5000), max_size=9)
+)
+def test_the_first_frame_is_all_that_counts(payload: bytes, more: bytes, places: list[int]) -> None:
+    """It comes out however it is cut, whatever follows, and not before its last byte."""
+    reader = FrameReader(LIMIT)
+    whole = pack(payload)
+    parts = cut(whole[:-1], places)
+    assert [reader.first(part) for part in parts if part] == [None for part in parts if part]
+    assert reader.first(whole[-1:] + more) == payload
+    assert FrameReader(LIMIT).first(whole + more) == payload
+
+
 @given(st.binary(max_size=2000))
 def test_no_more_than_a_frame_is_held(data: bytes) -> None:
     """Who reads what is wanted never holds more than one frame."""
