@@ -5,7 +5,9 @@ makes a virtual environment for each peer when it first needs one. One, 16 and 2
 each make one call after the other of a function that returns what it is given; a pool of as many
 workers as there are cores stands behind all doors. Peers: a bare RQ enqueue with
 ``latest_result``, Celery's ``delay().get()``, and, as the physical neighbour, a
-``ProcessPoolExecutor`` in this very process. ``--quick`` shows that it runs, no more.
+``ProcessPoolExecutor`` in this very process. Callers share this one process, so what they cost is
+part of every figure; those by frames are bare sockets. The pool's own rate, with a full queue and
+no callers, is measured beside. ``--quick`` shows that it runs, no more.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.doors_app import echo
 from benchmarks.harness import Session, Site, end_on_signals, open_site
-from benchmarks.peers import LATENCY, Unavailable
+from benchmarks.peers import LATENCY, PYSPLASH, Unavailable
 from benchmarks.report import Frozen, Table, cores, notes, ratio, spread, write
+from benchmarks.throughput import AIM, trial
 from pysplash import AsyncClient, Client
 from pysplash.framed import split_address
 
@@ -46,6 +49,8 @@ TEXT = "x" * 64
 HANDLER = "benchmarks.doors_app:echo_bytes"
 #: seconds until doors must be open, and a series be done
 READY, SERIES = 30.0, 300.0
+#: what is set beside the pool's own rate
+FRAMES, SIXTEEN = "frames over TCP", 16
 #: calls before those that count, per caller
 WARM = 2
 #: one door: seconds of a series, and of each of its calls
@@ -277,7 +282,7 @@ def doors(site: Site, workers: int) -> Iterator[dict[str, Door]]:
         yield {
             "Client": functools.partial(by_client, site.url),
             "AsyncClient": functools.partial(by_async_client, site.url),
-            "frames over TCP": functools.partial(by_frames, found.at["framed"]),
+            FRAMES: functools.partial(by_frames, found.at["framed"]),
             "JSON-RPC over HTTP": functools.partial(by_http, found.at["HTTP"]),
             "JSON-RPC over ZeroMQ": functools.partial(by_zmq, found.at["ZeroMQ"]),
             "ProcessPoolExecutor": functools.partial(by_processes, processes),
@@ -309,10 +314,24 @@ def table(figures: Figures, callers: int, names: Sequence[str]) -> Table:
     return Table(f"{callers} caller{'s' * (callers > 1)}", header, rows)
 
 
+def noop(site: Site, workers: int) -> float:
+    """Return how many jobs that do nothing such a pool does in a second from a full queue."""
+    with Session(site, PYSPLASH, workers) as session:
+        return session.measure("noop", round(trial(session, "noop") * AIM))
+
+
+def beside(figures: Figures, jobs: Sequence[float]) -> str:
+    """Say what frames by sixteen callers are beside *jobs*, what the pool does by itself."""
+    rates = [rate for _, _, rate in figures.get((SIXTEEN, FRAMES), [])]
+    told = f"The same pool does {spread(jobs)} jobs a second that do nothing, from a full queue"
+    return f"{told}; frames over TCP by {SIXTEEN} callers are {ratio(rates, jobs)} of that."
+
+
 def run(site: Site, options: argparse.Namespace) -> None:
     """Measure all, print, and write where that is wanted."""
     frozen, workers = Frozen(), cores()
     figures: Figures = {}
+    jobs: list[float] = []
     dropped: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
     names: dict[str, None] = {}
@@ -322,6 +341,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
                 for name, door in open_doors.items():
                     names[name] = None
                     note(figures, callers, name, door(max(options.calls, callers), callers))
+        jobs.append(noop(site, workers))
         for key in filter(None, options.peers.split(",")):
             peer = LATENCY[key]
             try:
@@ -337,7 +357,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
     frozen.check()
     found = [table(figures, callers, list(names)) for callers in options.callers]
     told = f"Medians of {options.runs} runs (least to most) of {options.calls} calls each."
-    below = [told, *notes(site.version(), versions, dropped)]
+    below = [told, beside(figures, jobs), *notes(site.version(), versions, dropped)]
     print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
     if options.write is not None:
         write(options.write, "doors", found, below)

@@ -7,6 +7,7 @@ living pools publish, what it gets back is JSON.
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import math
 import signal
@@ -167,6 +168,7 @@ class Gateway:
         """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
         return_large_blocks()
         sys.setswitchinterval(SWITCH)
+        gc.freeze()  # what is there stays: looking through it again and again would hold calls up
         await self.open()
         if opened is not None:
             opened(self)
