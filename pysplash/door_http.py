@@ -19,6 +19,7 @@ from .binding import shown
 from .errors import Busy
 from .exchange import Share
 from .logins import Logins
+from .pace import CHUNK
 from .peers import Peer, Peers
 from .rpc import Rpc
 
@@ -26,8 +27,6 @@ from .rpc import Rpc
 HEAD = 16384
 #: seconds between two requests over one connection
 IDLE = 60.0
-#: bytes taken from a connection at once
-CHUNK = 16384
 PATH = b"/rpc"
 
 

@@ -16,10 +16,9 @@ from .exchange import Lane, Share
 from .handlers import decode, encode
 from .log import logger
 from .logins import Logins
+from .pace import CHUNK
 from .peers import Peer, Peers
 from .wire import FrameReader
-
-CHUNK = 65536
 
 log = logger("gateway")
 
@@ -130,11 +129,9 @@ class FramedDoor:
 
     async def _read(self, peer: Peer, count: int, until: float) -> bytes:
         """Return what comes from a peer until a moment of the loop's clock."""
-        data = peer.ready(count)
-        if data is None:
-            with self._peers.resting():
-                async with asyncio.timeout_at(until):
-                    return await peer.read(count)
-        if len(data) == CHUNK:
-            await asyncio.sleep(0)  # others' turn: more of it may be there
-        return data
+        data = await peer.at_once(count)
+        if data is not None:
+            return data
+        with self._peers.resting():
+            async with asyncio.timeout_at(until):
+                return await peer.read(count)

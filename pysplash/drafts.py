@@ -51,10 +51,7 @@ def new_id() -> str:
 def _alike(
     function: str, queue: str, timeout: int, ttls: tuple[int, int], description: str
 ) -> tuple[Any, ...]:
-    """Return the fields that all such jobs share, name after value after name.
-
-    RQ also writes what is empty, and reads what is not there as empty.
-    """
+    """Return the fields that all such jobs share, name after value after name."""
     job = Job.create(
         function,
         connection=NOWHERE,
@@ -66,8 +63,7 @@ def _alike(
         status=JobStatus.QUEUED,
     )
     fields = job.to_dict()
-    kept = ((name, fields[name]) for name in fields if name not in _OWN and fields[name] != "")
-    return tuple(word for pair in kept for word in pair)
+    return tuple(word for name in fields if name not in _OWN for word in (name, fields[name]))
 
 
 def packed(data: bytes) -> bytes:

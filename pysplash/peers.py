@@ -10,12 +10,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
+from .farewells import Farewells
 from .log import logger
+from .pace import CHUNK, Pace
 
-#: seconds for which a connection's own end is awaited, and bytes that are read meanwhile
-LINGER, LINGER_BYTES = 1.0, 2**20
-#: bytes taken at once from a connection that has its answer
-BUFFER = 16384
 #: connections taken at once, before those that are there have their turn
 CROWD = 4
 #: seconds between two lines about connections that were refused, and before the next try to take
@@ -23,10 +21,6 @@ CROWD = 4
 QUIET, SHORT = 1.0, 1.0
 #: seconds between two refusals: a crowd that is refused comes again at once
 PACE = 0.001
-#: seconds between two looks whether all have gone, when the door closes
-LOOK = 0.01
-#: seconds after which a connection is looked at that has its answer: most have ended by then
-SOON = 0.002
 #: tells the system that more is to come, so that it may wait (on Linux)
 _MORE = getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
@@ -46,30 +40,35 @@ class Peer:
         connection: socket.socket,
         host: str,
         patience: float,
-        see_off: Callable[[socket.socket], None],
+        pace: Pace,
+        farewells: Farewells,
     ) -> None:
         self._connection = connection
         #: the address it comes from, "" where there is none
         self.host = host
         self._patience = patience
-        self._see_off = see_off
+        self._pace = pace
+        self._farewells = farewells
         self._over = False
 
-    def ready(self, count: int) -> bytes | None:
+    async def at_once(self, count: int) -> bytes | None:
         """Return what has come, *count* bytes at most, b"" at the end; None if nothing has."""
         try:
-            return self._connection.recv(count)
+            data = self._connection.recv(count)
         except (BlockingIOError, InterruptedError):
             return None
+        if len(data) == count >= CHUNK:
+            await self._pace.turn()
+        return data
 
     async def read(self, count: int) -> bytes:
         """Return what comes, *count* bytes at most, b"" at the end.
 
-        Who has sent much at once does not keep others from their turn.
+        Who sends much does not keep others from their turn.
         """
         data = await asyncio.get_running_loop().sock_recv(self._connection, count)
-        if len(data) == count >= BUFFER:
-            await asyncio.sleep(0)
+        if len(data) == count >= CHUNK:
+            await self._pace.turn()
         return data
 
     async def send(self, data: bytes, *, last: bool = False) -> None:
@@ -90,7 +89,7 @@ class Peer:
         """Say that nothing more comes, and let the peer read what it has been sent."""
         if not self._over:
             self._over = True
-            self._see_off(self._connection)
+            self._farewells.see_off(self._connection)
 
     def reset(self) -> None:
         """End the connection so that nobody takes its end for an answer."""
@@ -117,10 +116,8 @@ class Peers:
         self._refused = 0
         self._tell_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
-        #: connections that have their answer, and what ends them if they do not end themselves
-        self._leaving: dict[socket.socket, asyncio.TimerHandle | None] = {}
-        #: those among them that were not looked at yet
-        self._off: list[socket.socket] = []
+        self._farewells = Farewells()
+        self._pace = Pace()
         self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
@@ -145,11 +142,7 @@ class Peers:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        until = asyncio.get_running_loop().time() + min(seconds, LINGER)
-        while self._leaving and asyncio.get_running_loop().time() < until:
-            await asyncio.sleep(LOOK)
-        for connection in list(self._leaving):
-            self._part(connection)
+        await self._farewells.close(seconds)
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
@@ -170,7 +163,7 @@ class Peers:
         for _ in range(CROWD):
             if self._listener is None:
                 return
-            full = len(self._tasks) + len(self._leaving) >= self._most
+            full = len(self._tasks) + len(self._farewells) >= self._most
             try:
                 connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -219,7 +212,7 @@ class Peers:
             self._refused, self._tell_at = 0, now + QUIET
 
     async def _come(self, connection: socket.socket, host: str) -> None:
-        peer = Peer(connection, host, self._patience, self._see_off)
+        peer = Peer(connection, host, self._patience, self._pace, self._farewells)
         try:
             await self._serve(peer)
         except (OSError, TimeoutError, EOFError, asyncio.CancelledError):
@@ -227,53 +220,6 @@ class Peers:
         except Exception:
             log.exception("a connection ended by an error of the gateway's own")
             peer.reset()
-
-    def _see_off(self, connection: socket.socket) -> None:
-        """End one side of a connection, and wait a little for the peer to end the other.
-
-        A connection that is closed over bytes nobody read is reset, answer and all.
-        """
-        try:
-            connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            connection.close()
-            return
-        self._leaving[connection] = None
-        self._off.append(connection)
-        if len(self._off) == 1:
-            asyncio.get_running_loop().call_later(SOON, self._look_after)
-
-    def _look_after(self) -> None:
-        """Be done with the peers that have ended, and heed the others."""
-        loop = asyncio.get_running_loop()
-        off, self._off = self._off, []
-        for connection in off:
-            left = [LINGER_BYTES]
-            if connection in self._leaving and not self._drain(connection, left):
-                self._leaving[connection] = loop.call_later(LINGER, self._part, connection)
-                loop.add_reader(connection.fileno(), self._drain, connection, left)
-
-    def _drain(self, connection: socket.socket, left: list[int]) -> bool:
-        """Read what a peer still sends, so much at most; return whether that is over."""
-        try:
-            count = len(connection.recv(BUFFER))
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError:
-            count = 0
-        left[0] -= count
-        if count and left[0] > 0:
-            return False
-        self._part(connection)
-        return True
-
-    def _part(self, connection: socket.socket) -> None:
-        """Be done with a connection."""
-        alarm = self._leaving.pop(connection)
-        if alarm is not None:
-            alarm.cancel()
-            asyncio.get_running_loop().remove_reader(connection.fileno())
-        connection.close()
 
 
 def _make_reset(connection: Any) -> None:

@@ -27,6 +27,8 @@ LEVELS: dict[str, float] = {
     "allocation": 3.5,
     "binding": 3.5,
     "logins": 3.5,
+    "pace": 3.3,
+    "farewells": 3.4,
     "peers": 3.5,
     "exchange": 5.4,
     "rpc": 5.5,
