@@ -128,7 +128,7 @@ class ZmqDoor:
         while True:
             *way, body = await self._socket.recv_multipart(copy=False)
             messages, size = messages + 1, size + len(body)
-            await self._take([bytes(part) for part in way[:2]], len(way), body)
+            await self._take([part.bytes for part in way[:2]], len(way), body)
             if messages >= TURN or size >= BULK:
                 messages = size = 0
                 await asyncio.sleep(0)
@@ -146,7 +146,7 @@ class ZmqDoor:
             await self._send(way, self._rpc.busy())
             await asyncio.sleep(size * REFUSED)
             return
-        task = asyncio.create_task(self._answer(way, bytes(body)))
+        task = asyncio.create_task(self._answer(way, body.bytes))
         self._answering.add(task)
         task.add_done_callback(self._answering.discard)
         task.add_done_callback(lambda _: self._memory.free(size))

@@ -33,7 +33,7 @@ def test_a_flood_leaves_room_for_others(
 ) -> None:
     """Others' calls are all answered; memory stays below 64 MiB, beyond that for libzmq's own."""
     pool("-n", "2", "-q", *QUICK, *SERVED)
-    doors = ("--tcp", "127.0.0.1:0", *SERVED[2:], "--http", "127.0.0.1:0")
+    doors: tuple[str, ...] = ("--tcp", "127.0.0.1:0", *SERVED[2:], "--http", "127.0.0.1:0")
     doors += ("--zmq", f"ipc://{tmp_path}/door")
     gateway = splash("serve", "-u", url, *doors, "--patience", "60")
     frames, http, messages = (at(gateway, kind) for kind in ("framed", "HTTP", "ZeroMQ"))

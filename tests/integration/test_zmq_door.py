@@ -129,7 +129,7 @@ def test_answers_that_nobody_reads_count(url: str, redis: Redis, queue: Queue) -
 
 def test_a_door_that_is_full_says_so(url: str, redis: Redis, queue: Queue) -> None:
     """Messages beyond the memory of their door are answered busy; then it goes on."""
-    bounds = {"memory": LIMIT, "inflight": 100}
+    bounds: dict[str, Any] = {"memory": LIMIT, "inflight": 100}
     with door(url, redis, **bounds) as address, peer(zmq.DEALER, address) as dealer:
         for number in range(3):
             dealer.send(request(number) + b" " * (LIMIT // 2))

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from pysplash.drafts import LARGE, NOWHERE, SMALL, job_fields, packed
 
@@ -42,7 +42,7 @@ def test_rq_reads_the_job_it_would_have_made() -> None:
     """All of a job's attributes are those of a job that RQ itself has made, but for the moment."""
     call = ("f.g", None, (1, "a"), {"b": [2]})
     words = job_fields("f.g", "fast", 7, (60, 90), "f", pickle.dumps(call))
-    ours = dict(zip(words[::2], words[1::2], strict=True))
+    ours: dict[Any, Any] = dict(zip(words[::2], words[1::2], strict=True))
     job = Job.create(
         "f.g",
         (1, "a"),
@@ -53,10 +53,10 @@ def test_rq_reads_the_job_it_would_have_made() -> None:
         timeout=7,
         origin="fast",
         description="f",
-        status="queued",
+        status=JobStatus.QUEUED,
         id="same",
     )
     theirs = job.to_dict() | {name: ours[name] for name in ("created_at", "enqueued_at")}
     assert pickle.loads(zlib.decompress(ours["data"])) == call
     theirs["data"] = ours["data"]
-    assert read(ours) == read(theirs)  # type: ignore[arg-type]
+    assert read(ours) == read(theirs)

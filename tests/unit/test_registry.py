@@ -250,7 +250,7 @@ def test_pools_of_other_versions() -> None:
 def test_names_with_dots_are_found_at_once(place: str) -> None:
     """RQ's search finds tasks below one front however often, one after another, and no other."""
     for name in ("front.deep.one", "front.deep.two", "front.three"):
-        REGISTRY.add(lambda name=name: name, TaskSpec(name))  # type: ignore[misc]
+        REGISTRY.add(lambda name=name: name, TaskSpec(name))
         for _ in range(2):
             told = import_attribute(f"{place}.{name}")()
             assert told in (name, json.dumps(name))
