@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from redis import Redis
@@ -168,6 +169,8 @@ class Gateway:
         """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
         return_large_blocks()
         sys.setswitchinterval(SWITCH)
+        one = ThreadPoolExecutor(1, "large")  # several would keep the loop from its turn
+        asyncio.get_running_loop().set_default_executor(one)
         gc.freeze()  # what is there stays: looking through it again and again would hold calls up
         await self.open()
         if opened is not None:

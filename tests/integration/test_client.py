@@ -101,10 +101,11 @@ def test_the_job_is_as_rq_would_have_it(client: Client, redis: Redis, queue: Que
         "pysplash.tasks.it.square", 3, result_ttl=60, failure_ttl=86400, description="it.square"
     )
     assert queue.job_ids == [mine.id, own.id]
-    ours, theirs = redis.hgetall(f"rq:job:{mine.id}"), redis.hgetall(own.key)
+    ours: dict[bytes, bytes] = redis.hgetall(f"rq:job:{mine.id}")  # type: ignore[assignment]
+    theirs: dict[bytes, bytes] = redis.hgetall(own.key)  # type: ignore[assignment]
     varying = {b"created_at", b"enqueued_at"}
-    for one in (ours, theirs):  # packed more or less tightly
-        one[b"data"] = zlib.decompress(one[b"data"])
+    one, other = (zlib.decompress(each.pop(b"data")) for each in (ours, theirs))
+    assert one == other, "packed more or less tightly, but the same"
     same = {name for name in theirs if ours.get(name) == theirs[name]}
     assert set(ours) == set(theirs)
     assert set(theirs) - same == varying
