@@ -61,6 +61,8 @@ class Outbox:
     async def _ask(self, mux: Mux, batch: Batch) -> None:
         """Send what is still wanted of a batch, and tell each what became of it."""
         left = {taken: words for taken, words in batch.items() if not taken.done()}
+        for taken in batch.keys() - left.keys():
+            self._waiting.pop(taken, None)
         replies = await mux.script_for_all(ENQUEUE, list(left.values()))
         for taken, reply in zip(left, replies, strict=True):
             if isinstance(reply, Exception):

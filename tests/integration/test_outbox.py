@@ -106,6 +106,21 @@ def test_what_is_given_up_before_it_is_sent_never_is(redis: Redis) -> None:
     assert redis.llen("rq:queue:q") == 2
 
 
+def test_who_has_just_gone_away_is_passed_over(redis: Redis) -> None:
+    """A caller that is gone and was not struck off yet keeps nobody from being served."""
+
+    async def scene(outbox: Outbox) -> None:
+        for _ in range(3):
+            gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            gone.cancel()
+            outbox._waiting[gone] = words()
+            assert await outbox.enqueue(words())
+            assert not outbox._waiting
+
+    play(redis, scene)
+    assert redis.llen("rq:queue:q") == 3
+
+
 def test_the_end_tells_those_who_wait(redis: Redis) -> None:
     """Whoever waits while the outbox is closed gets an error."""
 
