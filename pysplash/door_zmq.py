@@ -22,7 +22,8 @@ from .rpc import Rpc
 
 #: the oldest libzmq whose handshake has no known hole
 OLDEST = (4, 3, 5)
-#: messages that wait for one peer, and from one: libzmq holds the latter beyond what is counted
+#: messages that wait for one peer, and from one (with fewer a CURVE handshake never ends): libzmq
+#: holds the latter beyond what is counted
 WAITING, AHEAD = 16, 2
 #: messages, and bytes, that are taken in before others have their turn
 TURN, BULK = 16, 2**16
