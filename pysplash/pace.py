@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 #: bytes taken from a connection at once; so often by all of a door within *TICK* seconds
-CHUNK, SOME, TICK = 65536, 8, 0.002
+CHUNK, SOME, TICK = 16384, 16, 0.002
 
 
 class Pace:
