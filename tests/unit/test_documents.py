@@ -30,6 +30,7 @@ FOREIGN = {
     "--runs",
     "--seconds",
     "--quick",
+    "--calls",
     "--cores",
     "--scenario",
     "--pictures",
