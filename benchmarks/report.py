@@ -146,7 +146,7 @@ def notes(server: str, found: dict[str, dict[str, str]], dropped: dict[str, str]
     skipped = [f"Skipped: {name}: {reason}." for name, reason in dropped.items()]
     return [
         f"Measured with {machine(server)}.",
-        f"Versions: {versions(found)}. PySplash's source: {source()}.",
+        (f"Versions: {versions(found)}. " if found else "") + f"PySplash's source: {source()}.",
         *skipped,
     ]
 
