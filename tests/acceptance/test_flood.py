@@ -13,8 +13,8 @@ from benchmarks.flood import Watch, flooding
 from tests.acceptance.command import QUICK, READY, Command, Start
 from tests.waiting import wait_until
 
-#: bytes of PSS a gateway has at most, whatever peers do
-MOST = 64 * 2**20
+#: bytes of PSS by which a gateway may grow, whatever peers do: with and without libzmq's own
+ROOM, MOST = 40 * 2**20, 64 * 2**20
 #: calls at the other door while the flood lasts
 CALLS = 20
 SERVED = ("--preload", "benchmarks.doors_app", "--handler", "benchmarks.doors_app:echo_bytes")
@@ -31,18 +31,19 @@ def at(gateway: Command, kind: str) -> str:
 def test_a_flood_leaves_room_for_others(
     pool: Start, splash: Start, url: str, tmp_path: Path
 ) -> None:
-    """Others' calls are all answered; memory stays below 64 MiB, beyond that for libzmq's own."""
+    """Others' calls are all answered; memory stays bounded, with more room for libzmq's own."""
     pool("-n", "2", "-q", *QUICK, *SERVED)
     doors: tuple[str, ...] = ("--tcp", "127.0.0.1:0", *SERVED[2:], "--http", "127.0.0.1:0")
     doors += ("--zmq", f"ipc://{tmp_path}/door")
     gateway = splash("serve", "-u", url, *doors, "--patience", "60")
     frames, http, messages = (at(gateway, kind) for kind in ("framed", "HTTP", "ZeroMQ"))
+    before = psutil.Process(gateway.process.pid).memory_full_info().pss
     with Watch(psutil.Process(gateway.process.pid)) as memory:
         with flooding("framed", "large calls", frames):
             assert len(by_http(http, CALLS, 1)[1]) == CALLS
         with flooding("HTTP", "large and never whole", http):
             assert len(by_frames(frames, CALLS, 1)[1]) == CALLS
-    assert 0 < memory.most < MOST
+    assert 0 < memory.most < before + ROOM
     before = psutil.Process(gateway.process.pid).memory_full_info().pss
     watch = Watch(psutil.Process(gateway.process.pid))
     with watch as memory, flooding("ZeroMQ", "large calls", messages):
