@@ -23,7 +23,7 @@ from pysplash.trace import Trace
 
 #: seconds after which CPU is judged
 SETTLED = 60.0
-SHOWN = ("A", "B", "C", "D", "D2", "D3", "E")
+SHOWN = ("A", "B", "C", "D", "D2", "D3", "D4", "E")
 
 
 def contestants(cores: float) -> list[tuple[str, Callable[[Limits], Policy], bool]]:

@@ -120,21 +120,28 @@ def _steady(machine: Machine, limits: Limits) -> list[Scenario]:
             "C", "15 s asleep, 10 s computing", machine, limits, job(lambda r: wave(15.0, 10.0, r))
         ),
         Scenario(
-            "D", "ramps to 1 GB in 10 s", machine, limits, job(lambda r: ramp(10.0, GIB, 0.02, r))
+            "D", "ramps to 1 GB in 10 s", machine, limits, job(lambda r: ramp(10.0, GIB, 0.0, r))
         ),
         Scenario(
             "D2",
             "ramps to log-normal sizes",
             machine,
             limits,
-            job(lambda r: heavy(10.0, 0.4 * GIB, 0.5, 0.02, r)),
+            job(lambda r: heavy(10.0, 0.4 * GIB, 0.5, 0.0, r)),
         ),
         Scenario(
             "D3",
             "ramps to 300 MB in 5 s, 2 GB for the pool",
             machine,
             budget,
-            job(lambda r: ramp(5.0, 300 * MIB, 0.02, r)),
+            job(lambda r: ramp(5.0, 300 * MIB, 0.0, r)),
+        ),
+        Scenario(
+            "D4",
+            "the same to log-normal sizes",
+            machine,
+            budget,
+            job(lambda r: heavy(5.0, 150 * MIB, 0.6, 0.0, r)),
         ),
     ]
 

@@ -1,15 +1,17 @@
 """The fast loop at work: in the fork server, the parent of all workers, ten times a second.
 
 It measures a slice, asks :mod:`pysplash.throttle` whom to hold, stops those process groups and
-lets them go on within the same slice. It lives here because here nobody can be left stopped:
-whoever is held is let go before anything else when the pool is gone, and when the fork server
-itself dies the kernel kills its workers, stopped or not. An error of any kind ends the loop for
-good with everybody let go. Only PySplash's own workers are held, for only their timeouts know.
+lets them go on within the same slice, or holds them into the next. It lives here because here
+nobody can be left stopped: whoever is held is let go before anything else when the pool is gone,
+and when the fork server itself dies the kernel kills its workers, stopped or not. Whoever is sent a
+signal is let go to hear it. An error of any kind ends the loop for good with everybody let go.
+Only PySplash's own workers are held, for only their timeouts know.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -91,23 +93,35 @@ class FastLoop:
         if now - self._at < SLICE:
             return
         busy = {w.pid: w.slot for w in workers if self._board.busy(w.slot)}
+        parts = {int(name): part for name, part in self._measured(busy, now)}
+        for pid in [pid for pid in self._holds if parts.get(pid, 0.0) < 1]:
+            self.let_go(pid)
+        for pid, part in parts.items():
+            self._hold(pid, busy[pid], part, now)
+
+    def _measured(self, busy: dict[int, int], now: float) -> tuple[tuple[str, float], ...]:
+        """Return whom of the *busy* to hold in the slice that begins, and for what part of it."""
         seconds, self._at = now - self._at, now
         self._forget(busy)
         before, self._busy_seconds = self._busy_seconds, None
         if not busy:
-            return  # an idle pool costs a look at the scoreboard, and no reading of counters
+            return ()  # an idle pool costs a look at the scoreboard, and no reading of counters
         self._busy_seconds = self._machine.busy_seconds()
         if before is None:
-            return
+            return ()
         used = max(0.0, self._busy_seconds - before) / seconds
         self._grip = trim(self._slice(seconds, used, busy), self._grip, self._limits)
-        for name, part in self._grip.holds:
-            self._hold(int(name), busy[int(name)], part, now)
+        return self._grip.holds
 
     def release(self, now: float | None = None) -> None:
         """Let everybody go who was held until *now*, or everybody."""
         for pid in [p for p, hold in self._holds.items() if now is None or hold.until <= now]:
-            hold = self._holds.pop(pid)
+            self.let_go(pid)
+
+    def let_go(self, pid: int) -> None:
+        """Let a worker go on, if it is held."""
+        hold = self._holds.pop(pid, None)
+        if hold is not None:
             _signal(pid, signal.SIGCONT)
             self._board.hold(hold.slot, self._clock() - hold.since)
 
@@ -180,8 +194,13 @@ class FastLoop:
     # --- holding ---
 
     def _hold(self, pid: int, slot: int, part: float, now: float) -> None:
-        if part * SLICE >= LEAST_HOLD and _signal(pid, signal.SIGSTOP):
-            self._holds[pid] = _Hold(slot, now, now + part * SLICE)
+        """Hold a worker for *part* of a slice; for all of it: until a slice says otherwise."""
+        held = self._holds.get(pid)
+        if held is not None:
+            self._board.hold(slot, now - held.since)
+            held.since = now
+        elif part * SLICE >= LEAST_HOLD and _signal(pid, signal.SIGSTOP):
+            self._holds[pid] = _Hold(slot, now, now + part * SLICE if part < 1 else math.inf)
 
 
 def cpu_seconds(pid: int) -> float | None:

@@ -165,6 +165,8 @@ class ForkServer:
             pid = self._children[name].pid
             if kind == "signal":
                 os.kill(pid, details[0])
+                if self._fast is not None:
+                    self._fast.let_go(pid)  # so that it hears
             else:
                 kill_session(pid)
 

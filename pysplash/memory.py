@@ -26,7 +26,9 @@ HURRY = 0.25
 #: deviations of the mean peak that are held ready
 DEVIATIONS = 3.0
 #: the same for the level of a crowd that can be held back
-CROWD_DEVIATIONS = 2.0
+CROWD_DEVIATIONS = 1.0
+#: deviations of its peak that the oldest job may go beyond the mean, up to the largest known
+OLDEST_DEVIATIONS = 2.0
 #: part of what is left that an unproven job is taken to need at first, and seconds until that fades
 UNPROVEN_SHARE, UNPROVEN_FADE = 1 / 6, 20.0
 #: seconds for which the memory of an unproven job is taken to grow on as it has so far
@@ -109,13 +111,16 @@ def _fitting(size: int, room: float, each: float, deviation: float) -> int:
 
 
 def reserve(view: PoolView, limits: Limits) -> float:
-    """Return the bytes that the oldest job is still to take, so that it can end and free all."""
+    """Return the bytes that the oldest job may still take, so that it can end and free all."""
     running = [w for w in view.workers if w.state is WorkerState.BUSY and w.job_started is not None]
     oldest = min(running, key=lambda w: w.job_started or 0.0, default=None)
     if oldest is None:
         return 0.0
     room = max(0.0, memory_headroom(view, limits))
-    return min(room, peak_of(view, oldest, room) - (oldest.pss or 0))
+    peak, lesson = peak_of(view, oldest, room), lesson_of(view, oldest.function)
+    if lesson is not None:
+        peak = max(peak, min(lesson.most, lesson.peak + OLDEST_DEVIATIONS * lesson.spread))
+    return min(room, peak - (oldest.pss or 0))
 
 
 def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:

@@ -254,7 +254,7 @@ class Plant:
     ) -> float:
         """Spend up to *time* on the present phase; return what is left of it."""
         phase = frame.job.phases[frame.phase]
-        speed = share * free if phase.cores else 1.0
+        speed = share * free if phase.cores else float(free > 0)  # sleep passes while one is held
         spent = min(time, frame.left / speed) if speed > 0 else time
         frame.left -= spent * speed
         worker.cpu += spent * speed * phase.cores

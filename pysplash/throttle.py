@@ -3,22 +3,27 @@
 A count of workers can only choose among whole ones; on two cores that is half the machine or all
 of it. So about ten times a second the newest busy workers are held for a part of a slice, just
 so much that the mean of a second stays at the limit. A crowd that wakes at once is clipped in
-the same way, and what grows towards the memory limit is slowed until older jobs have finished.
+the same way. What grows towards the memory limit is held from slice to slice until older jobs have
+finished: parts of slices do not slow a job that sleeps between two steps of its growth.
 
 The newest are held so that the oldest finish: each job becomes the oldest in its turn, and even
-who is held crawls on, so nobody starves. Suspending the youngest is GNU parallel's idea
-(``--memsuspend``); counting what was overdrawn and paying it back is a token bucket.
+who is held crawls on, one after the other, so nobody starves. Suspending the youngest is GNU
+parallel's idea (``--memsuspend``); counting what was overdrawn and paying it back is a token
+bucket.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .state import Limits
 
-#: longest part of a slice a worker is held
+#: longest part of a slice a worker is held for the CPU's sake, and when it has a turn
 MOST_HELD = 0.9
+#: seconds without a pause after which one that is held for memory's sake has a turn, one a slice
+TURN = 5.0
 #: seconds in which overdrawn CPU is paid back, and seconds of the limit that may be owed or saved
 PAYBACK, MOST_DEBT, MOST_SAVED = 0.5, 1.0, 0.1
 #: part of the limit that is left to the pool whatever others use: they may want all there is
@@ -26,7 +31,7 @@ LEAST_SHARE = 0.25
 #: per cent of the cores in use beyond which what a job uses says nothing of what it wants
 SATURATED = 97.0
 #: parts of the memory limit at which holding begins, and at which all but one are held
-MEMORY_FROM, MEMORY_TO = 0.88, 0.96
+MEMORY_FROM, MEMORY_TO = 0.84, 0.93
 #: seconds of growth that memory is taken to go on growing
 FORESIGHT = 0.3
 #: cores below which a job is asleep
@@ -73,6 +78,8 @@ class Grip:
     holds: tuple[tuple[str, float], ...] = ()
     #: cores this keeps from being used
     cores: float = 0.0
+    #: by name, seconds for which a worker will have been held without a pause
+    whole: tuple[tuple[str, float], ...] = ()
 
 
 def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
@@ -89,6 +96,8 @@ def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
     wishes = sum(_wish(runner, slice_) for runner in slice_.runners)
     others = max(0.0, slice_.used - sum(runner.cores for runner in slice_.runners))
     excess = wishes - max(budget - others, LEAST_SHARE * allowed)
+    whole = dict(before.whole)
+    due = _due(slice_.runners[len(slice_.runners) - crowd :], whole)
     holds, cores = [], 0.0
     for runner in reversed(slice_.runners):
         part, wish = 0.0, _wish(runner, slice_)
@@ -96,11 +105,18 @@ def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
             part = min(MOST_HELD, excess / wish)
             excess -= part * wish
         if crowd > 0:
-            part, crowd = MOST_HELD, crowd - 1
+            part, crowd = MOST_HELD if runner.name == due else 1.0, crowd - 1
         if part > 0:
             holds.append((runner.name, part))
             cores += part * wish
-    return Grip(balance, memory, tuple(holds), cores)
+    kept = ((name, whole.get(name, 0.0) + slice_.seconds) for name, part in holds if part >= 1)
+    return Grip(balance, memory, tuple(holds), cores, tuple(kept))
+
+
+def _due(crowd: tuple[Runner, ...], whole: Mapping[str, float]) -> str | None:
+    """Return whose turn it is among those held for memory's sake; None: nobody's."""
+    longest = max((runner.name for runner in crowd), key=lambda n: whole.get(n, 0.0), default=None)
+    return longest if longest is not None and whole.get(longest, 0.0) >= TURN else None
 
 
 def _wish(runner: Runner, slice_: Slice) -> float:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from redis import Redis
 from rq import Queue
+from rq.command import send_stop_job_command
 from rq.job import JobStatus
 
 from tests.acceptance import jobs
@@ -159,6 +160,37 @@ def test_what_is_killed_for_memory_is_put_back(
 
     assert len(marks.read_text().splitlines()) >= 3
     assert not [job for job in both if redis.exists(f"pysplash:deaths:{job.id}")]
+
+
+def test_what_grows_waits_for_what_is_older(
+    pool: Start, queue: Queue, marks: Path, tmp_path: Path
+) -> None:
+    """Two jobs that together would pass the budget, and sleep as they grow: nobody is killed."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    both = [queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20) for _ in range(2)]
+    command = pool(*QUICK, "-n", "2", "--mem-budget", "250MB")
+    for job in both:
+        wait_until(lambda job=job: job.get_status() is JobStatus.FINISHED, ROOM, "its end")  # type: ignore[misc]
+
+    assert len(marks.read_text().splitlines()) == 2
+    assert "by the pool: memory" not in command.err
+
+
+def test_who_is_held_for_long_hears_a_signal(
+    pool: Start, queue: Queue, marks: Path, tmp_path: Path, redis: Redis
+) -> None:
+    """A job that is held until another has ended can be stopped meanwhile."""
+    gate = tmp_path / "gate"
+    first = queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20)
+    command = pool(*QUICK, "-n", "2", "--mem-budget", "250MB")
+    wait_until(marks.read_text, ROOM, "a job at work")
+    second = queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20)
+    await_held(command)
+    send_stop_job_command(redis, second.id)
+    wait_until(lambda: second.get_status() is JobStatus.STOPPED, ROOM, "a stopped job")
+    gate.touch()
+    wait_until(lambda: first.get_status() is JobStatus.FINISHED, ROOM, "the end of the first")
 
 
 def test_a_worker_dies_before_the_pool(pool: Start) -> None:
