@@ -138,7 +138,8 @@ def test_only_memory_holds_for_a_whole_slice(
     grip = trim(Slice(0.1, capacity, used, runners, mem, 1.0), before, LIMITS)
     names = [name for name, _ in grip.holds]
 
-    tight = 100 * mem > MEMORY_FROM * LIMITS.max_mem or mem > before.memory
+    full = 100 * mem / LIMITS.max_mem
+    tight = full > MEMORY_FROM or full > before.memory
     assert all(0 < part <= MOST_HELD or part == 1 == tight for _, part in grip.holds)
     assert all(part <= MOST_HELD for name, part in grip.holds if name == "w0")
     assert len(set(names)) == len(names)
