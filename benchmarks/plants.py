@@ -138,10 +138,10 @@ def _steady(machine: Machine, limits: Limits) -> list[Scenario]:
         ),
         Scenario(
             "D4",
-            "the same to log-normal sizes",
+            "the same to log-normal sizes, 800 MB at most",
             machine,
             budget,
-            job(lambda r: heavy(5.0, 150 * MIB, 0.6, 0.0, r)),
+            job(lambda r: heavy(5.0, 150 * MIB, 0.6, 0.0, r, 2.8)),
         ),
     ]
 

@@ -93,9 +93,11 @@ def ramp(seconds: float, memory: float, cores: float, random: Random) -> Job:
     return Job("ramp", (Phase(seconds * random.uniform(0.9, 1.1), cores, memory),))
 
 
-def heavy(seconds: float, median: float, sigma: float, cores: float, random: Random) -> Job:
-    """Return a ramp to a size that is log-normal around *median* bytes, four deviations at most."""
-    size = median * math.exp(sigma * max(-4.0, min(4.0, random.gauss(0, 1))))
+def heavy(
+    seconds: float, median: float, sigma: float, cores: float, random: Random, most: float = 4.0
+) -> Job:
+    """Return a ramp to a size that is log-normal around *median* bytes, *most* deviations off."""
+    size = median * math.exp(sigma * max(-most, min(most, random.gauss(0, 1))))
     return ramp(seconds, size, cores, random)
 
 
