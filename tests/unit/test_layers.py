@@ -6,8 +6,6 @@ import ast
 import pathlib
 from collections.abc import Iterator
 
-import pytest
-
 PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
 
 #: A module may import only from levels below its own, or from the modules named beside it.
@@ -137,12 +135,13 @@ LEVELS: dict[str, float] = {
     "__main__": 8,
 }
 FORBIDDEN_IN_CORE = {"os", "time", "signal", "socket", "subprocess", "psutil", "redis", "rq"}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+TESTS = pathlib.Path(__file__).parent
+TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
 
 
 def imports(module: str) -> Iterator[tuple[int, str]]:
     """Yield (relative level, dotted name) of every import anywhere in *module*."""
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.ImportFrom):
             if node.level and not node.module:
                 yield from ((node.level, alias.name) for alias in node.names)
@@ -161,47 +160,64 @@ def internal(module: str) -> Iterator[str]:
             yield name.partition(".")[2].partition(".")[0] or "__init__"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    """Every module imports only from lower levels, so devices never know one another."""
-    assert module in LEVELS, f"{module}.py has no level: give it one here"
-    wrong = [name for name in internal(module) if LEVELS[name] >= LEVELS[module]]
-    assert wrong == []
-
-
-@pytest.mark.parametrize("module", [m for m in MODULES if LEVELS.get(m, 9) < 3])
-def test_the_core_touches_nothing(module: str) -> None:
-    """Levels 0 to 2 import neither clock, process, socket, psutil, redis nor rq."""
-    outside = {name.partition(".")[0] for level, name in imports(module) if not level}
-    assert outside & FORBIDDEN_IN_CORE == set()
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_no_import_hides_in_a_function(module: str) -> None:
-    """No import of our own modules stands inside a function to dodge a cycle."""
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    hidden = [
+def hidden(module: str) -> list[int]:
+    """Return the lines inside functions of *module* that import the package's own modules."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return [
         node.lineno
-        for function in functions
+        for function in ast.walk(TREES[module])
+        if isinstance(function, functions)
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom) and (node.level or "pysplash" in (node.module or ""))
     ]
-    assert hidden == []
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_files_stay_readable(module: str) -> None:
+def test_every_module_has_a_level() -> None:
+    """Who adds a module says where it stands."""
+    assert sorted(TREES.keys() - LEVELS.keys()) == []
+
+
+def test_imports_point_down() -> None:
+    """Every module imports only from lower levels, so devices never know one another."""
+    wrong = [
+        (module, name)
+        for module in TREES
+        for name in internal(module)
+        if LEVELS[name] >= LEVELS[module]
+    ]
+    assert wrong == []
+
+
+def test_the_core_touches_nothing() -> None:
+    """Levels 0 to 2 import neither clock, process, socket, psutil, redis nor rq."""
+    wrong = [
+        (module, name)
+        for module in TREES
+        if LEVELS[module] < 3
+        for level, name in imports(module)
+        if not level and name.partition(".")[0] in FORBIDDEN_IN_CORE
+    ]
+    assert wrong == []
+
+
+def test_no_import_hides_in_a_function() -> None:
+    """No import of our own modules stands inside a function to dodge a cycle."""
+    assert [(module, lines) for module in TREES if (lines := hidden(module))] == []
+
+
+def test_files_stay_readable() -> None:
     """No file is longer than 400 lines."""
-    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= 400
+    lengths = {path.stem: len(path.read_text().splitlines()) for path in PACKAGE.glob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "tests" / "unit").glob("*.py")), ids=str)
-def test_unit_tests_neither_sleep_nor_patch(path: pathlib.Path) -> None:
+def test_unit_tests_neither_sleep_nor_patch() -> None:
     """Unit tests inject their doubles: no sleep, no monkeypatch, no mock."""
-    names = {
-        n.attr if isinstance(n, ast.Attribute) else n.id
-        for n in ast.walk(ast.parse(path.read_text()))
-        if isinstance(n, ast.Attribute | ast.Name)
-    }
-    assert names & {"sleep", "monkeypatch", "MagicMock", "patch"} == set()
+    found = [
+        (path.name, name)
+        for path in sorted(TESTS.glob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (name := getattr(node, "attr", None) or getattr(node, "id", None))
+        in {"sleep", "monkeypatch", "MagicMock", "patch"}
+    ]
+    assert found == []

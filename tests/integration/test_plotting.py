@@ -17,8 +17,7 @@ from pysplash.plotting import NAMED, check_ending, compare, figure, plot, save
 from pysplash.recording import changes, means, parse, runs
 from pysplash.state import Reason, WorkerState
 from pysplash.workload import GIB
-
-from .recorded import LIMITS, play, recording
+from tests.unit.recorded import LIMITS, play, recording
 
 
 def named(axes: Axes) -> set[str]:
