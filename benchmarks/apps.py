@@ -2,8 +2,9 @@
 
 Each application has ``fill(kind, count)``, which enqueues, and those of RQ and Celery also have
 ``roundtrip(count, pause)``, which enqueues one job at a time and waits for its result, and
-``crowd(count, callers)``, where many callers do. Arguments and results are pickled everywhere,
-which is the default of RQ and Huey.
+``crowd(count, callers)``, where many callers do; RQ's has ``unaided(count, pause)``, which does
+what its client does where the result is there at once. Arguments and results are pickled
+everywhere, which is the default of RQ and Huey.
 """
 
 from __future__ import annotations
@@ -131,6 +132,24 @@ def roundtrip(count, pause):
         result = queue.enqueue(FUNCTIONS["noop"]).latest_result(timeout=10)
         times.append(time.perf_counter() - begin)
         assert result is not None and result.return_value == 0
+    return times
+
+def unaided(count, pause):
+    # the same with nobody at work: the result is there before
+    queue, times = Queue(connection=redis), []
+    done = queue.enqueue(FUNCTIONS["noop"])
+    done.latest_result(timeout=10)
+    ((_, words),) = redis.xrange(f"rq:results:{done.id}")
+    idle = Queue("nobody", connection=redis)
+    for _ in range(count):
+        time.sleep(pause)
+        name = uuid.uuid4().hex
+        redis.xadd(f"rq:results:{name}", words)
+        begin = time.perf_counter()
+        result = idle.enqueue(FUNCTIONS["noop"], job_id=name).latest_result(timeout=10)
+        times.append(time.perf_counter() - begin)
+        assert result is not None and result.return_value == 0
+    idle.delete()
     return times
 """
     + CROWD

@@ -8,7 +8,8 @@ A client enqueues a job that does nothing and waits for its result by a blocking
 server, as ``job.latest_result(timeout=10)`` does; Celery's client is told by the server too. Then
 it pauses, long enough for the worker to come to rest, and goes on with the next job. Each run of a
 peer gives its own percentiles; of these the median over the runs is shown, with the least and the
-most.
+most. The last row is the part in it of RQ's own client: the same calls where the result is there
+before, and nobody works.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ WARM = 20
 #: seconds a series may take, and after which no further turn begins
 SERIES, BUDGET = 120.0, 600.0
 PERCENTILES = (50, 95, 99)
+#: the name under which stands what the client of RQ takes by itself
+CLIENT = "client"
 
 
 @dataclass
@@ -42,9 +45,16 @@ class Figures:
     values: dict[tuple[str, int, int], list[float]] = field(default_factory=dict)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def of(self, peer: Peer, number: int, percent: int) -> list[float]:
+    def of(self, name: str, number: int, percent: int) -> list[float]:
         """Return what was measured so far."""
-        return self.values.setdefault((peer.name, number, percent), [])
+        return self.values.setdefault((name, number, percent), [])
+
+    def take_in(self, name: str, number: int, times: Sequence[float]) -> float:
+        """Take in the seconds of a series; return their median in milliseconds."""
+        cuts = statistics.quantiles(times, n=100, method="inclusive")
+        for percent in PERCENTILES:
+            self.of(name, number, percent).append(1e3 * cuts[percent - 1])
+        return 1e3 * cuts[49]
 
 
 def measure(site: Site, peer: Peer, number: int, jobs: int, pause: float, figures: Figures) -> None:
@@ -53,23 +63,28 @@ def measure(site: Site, peer: Peer, number: int, jobs: int, pause: float, figure
         figures.versions[peer.title] = session.versions
         session.ask("roundtrip", WARM, pause, patience=SERIES)
         times = session.ask("roundtrip", jobs, pause, patience=SERIES)
-    cuts = statistics.quantiles(times, n=100, method="inclusive")
-    for percent in PERCENTILES:
-        figures.of(peer, number, percent).append(1e3 * cuts[percent - 1])
-    print(f"{peer.title}, {number} workers: {1e3 * cuts[49]:.2f} ms", file=sys.stderr)
+        if peer is PYSPLASH:
+            unaided = session.ask("unaided", jobs, pause, patience=SERIES)
+            figures.take_in(CLIENT, number, unaided)
+    middle = figures.take_in(peer.name, number, times)
+    print(f"{peer.title}, {number} workers: {middle:.2f} ms", file=sys.stderr)
 
 
 def table(peers: Sequence[Peer], number: int, figures: Figures) -> Table:
     """Return percentiles with *number* idle workers, and each peer in multiples of PySplash."""
     rows = []
     for peer in peers:
-        row = [peer.title]
-        for percent in PERCENTILES:
-            row.append(spread(figures.of(peer, number, percent), 2))
-        ours, theirs = figures.of(PYSPLASH, number, 50), figures.of(peer, number, 50)
-        rows.append([*row, "1" if peer is PYSPLASH else ratio(theirs, ours)])
+        ours, theirs = figures.of(PYSPLASH.name, number, 50), figures.of(peer.name, number, 50)
+        times = "1" if peer is PYSPLASH else ratio(theirs, ours)
+        rows.append([peer.title, *_percentiles(figures, peer.name, number), times])
+    alone = _percentiles(figures, CLIENT, number)
+    rows.append(["RQ's client, the result being there", *alone, "-"])
     header = ["ms", *(f"p{percent}" for percent in PERCENTILES), "p50 is x PySplash's"]
     return Table(f"Enqueue to result, {number} idle worker{'s' * (number > 1)}", header, rows)
+
+
+def _percentiles(figures: Figures, name: str, number: int) -> list[str]:
+    return [spread(figures.of(name, number, percent), 2) for percent in PERCENTILES]
 
 
 def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:

@@ -11,6 +11,7 @@ import sys
 import venv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 
 from redis import Redis
@@ -177,7 +178,7 @@ RQ_POOL = Peer(
     commands=_rq_pool,
     results=_finished,
     packages=RQ_PACKAGES,
-    install=("rq",),
+    install=(f"rq=={metadata.version('rq')}",),  # the one that PySplash itself runs on
     forks=True,
 )
 RQ_WORKERS = replace(RQ_POOL, title="rq worker", commands=_rq_workers)
