@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import selectors
 import shlex
-import signal
 import subprocess
-import sys
 import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .errors import ConfigError, CoprocessDied, FrameError
+from .parentage import die_with_the_parent
 from .registry import teardown
 from .wire import LIMIT, FrameReader, pack
 
@@ -31,10 +29,6 @@ FIRST, MOST = 0.1, 30.0
 #: seconds a child has to leave once its standard input has ended
 LEAVE = 2.0
 CHUNK = 65536
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
 
 
 class Coprocess:
@@ -135,7 +129,7 @@ class Coprocess:
                 cwd=self._cwd,
                 env={**os.environ, **self._env},
                 bufsize=0,
-                preexec_fn=_die_with_the_worker,  # noqa: PLW1509 -- a worker has one thread
+                preexec_fn=die_with_the_parent,  # noqa: PLW1509 -- a worker has one thread
             )
         except OSError as error:
             raise CoprocessDied(
@@ -215,11 +209,6 @@ def close_all() -> None:
     """Let the children of all coprocesses leave with the worker."""
     for coprocess in list(_ALL):
         coprocess.close()
-
-
-def _die_with_the_worker() -> None:
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:

@@ -22,9 +22,10 @@ from . import errors
 from .binding import check_bind, listen
 from .config import check_number
 from .embedded import EmbeddedServer
+from .ending import Ending
 from .errors import EXIT_OK, SplashError
 from .framed import split_address
-from .gateway import TOKEN, Ending, Gateway
+from .gateway import TOKEN, Gateway, have_the_loop, have_the_process
 from .handlers import handler_path
 from .log import logger
 from .pool import Pool
@@ -106,6 +107,7 @@ class Daemon:
                 drain=self._terminate,
                 **self._terms,
             )
+            have_the_process()
             asyncio.run(self._serve(gateway, server.url, opened))
         return EXIT_OK
 
@@ -116,6 +118,7 @@ class Daemon:
             if opened is not None:
                 opened(gateway.addresses["framed"])
 
+        have_the_loop()
         ending = Ending()
         ending.heed_signals()
         words, theirs = os.pipe()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
+import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from redis import Redis
 
 from .async_client import AsyncClient
+from .commons import Commons
 from .errors import Busy, CallError, ConnectionFailed
 from .log import logger
 from .presence import PoolFacts, Task
@@ -36,52 +37,58 @@ log = logger("gateway")
 
 
 class Memory:
-    """The bytes that peers may make a gateway hold, *most* of them, in shares.
+    """The bytes that peers may make a gateway hold, *most* of them, in a share for each door.
 
     *kept* bytes of each share cannot be taken by another: a flood at one door leaves room at all.
     """
 
-    def __init__(self, most: int, kept: int = 0) -> None:
+    def __init__(self, most: int, commons: Commons, kept: int = 0) -> None:
         self._most = most
         self._kept = kept
-        self._shares: list[Share] = []
+        self._held = commons.held
 
     @property
     def held(self) -> int:
         """Bytes that are held now."""
-        return sum(share.held for share in self._shares)
+        return sum(self._held)
 
-    def share(self) -> Share:
-        """Return a share for one more door."""
-        self._shares.append(Share(self))
-        return self._shares[-1]
+    def share(self, door: int) -> Share:
+        """Return the share of the door in this place."""
+        return Share(self, self._held, door)
 
-    def room(self, share: Share) -> int:
-        """Return how many bytes more *share* may hold."""
-        others = (other for other in self._shares if other is not share)
-        return self._most - share.held - sum(max(self._kept, other.held) for other in others)
+    def room(self, door: int) -> int:
+        """Return how many bytes more a door may hold; less than 0 if it holds too many."""
+        kept = self._kept
+        others = sum(max(kept, held) for held in self._held) - max(kept, self._held[door])
+        return self._most - self._held[door] - others
 
 
 class Share:
     """The bytes that the peers of one door make a gateway hold."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, held: memoryview[int], door: int) -> None:
         self._memory = memory
-        self.held = 0
+        self._held = held
+        self._door = door
 
     def take(self, count: int) -> None:
-        """Hold *count* bytes more; raise :class:`Busy` if that is too much."""
-        if count > self._memory.room(self):
+        """Hold *count* bytes more; raise :class:`Busy` if that is too much.
+
+        It looks whether there was room after it has taken it, for another process may do the same:
+        of two that want the last bytes at the same moment not both have them.
+        """
+        self.keep(count)
+        if self._memory.room(self._door) < 0:
+            self.free(count)
             raise Busy
-        self.held += count
 
     def keep(self, count: int) -> None:
         """Hold *count* bytes that are there already: they keep others from coming."""
-        self.held += count
+        self._held[self._door] += count
 
     def free(self, count: int) -> None:
         """Hold *count* bytes less."""
-        self.held -= count
+        self._held[self._door] -= count
 
 
 def kept(most: int, doors: int, limit: int) -> int:
@@ -99,12 +106,12 @@ class Lane:
     request in many shapes at once; the largest goes alone.
     """
 
-    def __init__(self, exchange: Exchange, most: int) -> None:
+    def __init__(self, exchange: Exchange, door: int, most: int) -> None:
         self._exchange = exchange
+        self._door = door
+        self._taken, self._used = exchange.commons.taken, exchange.commons.used
         self._most = most
-        self._taken = 0
         self._moving = 0
-        self._used_at = -math.inf
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def call(
@@ -154,31 +161,27 @@ class Lane:
 
     async def enter(self, weight: int) -> None:
         """Take on a call, and wait for its turn; raise :class:`Busy` if the door has enough."""
-        if self._taken >= self._most:
+        if self._taken[self._door] >= self._most:
             raise Busy
-        self._taken += 1
-        self._used_at = asyncio.get_running_loop().time()
+        self._taken[self._door] += 1
+        self._used[self._door] = time.monotonic()
         if not self._waiting and self._fits(weight):
             self._moving += weight
             return
         try:
             await self._wait(weight)
         except BaseException:
-            self._taken -= 1
+            self._taken[self._door] -= 1
             raise
-
-    def in_use(self, now: float) -> bool:
-        """Return whether the door has had calls of late."""
-        return bool(self._taken) or now - self._used_at < USED
 
     def leave(self, weight: int) -> None:
         """End a call's turn."""
         self._moving -= weight
-        self._taken -= 1
+        self._taken[self._door] -= 1
         self.widen()
 
     def _fits(self, weight: int) -> bool:
-        return not self._moving or self._moving + weight <= self._exchange.part(self)
+        return not self._moving or self._moving + weight <= self._exchange.part(self._door)
 
     async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -219,28 +222,29 @@ class Exchange:
         *,
         timeout: float,
         patience: float,
+        commons: Commons,
         memory: Memory,
     ) -> None:
         self.client = AsyncClient(
             url, connection=connection, timeout=timeout, patience=patience, plain=True
         )
-        self.memory = memory
+        self.commons, self.memory = commons, memory
         self._width = FEWEST
         self._lanes: list[Lane] = []
         self._pools: list[PoolFacts] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    def lane(self, most: int) -> Lane:
-        """Return a way for one more door."""
-        self._lanes.append(Lane(self, most))
+    def lane(self, door: int, most: int) -> Lane:
+        """Return the way of the door in this place among all."""
+        self._lanes.append(Lane(self, door, most))
         return self._lanes[-1]
 
-    def part(self, lane: Lane) -> int:
+    def part(self, door: int) -> int:
         """Return how many calls of one door may be on their way at once."""
-        now = asyncio.get_running_loop().time()
-        others = sum(other is not lane and other.in_use(now) for other in self._lanes)
-        return max(SHARE, self._width // (1 + others))
+        taken, used, since = self.commons.taken, self.commons.used, time.monotonic() - USED
+        in_use = [taken[each] > 0 or used[each] > since for each in range(self.commons.doors)]
+        return max(SHARE, self._width // (1 + sum(in_use) - in_use[door]))
 
     def offer(self, name: str) -> Task | None:
         """Return the task *name* as the youngest pool offers it, as far as is known."""

@@ -1,4 +1,4 @@
-"""The gateway: one asyncio process that lets code call tasks which does not speak RQ.
+"""The gateway: doors, each an asyncio process, for code that calls tasks and does not speak RQ.
 
 It reads no pickles and imports none of the application's code: what it calls are names that
 living pools publish, what it gets back is JSON.
@@ -10,25 +10,28 @@ import asyncio
 import gc
 import importlib
 import math
-import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+import psutil
 from redis import Redis
 
 from .allocation import return_large_blocks
 from .binding import LOCAL_NAMES, check_bind, listen
+from .commons import Commons
 from .config import check_number
 from .door_tcp import FramedDoor
+from .ending import Ending
 from .errors import EXIT_OK, ConfigError
 from .exchange import Exchange, Memory, kept
 from .framed import split_address
 from .handlers import task_name
 from .log import logger
 from .logins import Logins
+from .porters import Porters
 from .registry import check_name
 from .rpc import Rpc
 from .wire import LIMIT
@@ -56,22 +59,6 @@ class Door(Protocol):
 
     async def close(self, seconds: float) -> None:
         """Close it once those who are in have their answers, *seconds* at most."""
-
-
-class Ending:
-    """What is asked of whoever serves: to end, and at the second time to end at once."""
-
-    def __init__(self) -> None:
-        self.asked, self.now = asyncio.Event(), asyncio.Event()
-
-    def ask(self) -> None:
-        """Ask."""
-        (self.now if self.asked.is_set() else self.asked).set()
-
-    def heed_signals(self) -> None:
-        """Let TERM and INT ask."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
 
 class Gateway:
@@ -145,38 +132,52 @@ class Gateway:
         }
         self._drain = drain
         self._doors: list[Door] = []
+        ways = {"framed": tcp, "HTTP": http, "ZeroMQ": zmq}
+        #: the kinds of all doors, in the order of their places, and of those of this process
+        self._kinds = tuple(kind for kind, place in ways.items() if place is not None)
+        self._mine = self._kinds
+        self._commons = Commons(len(self._kinds))
+        self._listeners: dict[str, socket.socket] = {}
         self._exchange: Exchange | None = None
         #: where the doors are, by their kinds
         self.addresses: dict[str, str] = {}
         for door, address in (("framed", tcp), ("HTTP", http)):
             if isinstance(address, str):
                 check_bind(door, split_address(address)[0], token, TOKEN)
+        if http is not None:
+            _door("door_http")
         if zmq is not None:
             _door("door_zmq").check_endpoint(zmq, curve_secret, curve_clients)
 
     def run(self, opened: Callable[[Gateway], None] | None = None) -> int:
-        """Serve until TERM or INT; return the exit status. *opened* is told once it serves."""
+        """Serve until TERM or INT; return the exit status. *opened* is told once it serves.
+
+        It has this process for itself. Each door, if there are several, has a process of its own,
+        which is followed by another if it dies; in a program that already has other threads, which
+        must not be forked, all doors are in this one. Raises
+        :class:`~pysplash.errors.CrashLoop` if one dies again and again.
+        """
+        have_the_process()
+        if len(self._kinds) > 1 and psutil.Process().num_threads() == 1:
+            return self._run_apart(opened)
 
         async def serve() -> None:
             ending = Ending()
             ending.heed_signals()
+            have_the_loop()
             await self.serve(ending, opened)
 
         asyncio.run(serve())
         return EXIT_OK
 
     async def serve(self, ending: Ending, opened: Callable[[Gateway], None] | None = None) -> None:
-        """Serve until *ending* is asked for; what :meth:`run` does in a loop of its own."""
-        return_large_blocks()
-        sys.setswitchinterval(SWITCH)
-        one = ThreadPoolExecutor(1, "large")  # several would keep the loop from its turn
-        asyncio.get_running_loop().set_default_executor(one)
-        gc.freeze()  # what is there stays: looking through it again and again would hold calls up
+        """Serve until *ending* is asked for, in this process and the loop that runs."""
         await self.open()
         if opened is not None:
             opened(self)
         await ending.asked.wait()
-        log.info("closing: running calls may finish", extra={"action": "drain"})
+        which = ", ".join(door.kind for door in self._doors)
+        log.info("closing %s: running calls may finish", which, extra={"action": "drain"})
         closing = asyncio.create_task(self.close())
         hurry = asyncio.create_task(ending.now.wait())
         await asyncio.wait([closing, hurry], return_when=asyncio.FIRST_COMPLETED)
@@ -186,18 +187,23 @@ class Gateway:
         await self.close(0)
 
     async def open(self) -> None:
-        """Open all doors; on an error none stays open."""
+        """Open all doors, in this process and the loop that runs; on an error none stays open."""
         url, connection = self._redis
-        doors = sum(door is not None for door in (self._tcp, self._http, self._zmq))
-        memory = Memory(self._memory, kept(self._memory, doors, self._limits["limit"]))
-        self._exchange = Exchange(url, connection, **self._calls, memory=memory)
+        kept_each = kept(self._memory, len(self._kinds), self._limits["limit"])
+        memory = Memory(self._memory, self._commons, kept_each)
+        self._exchange = Exchange(
+            url, connection, **self._calls, commons=self._commons, memory=memory
+        )
         try:
-            for door in self._build(self._exchange):
-                self._doors.append(door)
-                await door.open()
+            self._bind()
+            for number, kind in enumerate(self._kinds):
+                if kind in self._mine:
+                    self._doors.append(self._build(kind, number, self._exchange))
+                    await self._doors[-1].open()
             await self._exchange.open()
         except BaseException:
             await self.close(0)
+            self._unbind()
             raise
         for door in self._doors:
             self.addresses[door.kind] = door.address
@@ -208,49 +214,103 @@ class Gateway:
         patience = self._drain if seconds is None else seconds
         await asyncio.gather(*(door.close(patience) for door in self._doors))
         self._doors = []
+        self._listeners.clear()
         if self._exchange is not None:
             await self._exchange.settle(patience)
             await self._exchange.close()
             self._exchange = None
 
-    def _build(self, exchange: Exchange) -> Iterator[Door]:
-        if self._tcp is not None and self._task is not None:
-            yield FramedDoor(
-                listen(self._tcp) if isinstance(self._tcp, str) else self._tcp,
-                exchange.lane(self._inflight),
-                exchange.memory.share(),
-                task=self._task,
+    def _run_apart(self, opened: Callable[[Gateway], None] | None) -> int:
+        """Serve with a process for each door."""
+
+        def tell(addresses: dict[str, str]) -> None:
+            self.addresses.update(addresses)
+            if opened is not None:
+                opened(self)
+
+        self._bind()
+        return Porters(
+            self._kinds,
+            self._serve_one,
+            forget=lambda kind: self._commons.leave(self._kinds.index(kind)),
+            shut=self._unbind,
+            drain=self._drain,
+        ).run(tell)
+
+    async def _serve_one(self, kind: str, ending: Ending, tell: Callable[[str], None]) -> None:
+        """Serve at one door, in its own process."""
+        self._mine = (kind,)
+        self._unbind(kind)
+        if kind == "ZeroMQ":  # one that follows another opens the same
+            self._zmq = self.addresses.get(kind, self._zmq)
+        have_the_loop()
+        await self.serve(ending, lambda _: tell(self.addresses[kind]))
+
+    def _bind(self) -> None:
+        """Listen where that is not done yet."""
+        try:
+            for kind, place in (("framed", self._tcp), ("HTTP", self._http)):
+                if place is not None and kind not in self._listeners:
+                    self._listeners[kind] = listen(place) if isinstance(place, str) else place
+        except ConfigError:
+            self._unbind()
+            raise
+
+    def _unbind(self, *but: str) -> None:
+        """Listen no longer."""
+        for kind in self._listeners.keys() - set(but):
+            self._listeners.pop(kind).close()
+
+    def _build(self, kind: str, number: int, exchange: Exchange) -> Door:
+        lane, share = exchange.lane(number, self._inflight), exchange.memory.share(number)
+        if kind == "framed":
+            assert self._task is not None
+            listener = self._listeners[kind]
+            return FramedDoor(
+                listener, lane, share, task=self._task, logins=self._logins, **self._limits
+            )
+        rpc = Rpc(exchange, lane, tracebacks=self._tracebacks)
+        door: Door
+        if kind == "HTTP":
+            door = _door("door_http").HttpDoor(
+                self._listeners[kind],
+                rpc,
+                share,
+                hosts=self._hosts(),
                 logins=self._logins,
                 **self._limits,
             )
-        if self._http is not None:
-            yield _door("door_http").HttpDoor(
-                listen(self._http),
-                self._rpc(exchange),
-                exchange.memory.share(),
-                hosts=self._hosts(self._http),
-                logins=self._logins,
-                **self._limits,
-            )
-        if self._zmq is not None:
-            yield _door("door_zmq").ZmqDoor(
+        else:
+            door = _door("door_zmq").ZmqDoor(
                 self._zmq,
-                self._rpc(exchange),
-                exchange.memory.share(),
+                rpc,
+                share,
                 secret=self._curve[0],
                 clients=self._curve[1],
                 limit=self._limits["limit"],
                 deadline=self._limits["deadline"],
             )
+        return door
 
-    def _rpc(self, exchange: Exchange) -> Rpc:
-        return Rpc(exchange, exchange.lane(self._inflight), tracebacks=self._tracebacks)
-
-    def _hosts(self, address: str) -> list[str] | None:
+    def _hosts(self) -> list[str] | None:
         """Return what a Host header may say: without a token, only what means this machine."""
-        if self._logins is not None:
+        if self._logins is not None or self._http is None:
             return None
-        return [*LOCAL_NAMES, "127.0.0.1", "::1", split_address(address)[0]]
+        return [*LOCAL_NAMES, "127.0.0.1", "::1", split_address(self._http)[0]]
+
+
+def have_the_process() -> None:
+    """Take this process for a gateway alone: what is there stays, what was large goes back."""
+    return_large_blocks()
+    sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()  # looking through it again and again would hold calls up; and it is to be shared
+
+
+def have_the_loop() -> None:
+    """Take the loop that runs for a gateway alone."""
+    one = ThreadPoolExecutor(1, "large")  # several would keep the loop from its turn
+    asyncio.get_running_loop().set_default_executor(one)
 
 
 def handler_task(handler: str) -> str:

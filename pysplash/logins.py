@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 
+from .accounts import Accounts
 from .log import logger
 
 #: wrong tokens in a row after which an address is refused, and for how many seconds
@@ -28,8 +28,8 @@ class Logins:
     def __init__(self, token: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._token = token.encode()
         self._clock = clock
-        #: by address: wrong tokens in a row, and until when they count
-        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        #: wrong tokens in a row, and until when they count
+        self._wrong = Accounts(MOST)
 
     @property
     def length(self) -> int:
@@ -38,7 +38,7 @@ class Logins:
 
     def refused(self, host: str) -> float:
         """Return the seconds for which *host* is still refused; 0 if it may show a token."""
-        count, until = self._wrong.get(_account(host), (0, 0.0))
+        count, until = self._wrong.get(_account(host))
         return max(0.0, until - self._clock()) if count >= TRIES else 0.0
 
     def admit(self, host: str, shown: bytes) -> bool:
@@ -46,14 +46,17 @@ class Logins:
         if self.refused(host):
             return False
         account = _account(host)
-        count, until = self._wrong.pop(account, (0, 0.0))
-        if hmac.compare_digest(shown, self._token):
+        right = hmac.compare_digest(shown, self._token)
+        if right and not self._wrong.get(account)[0]:
             return True
-        now = self._clock()
-        count = count + 1 if now < until else 1
-        self._wrong[account] = (count, now + SHUT)
-        if len(self._wrong) > MOST:
-            self._wrong.popitem(last=False)
+        with self._wrong.alone():
+            if right:
+                self._wrong.drop(account)
+                return True
+            count, until = self._wrong.get(account)
+            now = self._clock()
+            count = count + 1 if now < until else 1
+            self._wrong.put(account, count, now + SHUT)
         _tell(account, count)
         return False
 

@@ -22,9 +22,11 @@ class SignalQueue:
 
     :meth:`install` takes the process's handlers (only in the main thread; elsewhere it does
     nothing, and the queue is fed by :meth:`post` alone); :meth:`restore` gives them back.
+    *numbers* are those that are taken over, by default the ones a pool answers to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterable[int] = HANDLED) -> None:
+        self._numbers = tuple(numbers)
         self._pending: deque[int] = deque()
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
@@ -32,9 +34,11 @@ class SignalQueue:
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over the signals a pool answers to."""
+        """Take them over."""
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in HANDLED}
+            self._previous = {
+                number: signal.signal(number, self._handle) for number in self._numbers
+            }
 
     def restore(self) -> None:
         """Give the handlers back as they were."""

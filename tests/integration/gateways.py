@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis
 
 from pysplash import Gateway
+from pysplash.ending import Ending
 from pysplash.framed import split_address
-from pysplash.gateway import Ending
 from pysplash.handlers import Handler
 from pysplash.registry import REGISTRY, TaskSpec
 from tests.integration.door_pools import SPECS, HandPool

@@ -9,6 +9,7 @@ import pytest
 
 from pysplash import Coprocess, Gateway, Stage
 from pysplash.binding import check_bind, is_local
+from pysplash.commons import Commons
 from pysplash.errors import Busy, ConfigError, NotBytes, StageError, UnsafeBind
 from pysplash.exchange import Memory, kept
 from pysplash.forwarding import check_output, entry, stage_name
@@ -182,8 +183,8 @@ def _handle(stage: Stage, data: bytes) -> None:
 
 def test_memory_has_an_end() -> None:
     """What peers may make a gateway hold is bounded; what is there already counts."""
-    memory = Memory(100)
-    share = memory.share()
+    memory = Memory(100, Commons(1))
+    share = memory.share(0)
     share.take(60)
     with pytest.raises(Busy):
         share.take(41)
@@ -197,8 +198,8 @@ def test_memory_has_an_end() -> None:
 
 def test_each_door_keeps_its_part_of_the_memory() -> None:
     """One door takes what is left by all, and what is kept for another is still there."""
-    memory = Memory(100, kept(100, 3, 10))
-    greedy, modest, third = (memory.share() for _ in range(3))
+    memory = Memory(100, Commons(3), kept(100, 3, 10))
+    greedy, modest, third = (memory.share(door) for door in range(3))
     greedy.take(68)
     with pytest.raises(Busy):
         greedy.take(1)
@@ -217,9 +218,9 @@ def test_each_door_keeps_its_part_of_the_memory() -> None:
 )
 def test_what_is_kept_for_each_door(most: int, doors: int, limit: int, part: int) -> None:
     """Half of all, divided; but a request of any allowed size finds room where nothing is held."""
-    memory = Memory(most, kept(most, doors, limit))
+    memory = Memory(most, Commons(doors), kept(most, doors, limit))
     assert kept(most, doors, limit) == part
-    shares = [memory.share() for _ in range(doors)]
+    shares = [memory.share(door) for door in range(doors)]
     shares[0].take(limit)
 
 
