@@ -203,7 +203,6 @@ class Gateway:
             await self._exchange.open()
         except BaseException:
             await self.close(0)
-            self._unbind()
             raise
         for door in self._doors:
             self.addresses[door.kind] = door.address
@@ -214,7 +213,7 @@ class Gateway:
         patience = self._drain if seconds is None else seconds
         await asyncio.gather(*(door.close(patience) for door in self._doors))
         self._doors = []
-        self._listeners.clear()
+        self._unbind()
         if self._exchange is not None:
             await self._exchange.settle(patience)
             await self._exchange.close()
@@ -247,10 +246,10 @@ class Gateway:
         await self.serve(ending, lambda _: tell(self.addresses[kind]))
 
     def _bind(self) -> None:
-        """Listen where that is not done yet."""
+        """Listen, for the doors of this process, where that is not done yet."""
         try:
             for kind, place in (("framed", self._tcp), ("HTTP", self._http)):
-                if place is not None and kind not in self._listeners:
+                if place is not None and kind in self._mine and kind not in self._listeners:
                     self._listeners[kind] = listen(place) if isinstance(place, str) else place
         except ConfigError:
             self._unbind()
