@@ -41,7 +41,7 @@ CALLERS: Mapping[str, Callable[[str, int, int], tuple[float, list[float]]]] = {
 
 
 class Watch:
-    """The most memory a process has while the block lasts, in bytes."""
+    """The most memory a process and what came of it have while the block lasts, in bytes."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
@@ -59,7 +59,16 @@ class Watch:
 
     def _look(self) -> None:
         while not self._done.wait(LOOK):
-            self.most = max(self.most, self._process.memory_full_info().pss)
+            self.most = max(self.most, held(self._process))
+
+
+def held(process: psutil.Process) -> int:
+    """Return the memory (PSS) that a process and those that came of it have now, in bytes."""
+    total = 0
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += one.memory_full_info().pss
+    return total
 
 
 @contextlib.contextmanager
@@ -99,6 +108,8 @@ def run(site: Site, options: argparse.Namespace) -> None:
         for kind, floods in FLOODS.items():
             others = [other for other in CALLERS if other != kind]
             for name in floods:
+                if f"{kind}: {name}" not in (options.only or [f"{kind}: {name}"]):
+                    continue
                 with Watch(doors.gateway) as before:
                     idle = called(doors, others, options.calls)
                 with flooding(kind, name, doors.at[kind]), Watch(doors.gateway) as during:
@@ -123,6 +134,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--calls", type=int, default=1000, help="calls at each door")
+    parser.add_argument("--only", action="append", help='one flood, such as "HTTP: small calls"')
     parser.add_argument("--write", type=Path, help="document that gets the table")
     options = parser.parse_args()
     end_on_signals()

@@ -7,7 +7,7 @@ SplashError
  + PlotUnavailable        matplotlib is missing                       exit status 1
  + WorkerBootError        workers cannot start                        exit status 3
  + ImportFailed           a named module, class or function is absent exit status 4
- + CrashLoop              workers start, then die again and again     exit status 5
+ + CrashLoop              workers or doors die again and again        exit status 5
  + BacklogUnavailable     the queues cannot be read right now
  + LessonsUnavailable     what was learned of jobs cannot be read or saved
  + JobsError              from wait_jobs and map_jobs
@@ -87,7 +87,7 @@ class ImportFailed(SplashError):
 
 
 class CrashLoop(SplashError):
-    """Workers start, then die again and again before they have run a job."""
+    """Workers die again and again before they have run a job, or the process of a door does."""
 
     exit_status = EXIT_CRASH_LOOP
 

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from benchmarks.doors import by_frames, by_http
-from benchmarks.flood import Watch, flooding
+from benchmarks.flood import Watch, flooding, held
 from tests.acceptance.command import QUICK, READY, Command, Start
 from tests.waiting import wait_until
 
@@ -37,14 +37,14 @@ def test_a_flood_leaves_room_for_others(
     doors += ("--zmq", f"ipc://{tmp_path}/door")
     gateway = splash("serve", "-u", url, *doors, "--patience", "60")
     frames, http, messages = (at(gateway, kind) for kind in ("framed", "HTTP", "ZeroMQ"))
-    before = psutil.Process(gateway.process.pid).memory_full_info().pss
+    before = held(psutil.Process(gateway.process.pid))
     with Watch(psutil.Process(gateway.process.pid)) as memory:
         with flooding("framed", "large calls", frames):
             assert len(by_http(http, CALLS, 1)[1]) == CALLS
         with flooding("HTTP", "large and never whole", http):
             assert len(by_frames(frames, CALLS, 1)[1]) == CALLS
     assert 0 < memory.most < before + ROOM
-    before = psutil.Process(gateway.process.pid).memory_full_info().pss
+    before = held(psutil.Process(gateway.process.pid))
     watch = Watch(psutil.Process(gateway.process.pid))
     with watch as memory, flooding("ZeroMQ", "large calls", messages):
         assert len(by_http(http, CALLS, 1)[1]) == CALLS

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from redis import Redis
 from rq import Queue
 
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
+from pysplash.ending import Ending
 from pysplash.logins import TRIES
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
@@ -377,6 +382,22 @@ def test_doors_in_use_divide_what_is_on_its_way(url: str, redis: Redis, queue: Q
         assert queue.count == 5
         with workers(queue, 1):
             assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
+
+
+def test_a_loop_of_somebodys_own_stays_as_it_is(url: str, redis: Redis) -> None:
+    """A gateway that serves in a program's loop sets nothing for all of that program."""
+    gateway = Gateway(url, tcp="127.0.0.1:0", handler="it.double")
+
+    async def serve(own: ThreadPoolExecutor) -> None:
+        loop, ending = asyncio.get_running_loop(), Ending()
+        loop.set_default_executor(own)
+        await gateway.serve(ending, lambda _: ending.ask())
+        assert vars(loop)["_default_executor"] is own
+
+    before = (sys.getswitchinterval(), gc.get_freeze_count())
+    with ThreadPoolExecutor(1) as own:
+        asyncio.run(serve(own))
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == before
 
 
 def test_the_caller_uses_whatever_sockets_there_are(
