@@ -32,7 +32,7 @@ HEEDED = (signal.SIGTERM, signal.SIGINT)
 #: seconds before a door's process is followed by another, at first and at most
 PAUSE, LONGEST = 0.1, 5.0
 #: so many that end within so many seconds are too many
-MOST, WITHIN = 6, 60.0
+MOST, WITHIN = 5, 60.0
 #: seconds beyond those it has after which a process that is to end is killed
 MARGIN = 5.0
 WORDS = 65536

@@ -19,16 +19,20 @@ from pysplash.handlers import Handler, decode, encode, handler_path, task_name
 PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
 #: the gateway's own modules: what a peer's bytes pass through
 GATEWAY = (
+    "accounts",
     "binding",
+    "commons",
     "door_http",
     "door_tcp",
     "door_zmq",
+    "ending",
     "exchange",
     "framed",
     "gateway",
     "handlers",
     "jsonrpc",
     "peers",
+    "porters",
     "rpc",
     "serve_commands",
     "wire",
