@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -14,7 +16,7 @@ from .errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBoo
 from .log import logger
 from .process import describe
 from .roster import Entry, Facts, Roster
-from .settlement import Loss
+from .settlement import Loss, legible
 from .state import Reason
 
 log = logger("pool")
@@ -37,11 +39,18 @@ class Casualties:
         return len(self._losses)
 
     def take_in(
-        self, entry: Entry, facts: Facts | None, status: int | None, text: str, now: float
+        self,
+        entry: Entry,
+        facts: Facts | None,
+        status: int | None,
+        text: str,
+        now: float,
+        outcomes: Sequence[Sequence[str]] = (),
     ) -> SplashError | None:
         """Account for one exit; return the error that should end the pool, if it should.
 
-        *status* is None for a worker that went with its fork server, whatever it was doing.
+        *status* is None for a worker that went with its fork server, whatever it was doing;
+        *outcomes* are those it has written down.
         """
         how = "its fork server died" if status is None else describe(status)
         failed_start = status is not None and self._roster.judge_exit(
@@ -61,10 +70,11 @@ class Casualties:
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
         job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
-        if job_id or not well:
+        if job_id or outcomes or not well:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
-            self._losses.append(Loss(entry.name, job_id, execution_id, cause, suspect, relief))
+            loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
+            self._losses.append(replace(loss, outcomes=legible(outcomes)))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:

@@ -136,21 +136,14 @@ class Claims:
         outcome: Sequence[Word],
         execution: str,
     ) -> tuple[Word, ...]:
+        """Return what the scripts take that claim one job to run at once."""
+        return (*self._head(script, now, refresh), *counters, *outcome, execution)
+
+    def _head(self, script: str, now: float, refresh: bool) -> tuple[Word, ...]:
         """Return what every script of a turn takes."""
-        return (
-            "EVALSHA",
-            script,
-            0,
-            self._worker,
-            now,
-            stamp(now),
-            self.lease_cap,
-            self._idle_ttl,
-            int(refresh),
-            *counters,
-            *outcome,
-            execution,
-        )
+        moment, cap = stamp(now), self.lease_cap
+        head = (self._worker, now, moment, cap, self._idle_ttl, int(refresh))
+        return ("EVALSHA", script, 0, *head)
 
     def recount(self) -> None:
         """Learn the worker's counters anew: somebody else stored an outcome in its name."""

@@ -22,18 +22,6 @@ from .quarantine import Command, described, diagnosis, set_aside
 
 AWAY = (RedisConnectionError, RedisTimeoutError)
 
-#: give back a job that a worker held too long without having begun it: the registry's member is
-#: overdue and the job is still queued, yet on no queue
-GIVE_BACK = """
-local call, started, member, id, execution, queue = redis.call, unpack(ARGV)
-if call('HGET', 'rq:job:' .. id, 'status') ~= 'queued' then return 0 end
-if call('ZREM', started, member) == 0 then return 0 end
-call('DEL', 'rq:execution:' .. id .. ':' .. execution)
-call('ZREM', 'rq:executions:' .. id, execution)
-if not call('LPOS', queue, id) then call('LPUSH', queue, id) end
-return 1
-"""
-
 log = logger("worker")
 
 
@@ -58,18 +46,12 @@ def clean(queue: Queue, worker: BaseWorker) -> None:
 
 
 def _sift(queue: Queue, job_class: type[Job]) -> None:
-    """Set aside what RQ's own cleaning would fail on, and put back what it would fail."""
+    """Set aside what RQ's own cleaning would fail on."""
     client: Any = queue.connection  # its types do not know that replies are bytes
     started, waiting = queue.started_job_registry.key, queue.intermediate_queue_key
     for member in client.zrangebyscore(started, 0, current_timestamp()):
-        job_id, _, execution = member.rpartition(b":")
+        job_id, _, _ = member.rpartition(b":")
         _sift_out(queue, job_class, job_id, ("ZREM", started, member))
-        if client.eval(GIVE_BACK, 0, started, member, job_id, execution, queue.key):
-            log.warning(
-                "job %s is back in its queue: its worker is gone and had not begun it",
-                job_id.decode(errors="replace"),
-                extra={"action": "give-back", "job": job_id.decode(errors="replace")},
-            )
     for job_id in client.lrange(waiting, 0, -1):
         _sift_out(queue, job_class, job_id, ("LREM", waiting, 0, job_id))
 

@@ -64,6 +64,9 @@ class BoardLike(Protocol):
     def clear(self, index: int) -> None:
         """Empty one row."""
 
+    def outcomes(self, index: int) -> Sequence[Sequence[str]]:
+        """Return the outcomes a worker has written down and not seen stored."""
+
     def ask(self, index: int, job_id: str) -> None:
         """Name the job a worker is to stop."""
 

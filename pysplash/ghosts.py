@@ -64,7 +64,8 @@ def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
                 remaining += 1
                 yield Ghost(pool, worker, f"may live for {left:.0f} s more")
                 continue
-            outcome = settlement.settle(Loss(worker, "", "", "its pool died", suspect=False))
+            loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
+            outcome = settlement.settle(loss)
             _strike(client, worker)
             yield Ghost(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
         if not remaining:

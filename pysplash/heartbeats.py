@@ -1,7 +1,7 @@
 """Heartbeats: the pool says for all its workers that they live, and renews their jobs' leases.
 
 One script for all of them, instead of a timer and a connection in each. A worker that runs jobs
-inside one another has them all renewed, as has one that holds its next job. The script renews only
+inside one another has them all renewed, as has one that holds a batch. The script renews only
 what is there: a worker that has taken its leave and a job that has ended stay gone, and no lease is
 ever made shorter than its worker has made it.
 """
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from redis import Redis
 
+from .batch import HAND
 from .deadlock import KEY as WAITS_KEY
 from .descent import STACK_KEY
 from .restoring import stamp
-from .turn import LAST, NEXT
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
@@ -34,16 +34,20 @@ local function prolong(key, seconds)
 end
 local function renew(id, execution)
   local running = 'rq:execution:' .. id .. ':' .. execution
-  if call('EXISTS', running) == 0 then return end
-  call('HSET', running, 'last_heartbeat', now)
-  prolong(running, lease)
-  call('ZADD', 'rq:executions:' .. id, 'XX', 'GT', whole + lease + 60, execution)
-  prolong('rq:executions:' .. id, lease + 60)
-  prolong('WAITS' .. id, lease)
+  local on_record = call('EXISTS', running) == 1
+  if on_record then
+    call('HSET', running, 'last_heartbeat', now)
+    prolong(running, lease)
+    call('ZADD', 'rq:executions:' .. id, 'XX', 'GT', whole + lease + 60, execution)
+    prolong('rq:executions:' .. id, lease + 60)
+    prolong('WAITS' .. id, lease)
+  end
   local origin = call('HGET', 'rq:job:' .. id, 'origin')
-  if origin then
+  if not origin then return end
+  local entry, started = id .. ':' .. execution, 'rq:wip:' .. origin
+  if on_record or call('ZSCORE', started, entry) then
     call('HSET', 'rq:job:' .. id, 'last_heartbeat', stamp)
-    call('ZADD', 'rq:wip:' .. origin, 'XX', 'GT', whole + lease, id .. ':' .. execution)
+    call('ZADD', started, 'XX', 'GT', whole + lease, entry)
   end
 end
 for i = 5, #ARGV, 3 do
@@ -54,16 +58,15 @@ for i = 5, #ARGV, 3 do
   end
   if execution ~= '' then
     renew(id, execution)
-    for _, held in ipairs(call('HMGET', worker, 'NEXT', 'LAST')) do
-      if held and #held > 1 then renew(string.match(held, '^(.*):([^:]*)$')) end
+    for held in string.gmatch(call('HGET', worker, 'HAND') or '', '%S+') do
+      if held ~= id .. ':' .. execution then renew(string.match(held, '^(.*):([^:]*)$')) end
     end
     for _, held in ipairs(call('LRANGE', 'STACK' .. ARGV[i], 1, -1)) do
       renew(string.match(held, '^(.*):([^:]*)$'))
     end
   end
 end
-""".replace("NEXT", NEXT)
-    .replace("LAST", LAST)
+""".replace("HAND", HAND)
     .replace("WAITS", WAITS_KEY.format(""))
     .replace("STACK", STACK_KEY.format(""))
 )

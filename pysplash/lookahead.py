@@ -1,22 +1,25 @@
-"""Looking ahead: while jobs are brief, the next is fetched while one runs.
+"""Looking ahead: while jobs are brief, they are claimed and stored in batches.
 
 Between two jobs of some microseconds a worker would mostly wait for its server. So once a function
-has been brief several times in a row, its worker stores the last outcome and claims the next job
-while a job of that function runs. What is claimed so is not begun: should the job that runs take
-longer after all, wait for others, or the worker leave, it goes back to the front of its queue.
+has been brief several times in a row, its worker claims several jobs at once, and stores what the
+last ones returned in the same step, while a job of that function runs. Should one take longer after
+all, wait for others, or the worker leave, what is not begun goes back to the front of its queue.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from rq.job import Job
 
+from .batch import MOST, Reply, Request
+from .batching import BatchingClaims
 from .helping import Help, Search
 from .log import logger
 from .nesting import Nesting
-from .prefetching import PrefetchingClaims
 from .quarantine import described
 from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
@@ -28,8 +31,17 @@ MOST_FUNCTIONS = 1000
 log = logger("worker")
 
 
+class _Outcome(NamedTuple):
+    """What a job left: in the script's words, and for RQ where that has to store it."""
+
+    done: Finish
+    held: Any
+    seconds: float
+    light: bool
+
+
 class LookingAhead(Nesting):
-    """A worker that fetches its next job while a brief one runs."""
+    """A worker that claims and stores brief jobs in batches."""
 
     #: seconds a brief job takes at most
     brief_seconds = 0.001
@@ -37,30 +49,42 @@ class LookingAhead(Nesting):
     streak = 8
     #: seconds after which a job that was taken to be brief keeps no other waiting
     foresight = 0.02
-    #: whether the next is fetched beside the first job after a rest, too
+    #: seconds after which outcomes no longer wait for the rest of a batch
+    delay = 0.001
+    #: whether the next are fetched beside the first job after a rest, too
     eager = False
+    #: jobs in a batch at most
+    most = MOST
 
-    _claims: PrefetchingClaims
+    _claims: BatchingClaims
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         #: functions by name, and how often in a row they were brief
         self._streaks: dict[str, int] = {}
-        #: the outcome that is being stored, and the job it is of
-        self._behind: tuple[Finish | None, Any] = (None, None)
-        #: whether that is seen to
-        self._seen = True
-        #: whether the job about to run was claimed ahead, so that Redis has it as queued
-        self._fetched = False
-        #: the function of the job beside which the next one was claimed
+        #: jobs claimed and not begun
+        self._hand: deque[Turn] = deque()
+        #: how many are claimed next; fewer after some had to be put back
+        self._reach = 1
+        #: outcomes that wait for the next turn; those that are on their way
+        self._shelved: list[_Outcome] = []
+        self._leaving_shelf: list[_Outcome] = []
+        #: those that RQ has to store, or nobody
+        self._unseen: list[tuple[Answer, _Outcome]] = []
+        #: the job that runs as "job:execution", and whether it has no record of its execution
+        self._present, self._light = "", False
+        #: the monotonic time of the last turn, and the function of the job beside which it was
+        self._turned_at = 0.0
         self._hoped = ""
 
     def _names(self) -> list[str]:
         """Return the queues to claim from, in order."""
         raise NotImplementedError
 
+    # --- what is known of functions ---
+
     def _is_brief(self, job: Job, function: str) -> bool:
-        """Return whether *job* will probably be over before another could be fetched.
+        """Return whether *job* will probably be over before others could be fetched.
 
         Not the first after a rest: there is probably no other, and its result is waited for.
         """
@@ -71,24 +95,6 @@ class LookingAhead(Nesting):
         known = streak >= self.streak and seconds is not None and self.slot is not None
         return known and not self._outer and not self._stop_requested
 
-    def _look_ahead(self, job: Job, function: str) -> None:
-        """Store the last outcome and claim the next job, while *job* runs, which is brief."""
-        self._send(job, self._names())
-        self._hoped = function
-        StackingDeathPenalty.errand = (time.monotonic() + self.foresight, self._surrender)
-
-    def _catch_up(self, job: Job) -> None:
-        """Let Redis know that *job* begins, and store the last outcome before, if need be."""
-        if self._fetched:
-            self._send(job, [])
-            self._collect()
-
-    def _send(self, job: Job, queues: list[str]) -> None:
-        self._behind = (self._done, self._held)
-        self._claims.send(self._done, queues, self._took, job.id)
-        self._done = self._held = None
-        self._fetched = self._seen = False
-
     def _learn(self, function: str, seconds: float) -> None:
         """Note how long a job of *function* took."""
         if seconds >= self.brief_seconds:
@@ -96,55 +102,226 @@ class LookingAhead(Nesting):
         elif function in self._streaks or len(self._streaks) < MOST_FUNCTIONS:
             self._streaks[function] = self._streaks.get(function, 0) + 1
 
-    def _in_hand(self) -> Turn | None:
-        """Return the turn that claimed the next job while the last one ran, if one did."""
-        self._fetched = False
-        if not self._claims.under_way:
-            return None
-        turn = self._collect()
-        self._fetched = turn is not None and turn.answer is Answer.JOB
-        return turn if self._fetched else None
+    # --- outcomes ---
 
-    def _collect(self) -> Turn | None:
-        """Take in the answer to what was sent."""
-        StackingDeathPenalty.errand = None
-        self._see_behind()
-        return self._claims.collect()
+    def _note(self, done: Finish) -> None:
+        """Write an outcome down where it outlives this worker, or have it stored at once."""
+        if self.slot is None or self._outer or self.slot.slate.note(done):
+            return
+        if self._in_batch():
+            self._shelve()
+            self._collect()
+            self._send()
+
+    def _wipe(self) -> None:
+        """Nothing is left of what was written down."""
+        if self.slot is not None:
+            self.slot.slate.wipe()
+
+    def _shelve(self) -> None:
+        """Keep the last outcome for the next turn."""
+        if self._done is not None:
+            self._shelved.append(_Outcome(self._done, self._held, self._took, self._light))
+            self._done = self._held = None
+        self._light = False
+
+    def _has_shelved(self) -> bool:
+        """Whether there are outcomes that only a batch's turn stores."""
+        return bool(self._shelved) or (self._light and self._done is not None)
+
+    def _in_batch(self) -> bool:
+        """Whether anything is claimed, or to be stored, that only a batch's turn sees to."""
+        return bool(self._light or self._hand or self._shelved or self._claims.under_way)
 
     def _see_behind(self) -> None:
-        """See to what the turn under way did not store, before anything later is stored."""
-        if self._seen:
-            return
-        turn = self._claims.answer()
-        self._seen = True
-        (done, held), self._behind = self._behind, (None, None)
-        if turn is not None and (turn.skipped or turn.answer in (Answer.FENCED, Answer.DEPENDENTS)):
-            self._see_to(turn, done, held)
+        """See to what a turn did not store, before anything later is stored."""
+        while self._unseen:
+            answer, outcome = self._unseen.pop(0)
+            present, self._light = self._light, False
+            try:
+                self._see_to(Turn(answer), outcome.done, outcome.held)
+            finally:
+                self._light = present
+
+    # --- turns ---
+
+    def _send(
+        self, *, want: bool = False, alone: bool = False, back: bool = False, record: bool = False
+    ) -> None:
+        """Have stored what waits for it; *want* more, put *back* what is in hand, or both.
+
+        *record* the execution of the job that runs, unless the worker is *alone*, without one.
+        """
+        returned = [turn.entry for turn in self._hand] if back else []
+        if back:
+            self._reach = 1 if self._hand else self._reach
+            self._hand.clear()
+        present = "" if alone else self._present
+        held = [present, *(turn.entry for turn in self._hand)]
+        wanted = self._reach if want and len(self._hand) < self._reach else 0
+        outcomes, self._shelved = self._shelved, []
+        self._leaving_shelf = outcomes
+        if record:
+            self._light = False
+        if self.slot is not None:
+            self.slot.slate.turn()
+        self._turned_at = time.monotonic()
+        self._claims.send(
+            Request(
+                [outcome.done for outcome in outcomes],
+                "".join("01"[outcome.light] for outcome in outcomes),
+                sum(outcome.seconds for outcome in outcomes),
+                returned,
+                present,
+                record,
+                " ".join(held) if present else "",
+                wanted,
+                self._names() if wanted else (),
+            )
+        )
+
+    def _take_in(self, reply: Reply) -> None:
+        """Take an answer in: what is in hand now, and what is left to be seen to."""
+        outcomes, self._leaving_shelf = self._leaving_shelf, []
+        for answer, outcome in zip(reply.outcomes, outcomes, strict=True):
+            if answer is not Answer.EMPTY:
+                self._unseen.append((answer, outcome))
+        if len(reply.jobs) >= self._reach:
+            self._reach = min(self.most, 2 * self._reach)
+        self._hand.extend(reply.jobs)
+        if reply.skipped:
+            self._settle_turn(Turn(reply.answer, skipped=reply.skipped), None, None)
+
+    def _collect(self) -> Reply | None:
+        """Take in the answer to what was sent, however long that takes."""
+        reply = self._claims.collect()
+        if reply is not None:
+            self._take_in(reply)
+        return reply
+
+    def _gather(self) -> None:
+        """Take in the answer to what was sent; raise redis's error if it is away."""
+        reply = self._claims.gather()
+        if reply is not None:
+            self._take_in(reply)
+
+    def _exchange(self, queues: Sequence[str]) -> Turn:
+        """Store all outcomes, and claim from *queues* what comes next."""
+        self._shelve()
+        self._send(want=bool(queues), alone=True)
+        reply = self._collect()
+        self._see_behind()
+        assert reply is not None
+        return self._in_hand() or Turn(reply.answer, skipped=reply.skipped)
+
+    def _settle_down(self, *, alone: bool = False) -> None:
+        """Store what is done, put back what is not begun, and have what runs on record.
+
+        Raise redis's error if it is away; then call again.
+        """
+        self._gather()
+        if self._light or self._hand or self._shelved:
+            self._send(alone=alone, back=True, record=self._light and not alone)
+            self._gather()
+
+    # --- between jobs ---
+
+    def _in_hand(self) -> Turn | None:
+        """Return the next job that is in hand, or was claimed while the last one ran."""
+        StackingDeathPenalty.errand = None
+        if not self._in_batch():
+            return None
+        self._shelve()
+        if not self._hand:
+            self._collect()
+        if self._unseen:
+            self._see_behind()
+        if not self._hand:
+            return None
+        turn = self._hand.popleft()
+        self._claims.execution = turn.execution
+        self._light = turn.light
+        return turn
+
+    def _has_more(self) -> bool:
+        """Whether another job follows at once, as far as is known."""
+        return bool(self._hand) or self._claims.under_way
+
+    def _drop_present(self) -> None:
+        """Forget a job that cannot be run."""
+        self._light = False
+
+    def _look_ahead(self, job: Job, function: str) -> None:
+        """Claim more and store what is done, while *job* runs, which is brief."""
+        now = time.monotonic()
+        self._present = f"{job.id}:{self._claims.execution}"
+        self._hoped = function
+        if self._shelved and now - self._turned_at > self.delay:
+            self._collect()
+            self._see_behind()
+        if not self._claims.under_way and (self._shelved or len(self._hand) < self._reach):
+            self._send(want=True)
+        due = max(now + self.delay, self._turned_at + 2 * self.delay)
+        StackingDeathPenalty.errand = (due, self._flush)
+
+    def _catch_up(self, job: Job) -> None:
+        """Keep no other waiting for *job*, which is not brief, and have it on record."""
+        if self._in_batch():
+            self._present = f"{job.id}:{self._claims.execution}"
+            self._insist(self._settle_down)
+            self._see_behind()
+
+    # --- while a job runs ---
+
+    def _flush(self) -> None:
+        """Let no outcome wait any longer for the job that runs."""
+        StackingDeathPenalty.errand = (time.monotonic() + self.foresight, self._surrender)
+        if self._shelved:
+            self._try(self._send_shelved)
+
+    def _send_shelved(self) -> None:
+        self._gather()
+        self._send()
 
     def _surrender(self) -> None:
-        """Put the next job back: the one that runs is not brief."""
+        """Keep nobody waiting: the job that runs is not brief."""
         self._streaks.pop(self._hoped, None)
+        self._try(self._settle_down)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        before = self._cover()
         try:
-            self._claims.give_back()
+            call()
         except REDIS_AWAY as error:
             log.debug("worker %s: nothing is put back, Redis is away: %s", self.name, error)
         except Exception as error:
             log.error("worker %s: nothing is put back: %s", self.name, described(error))
+        finally:
+            self._uncover(before)
+
+    def _clear_way(self) -> None:
+        """Have stored what is before the job that RQ is to store, and that one on record."""
+        self._collect()
+        if self._light or self._shelved:
+            self._send(record=self._light)
+            self._collect()
+        self._see_behind()
 
     def help(self, search: Search) -> Help:
         """Keep no job waiting while this one waits; then help."""
-        if self._claims.under_way:
+        if self._in_batch() or self._unseen:
             before = self._cover()
             try:
                 StackingDeathPenalty.errand = None
-                if self._claims.give_back():
-                    self._collect()
+                self._settle_down()
+                self._see_behind()
             finally:
                 self._uncover(before)
         return super().help(search)
 
     def _let_go(self) -> None:
-        """Put the next job back, and see to the last outcome."""
-        if self._claims.under_way:
-            self._insist(self._claims.give_back)
-            self._collect()
+        """Put back what is not begun, and have stored what is done."""
+        if self._in_batch():
+            self._shelve()
+            self._insist(lambda: self._settle_down(alone=True))
+        self._see_behind()

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .slate import SIZE, Slate
 from .state import MAX_JOB_ID, WorkerState
 
 ROW_SIZE = 512
@@ -73,8 +74,9 @@ class Scoreboard:
 
     def __init__(self, slots: int, fd: int | None = None) -> None:
         self.slots = slots
-        self.fd = _anonymous_file(slots * ROW_SIZE) if fd is None else fd
-        self._map = mmap.mmap(self.fd, slots * ROW_SIZE)
+        size = slots * (ROW_SIZE + SIZE)
+        self.fd = _anonymous_file(size) if fd is None else fd
+        self._map = mmap.mmap(self.fd, size)
 
     def close(self) -> None:
         """Give the memory back."""
@@ -82,8 +84,17 @@ class Scoreboard:
         os.close(self.fd)
 
     def clear(self, index: int) -> None:
-        """Empty row *index* before another worker gets it."""
+        """Empty row *index*, and its slate, before another worker gets it."""
         self._map[index * ROW_SIZE : (index + 1) * ROW_SIZE] = bytes(ROW_SIZE)
+        self.slate(index).clear()
+
+    def slate(self, index: int) -> Slate:
+        """Return where the worker of row *index* writes down outcomes until they are stored."""
+        return Slate(self._map, self.slots * ROW_SIZE + index * SIZE)
+
+    def outcomes(self, index: int) -> list[tuple[str, ...]]:
+        """Return the outcomes that the worker of row *index* has written down."""
+        return self.slate(index).read()
 
     def read(self, index: int) -> Row | None:
         """Return row *index*, or None as long as its worker has written nothing."""
@@ -236,6 +247,7 @@ class Slot:
         self._outer: list[tuple[float, WorkerState]] = []
         self._function = ""
         self._held_before = 0.0
+        self.slate = board.slate(index)
         self.beat()
 
     def beat(self) -> None:
@@ -321,10 +333,16 @@ class Slot:
             self._function = function
             self._board.name_function(self._index, shortened(function))
 
-    def finished(self, failed: bool) -> None:
-        """Let go of the job; its outcome is stored."""
+    def finished(self, failed: bool, *, more: bool = False) -> None:
+        """Let go of the job; its outcome is stored, or will be.
+
+        Where *more* are in hand, the row says so only when the next one begins.
+        """
         self._jobs += 1
         self._failed += failed
+        if more:
+            self._started = math.nan
+            return
         if self._outer:
             self._timeout, state = self._outer.pop()
             self._enter(state)

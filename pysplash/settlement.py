@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,18 +27,23 @@ from rq.queue import Queue
 from rq.utils import as_text, import_attribute, now
 from rq.worker import BaseWorker, SimpleWorker
 
+from .batch import HAND, SCRIPT, Reply, Request, read, words
 from .config import WorkerSettings
 from .deadlock import forget
 from .descent import STACK_KEY
 from .log import logger
 from .quarantine import Quarantine, diagnosis
+from .restoring import stamp
 from .rq_calls import close_execution, current_job_id, fail
-from .turn import LAST, NEXT, NOW
+from .turn import Answer, Finish
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
 #: worker deaths a job may cause within DEATHS_TTL seconds
 MOST_DEATHS, DEATHS_TTL = 3, 72 * 3600
+
+#: seconds a job's lease runs, 60 s aside, and a dead worker's key lives on, while it is settled
+LEASE, DEATH = 30, 60
 
 log = logger("settlement")
 
@@ -54,8 +60,15 @@ class Loss:
     suspect: bool = True
     #: whether the pool killed it so that memory stays below its limit
     relief: bool = False
-    #: whether the job had begun, where that is known better than by its status
-    begun: bool | None = None
+    #: what its jobs returned that it had not yet seen stored
+    outcomes: Sequence[Finish] = ()
+    #: whether its row could be read; if not, nobody knows which job of a batch had begun
+    seen: bool = True
+
+
+def legible(outcomes: Sequence[Sequence[str]]) -> list[Finish]:
+    """Return those of *outcomes*, as a worker has written them down, that can be made out."""
+    return [Finish(*words) for words in outcomes if len(words) == len(Finish._fields)]  # type: ignore[arg-type]
 
 
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
@@ -80,8 +93,8 @@ class Settlement:
     def settle(self, loss: Loss) -> str:
         """Settle one loss; return what became of the job, "" if there was none.
 
-        Jobs that ran inside it are settled first, the innermost before the others; then what it had
-        run before and not stored, and what it had in hand, which has begun if the row says so.
+        Outcomes it had written down are stored first. Of a batch it had in hand, what it had not
+        begun is put back. Jobs that ran inside another are settled before that one.
 
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
         ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"`` (it cannot be
@@ -90,21 +103,59 @@ class Settlement:
         """
         self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
-        *before, following = self._beside(loss.worker)
-        if following[1] and following[1] == loss.execution_id:
-            loss, following = replace(loss, begun=True), ("", "")
+        current = current_job_id(worker)  # settling any of them takes it away
+        hand = self._hand(loss.worker)
+        if any(entry.rpartition(":")[0] == current for entry in hand):
+            current = None
+        begun = self._settle_batch(worker, loss, hand)
         outcome = ""
-        for part in self._parts(worker, loss):
+        for part in (*begun, *self._parts(loss, current)):
             outcome = self._settle_part(worker, part)
-        for job_id, execution_id in before:
-            if self._connection.exists(f"rq:execution:{job_id}:{execution_id}"):
-                self._settle_part(worker, replace(loss, job_id=job_id, execution_id=execution_id))
-        if following[1]:
-            part = replace(loss, job_id=following[0], execution_id=following[1], begun=False)
-            self._settle_part(worker, part)
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
+
+    def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> list[Loss]:
+        """Store what is done and put back what is not begun; return what else may have begun."""
+        if not hand and not loss.outcomes:
+            return []
+        present = f"{loss.job_id}:{loss.execution_id}"
+        begun = [entry for entry in hand if entry == present or not loss.seen]
+        back = [entry for entry in hand if entry not in begun]
+        reply = self._ask(
+            loss.worker, Request(loss.outcomes, self._light(loss.outcomes), back=back)
+        )
+        for done, answer in zip(loss.outcomes, reply.outcomes, strict=True):
+            if answer is Answer.DEPENDENTS:
+                self._store_for(worker, loss, done)
+        for entry in begun:
+            self._ask(loss.worker, Request(present=entry, record=True, held=entry))
+        pairs = [entry.rpartition(":")[::2] for entry in begun if entry != present]
+        return [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
+
+    def _ask(self, worker: str, request: Request) -> Reply:
+        """Have the script of a batch do *request* in the name of *worker*."""
+        now = time.time()
+        head = (worker, now, stamp(now), LEASE, DEATH, 0)
+        found: Any = self._connection.eval(SCRIPT, 0, *head, *words(request, ""))
+        return read(found, "")
+
+    def _light(self, outcomes: Sequence[Finish]) -> str:
+        """Return which of *outcomes* are of jobs without a record of their execution."""
+        entries = [f"rq:execution:{done.job_id}:{done.execution_id}" for done in outcomes]
+        return "".join("0" if self._connection.exists(entry) else "1" for entry in entries)
+
+    def _store_for(self, worker: SimpleWorker, loss: Loss, done: Finish) -> None:
+        """Store an outcome on which others wait, and let these go ahead."""
+        (answer,) = self._ask(loss.worker, Request([done], "2")).outcomes
+        if answer is Answer.EMPTY:
+            job = worker.job_class.fetch(done.job_id, self._connection, worker.serializer)
+            self._queue(worker, done.queue).enqueue_dependents(job)
+
+    def _hand(self, worker: str) -> list[str]:
+        """Return what a worker that ran batches had in hand, each as "job:execution"."""
+        held: Any = self._connection.hget(f"rq:worker:{worker}", HAND)
+        return as_text(held or b"").split()
 
     def _settle_part(self, worker: SimpleWorker, part: Loss) -> str:
         outcome = self._settle_job(worker, part)
@@ -133,30 +184,21 @@ class Settlement:
         except ResponseError as error:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
-    def _parts(self, worker: SimpleWorker, loss: Loss) -> Iterator[Loss]:
+    def _parts(self, loss: Loss, current: str | None) -> Iterator[Loss]:
         """Yield the loss of each job the worker ran, innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the
         one that is known of it; Redis has that one as its current job.
         """
-        current = current_job_id(worker)  # settling any of them takes it away
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
-            yield replace(loss, job_id=job_id, execution_id=execution_id, begun=None)
+            yield replace(loss, job_id=job_id, execution_id=execution_id)
         outermost = loss.job_id or (pairs[0][0] if pairs else current)
         if outermost:
             yield replace(loss, job_id=outermost)
         if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
-            yield replace(loss, job_id=current, execution_id="", begun=None)
-
-    def _beside(self, worker: str) -> list[tuple[str, str]]:
-        """Return what a worker that looked ahead ran last, ran then, and had in hand.
-
-        Each is a job and its execution, both empty if there is none.
-        """
-        found: Any = self._connection.hmget(f"rq:worker:{worker}", LAST, NOW, NEXT)
-        return [as_text(entry or b"").rpartition(":")[::2] for entry in found]
+            yield replace(loss, job_id=current, execution_id="")
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""
@@ -196,13 +238,11 @@ class Settlement:
         worker.execution = self._execution(job, loss)
         status = job.get_status()
         open_ = worker.execution is not None
-        waits = status == JobStatus.QUEUED and not loss.begun and (open_ or not loss.execution_id)
-        if waits or (loss.begun is False and open_ and status == JobStatus.STARTED):
+        if status == JobStatus.QUEUED and (open_ or not loss.execution_id):
             forget(self._connection, job.id)
             put_back(worker, job, queue)
             return "returned"
-        running = status == JobStatus.STARTED or (status == JobStatus.QUEUED and loss.begun)
-        if not open_ or not running:
+        if not open_ or status != JobStatus.STARTED:
             return "kept"
         forget(self._connection, job.id)
         if loss.relief:

@@ -279,7 +279,8 @@ class Supervisor:
             self.accounting.depart(name, facts.jobs, facts.failed)
         now = self._devices.clock()
         self._settle_until = now + SETTLE
-        error = self._casualties.take_in(entry, facts, status, text, now)
+        outcomes = self._devices.board.outcomes(entry.slot)
+        error = self._casualties.take_in(entry, facts, status, text, now, outcomes)
         if error is not None:
             self._fail(error)
 

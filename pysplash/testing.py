@@ -231,6 +231,9 @@ class _Board(_Part):
     def clear(self, index: int) -> None:
         self.world.rows.pop(index, None)
 
+    def outcomes(self, index: int) -> Sequence[Sequence[str]]:
+        return ()
+
     def ask(self, index: int, job_id: str) -> None:
         self.world.to_stop.append((index, job_id))
 

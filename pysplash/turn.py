@@ -20,21 +20,50 @@ from .state import MAX_JOB_ID, MOST_SECONDS
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
-#: fields of a worker's hash, "job:execution": what it ran last in this way, whose outcome may still
-#: have to be stored; the job that began after it, which RQ forgets when it stores that outcome; and
-#: what it holds and has not begun, empty for nothing
-LAST, NOW, NEXT = "pysplash_last", "pysplash_now", "pysplash_next"
 
-#: what every script of a turn begins with, and `store`: store an outcome, or say that it must not
-#: be stored, or that RQ has to
-STORE = """
+#: what every script of a turn begins with, and `write`: write the outcome whose words begin at
+#: argument `at` to the job `key`; return its score in the finished registry, or false if it is gone
+WRITE = """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local idle_ttl, refresh, count, seconds = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7], ARGV[8]
+local idle_ttl, refresh = tonumber(ARGV[5]), ARGV[6] == '1'
 local worker_key = 'rq:worker:' .. worker
 local whole = math.floor(now)
 local call, pcall_ = redis.call, redis.pcall
-local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
 local suspended = false
+local function write(at, id, key)
+  local ended, ttl, value = ARGV[at + 5], tonumber(ARGV[at + 3]), ARGV[at + 6]
+  if call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ended,
+    'last_heartbeat', ended) > 1 then
+    call('DEL', key)
+    return false
+  end
+  local results = 'rq:results:' .. id
+  if value == '' then
+    call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker, 'execution_id',
+      ARGV[at + 1], 'execution_started_at', ARGV[at + 7], 'execution_ended_at', ARGV[at + 8])
+  else
+    call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker,
+      'return_value', value, 'execution_id', ARGV[at + 1],
+      'execution_started_at', ARGV[at + 7], 'execution_ended_at', ARGV[at + 8])
+  end
+  if ttl > 0 then
+    call('EXPIRE', results, ttl)
+    call('EXPIRE', key, ttl)
+    if ARGV[at + 9] == '1' then call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl) end
+    return whole + ttl
+  end
+  call('PERSIST', results)
+  return '+inf'
+end
+
+"""
+
+#: `store`: store an outcome, or say that it must not be stored, or that RQ has to
+STORE = (
+    WRITE
+    + """
+local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
+local count, seconds = ARGV[7], ARGV[8]
 local ended = id .. ':' .. execution
 local function store()
   local key, execution_key = 'rq:job:' .. id, 'rq:execution:' .. ended
@@ -45,35 +74,18 @@ local function store()
     suspended = call('EXISTS', 'rq:suspended') == 1
   end
   if call('DEL', execution_key) == 0 then return {'fenced'} end
-  if call('HSET', key, 'status', 'finished', 'started_at', ARGV[13], 'ended_at', ARGV[14],
-    'last_heartbeat', ARGV[14]) > 1 then
-    call('DEL', key)
+  local score = write(9, id, key)
+  if not score then
     call('HSET', execution_key, 'id', execution, 'worker_name', worker)
     return {'dependents'}
   end
-  local results, ttl, value = 'rq:results:' .. id, tonumber(ARGV[12]), ARGV[15]
-  if value == '' then
-    call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker,
-      'execution_id', execution, 'execution_started_at', ARGV[16], 'execution_ended_at', ARGV[17])
-  else
-    call('XADD', results, 'MAXLEN', '~', 10, '*', 'type', 1, 'worker_name', worker,
-      'return_value', value,
-      'execution_id', execution, 'execution_started_at', ARGV[16], 'execution_ended_at', ARGV[17])
-  end
-  if ttl > 0 then
-    call('EXPIRE', results, ttl)
-    call('EXPIRE', key, ttl)
-    if ARGV[18] == '1' then call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl) end
-    call('ZADD', 'rq:finished:' .. queue, whole + ttl, id)
-  else
-    call('PERSIST', results)
-    call('ZADD', 'rq:finished:' .. queue, '+inf', id)
-  end
+  call('ZADD', 'rq:finished:' .. queue, score, id)
   call('ZREM', 'rq:wip:' .. queue, ended)
   call('ZREM', 'rq:executions:' .. id, execution)
 end
 
 """
+)
 
 #: storing it first, and a worker's hash while it runs a job, for scripts that claim to run at once
 AT_ONCE = """
@@ -82,6 +94,7 @@ else
   local answer = store()
   if answer then return answer end
 end
+local claim = ARGV[19]
 local function busy(next)
   if id == '' then
     call('HSET', worker_key, 'state', 'busy', 'current_job', next,
@@ -98,7 +111,7 @@ end
 #: what a claim writes, for scripts that say how the worker is `busy` with it
 REGISTER = (
     """
-local skipped, claim, present = {}, ARGV[19], nil
+local skipped = {}
 -- Whether the id of a job that depends on others is in its queue once more than it may run. RQ puts
 -- it there twice if two of those others fail at the same time.
 local function surplus(next, status, origin)
@@ -114,9 +127,8 @@ local function surplus(next, status, origin)
   end
   return false
 end
--- Register job `next`, taken off `name`, as started, or, while the worker runs `present`, as what
--- it runs next; return its lease, or false: it is not to be run, or a key of its is of the wrong
--- type.
+-- Register job `next`, taken off `name`, as started; return its lease, or false: it is not to be
+-- run, or a key of its is of the wrong type.
 local function register(name, next, raw)
   local timeout, lease, origin, status, depends = nil, 420, '', '', false
   for j = 1, #raw, 2 do
@@ -150,14 +162,12 @@ local function register(name, next, raw)
     'worker_name', worker)
   call('EXPIRE', execution_key, lease)
   call('EXPIRE', executions_key, lease + 60)
-  busy(next, entry)
+  busy(next)
   if refresh or lease > idle_ttl - ROOM then
     call('EXPIRE', worker_key, math.max(lease, idle_ttl))
   end
-  if not present then
-    call('HSET', 'rq:job:' .. next, 'last_heartbeat', stamp, 'status', 'started',
-      'started_at', stamp, 'worker_name', worker)
-  end
+  call('HSET', 'rq:job:' .. next, 'last_heartbeat', stamp, 'status', 'started',
+    'started_at', stamp, 'worker_name', worker)
   call('PERSIST', 'rq:job:' .. next)
   return lease
 end
@@ -177,11 +187,6 @@ local function take(first)
       local next = pcall_('LPOP', queue_key)
       if not next then break end
       if type(next) == 'table' then skipped[#skipped + 1] = {'queue', name, next['err']} break end
-      if present and #next > MOST_ID then
-        -- The scoreboard has no room for it, so nobody could say whether it has begun.
-        call('LPUSH', queue_key, next)
-        return nil
-      end
       local raw = pcall_('HGETALL', 'rq:job:' .. next)
       if raw['err'] then skipped[#skipped + 1] = {'unreadable', name, next, raw['err']}
       elseif #raw == 0 then skipped[#skipped + 1] = {'vanished', name, next}
@@ -192,7 +197,7 @@ local function take(first)
   end
   return nil
 end
-""".replace("MOST_SKIPPED", str(MOST_SKIPPED)).replace("MOST_ID", str(MAX_JOB_ID))
+""".replace("MOST_SKIPPED", str(MOST_SKIPPED))
 
 SCRIPT = (
     STORE
@@ -271,6 +276,15 @@ class Turn(NamedTuple):
     #: ("vanished", name, id), ("surplus", name, id)
     skipped: Sequence[Sequence[bytes]] = ()
     raw: Sequence[bytes] = ()
+    #: the execution it was claimed by, where that is another than the claims' last
+    execution: str = ""
+    #: whether it is one of a batch: plain, and without a record of its execution in Redis
+    light: bool = False
+
+    @property
+    def entry(self) -> str:
+        """What stands for it in the started registry: "job:execution"."""
+        return f"{self.job_id.decode()}:{self.execution}"
 
     @property
     def moved(self) -> bool:

@@ -23,10 +23,10 @@ from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
+from .batching import BatchingClaims
 from .log import logger
 from .lookahead import LookingAhead
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
-from .prefetching import PrefetchingClaims
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
 from .state import MOST_SECONDS
@@ -65,7 +65,7 @@ class Worker(LookingAhead, SimpleWorker):
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self._claims = PrefetchingClaims(
+        self._claims = BatchingClaims(
             self.connection,
             self.name,
             idle_ttl=self.worker_ttl + 60,
@@ -176,10 +176,13 @@ class Worker(LookingAhead, SimpleWorker):
     # --- one turn ---
 
     def _take_turn(self, queues: list[str]) -> Turn:
-        """Store the last outcome and claim the next job from *queues*."""
+        """Store the last outcome and claim the next job from *queues*, or the next ones."""
+        if self._has_shelved():
+            return self._exchange(queues)
         done, self._done = self._done, None
         held, self._held = self._held, None
         turn = self._claims.take(done, queues, self._took)
+        self._wipe()
         self._settle_turn(turn, done, held)
         return turn
 
@@ -206,11 +209,12 @@ class Worker(LookingAhead, SimpleWorker):
     def _run(self, turn: Turn) -> bool:
         """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
         fields = turn.hash()
-        plain = is_plain(fields)
+        plain = turn.light or is_plain(fields)
         try:
             job = self._restore(turn.job_id, fields, plain)
         except Exception as error:
             self._set_claim_aside(turn, fields, error)
+            self._drop_present()
             return False
         queue = self._queue(turn.queue)
         job.worker_name = self.name
@@ -244,7 +248,7 @@ class Worker(LookingAhead, SimpleWorker):
             self._give_up(job, queue, error)
         finally:
             if self.slot is not None:
-                self.slot.finished(self._job_failed)
+                self.slot.finished(self._job_failed, more=self._has_more())
         return True
 
     def _set_claim_aside(self, turn: Turn, fields: Mapping[bytes, bytes], error: Exception) -> None:
@@ -334,11 +338,12 @@ class Worker(LookingAhead, SimpleWorker):
             "1" if job._dependency_ids else "",
         )
         self._took = ended - began
+        self._note(self._done)
         self._learn(job.func_name or "", self._took)
 
     def _may_store(self, job: Job) -> bool:
         """See to the outcome before; then say whether the execution is still this worker's."""
-        self._see_behind()
+        self._clear_way()
         self._claims.recount()
         ours = self._claims.still_ours(job.id)
         if not ours:
