@@ -210,9 +210,11 @@ class LookingAhead(Nesting):
         self._shelve()
         self._send(want=bool(queues), alone=True)
         reply = self._collect()
-        self._see_behind()
         assert reply is not None
-        return self._in_hand() or Turn(reply.answer, skipped=reply.skipped)
+        # What RQ stores may put others on a queue that was found empty before.
+        answer = self._unseen[0][0] if self._unseen else reply.answer
+        self._see_behind()
+        return self._in_hand() or Turn(answer, skipped=reply.skipped)
 
     def _settle_down(self, *, alone: bool = False) -> None:
         """Store what is done, put back what is not begun, and have what runs on record.

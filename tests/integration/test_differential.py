@@ -91,11 +91,14 @@ ALLOWED_IN_POOL = {
     r".*: rq:(executions?|wip):.*": (
         "a pool renews its workers' leases every few seconds, so they are 90 s and not the timeout"
     ),
-    r".*: rq:worker:w\d\[pysplash_(last|now|next)\]": "there our worker names what it has in hand",
+    r".*: rq:worker:w\d\[pysplash_(hand|turn)\]": "there our worker names what it has in hand",
 }
 #: where it may differ besides when it takes every job for a brief one
 ALLOWED_AHEAD = {
-    r".*: run \d: look \d: rq:queue:.*": "the next job is in the worker's hand",
+    r".*: run \d: look \d: rq:queue:.*": "the next jobs are in the worker's hand",
+    r".*: run \d: look \d: rq:job:\w+\[(status|started_at|last_heartbeat|worker_name)\]": (
+        "what is in its hand counts as started"
+    ),
     r".*: run \d: look \d: rq:results:.*\[execution_id\]": (
         "executions are numbered as they come to sight, and there is one more"
     ),
