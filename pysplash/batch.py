@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from .state import MAX_JOB_ID, MOST_SECONDS
 from .turn import CLAIM, REGISTER, WRITE, Answer, Finish, Turn
 
-#: jobs in a batch at most, and the part of what waits that one may take: the rest is for others
+#: jobs in a batch at most, and of how many that wait it takes one, as the others are for others
 MOST, SHARE = 8, 4
 #: fields of a worker's hash: the jobs it has in hand, "job:execution" with a space between two, and
 #: the turn in which it said so
@@ -28,7 +28,7 @@ SCRIPT = (
         + """
 local base, present, wanted = ARGV[7], ARGV[8], tonumber(ARGV[10])
 local number, light, returned = tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
-local outcomes = 16
+local share, outcomes = tonumber(ARGV[16]), 17
 local entries = outcomes + 10 * number
 local queues = entries + returned
 local codes, stored, seconds, finished = {}, 0, ARGV[15], {}
@@ -178,7 +178,7 @@ local function batch(name)
   local waiting = pcall_('LLEN', queue_key)
   if type(waiting) == 'table' then return true end
   if waiting == 0 then return false end
-  local part = math.min(wanted, math.max(1, math.floor(waiting / SHARE)))
+  local part = math.min(wanted, math.max(1, math.floor(waiting / share)))
   local names = call('LPOP', queue_key, part)
   local left = #names + 1
   for i, next in ipairs(names) do
@@ -228,9 +228,7 @@ if stored > 0 then
 end
 return {answered, table.concat(codes), single and 1 or 0, from, skipped, jobs,
   count, seconds}
-""".replace("MOST_ID", str(MAX_JOB_ID))
-        .replace("MOST_SECONDS", str(MOST_SECONDS))
-        .replace("SHARE", str(SHARE))
+""".replace("MOST_ID", str(MAX_JOB_ID)).replace("MOST_SECONDS", str(MOST_SECONDS))
     )
     .replace("'HAND'", f"'{HAND}'")
     .replace("'BASE'", f"'{BASE}'")
@@ -256,6 +254,7 @@ class Request(NamedTuple):
     held: str = ""
     #: how many jobs to claim at most, and from where
     wanted: int = 0
+    share: int = SHARE
     queues: Sequence[str] = ()
 
 
@@ -282,6 +281,7 @@ def words(request: Request, base: str) -> Iterator[Any]:
     yield request.light
     yield len(request.back)
     yield request.seconds
+    yield request.share
     for done in request.done:
         yield from done
     yield from request.back

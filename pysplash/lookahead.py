@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rq.job import Job
 
-from .batch import MOST, Reply, Request
+from .batch import MOST, SHARE, Reply, Request
 from .batching import BatchingClaims
 from .helping import Help, Search
 from .log import logger
@@ -53,8 +53,10 @@ class LookingAhead(Nesting):
     delay = 0.001
     #: whether the next are fetched beside the first job after a rest, too
     eager = False
-    #: jobs in a batch at most
-    most = MOST
+    #: jobs in a batch at most, and at first, and after some had to be put back
+    most, least = MOST, 1
+    #: the part of what waits that is claimed at most, the others being for others, is 1 in so many
+    share = SHARE
 
     _claims: BatchingClaims
 
@@ -64,7 +66,7 @@ class LookingAhead(Nesting):
         self._streaks: dict[str, int] = {}
         #: jobs claimed and not begun
         self._hand: deque[Turn] = deque()
-        #: how many are claimed next; fewer after some had to be put back
+        #: how many are claimed next, unless that is less than the least
         self._reach = 1
         #: outcomes that wait for the next turn; those that are on their way
         self._shelved: list[_Outcome] = []
@@ -154,11 +156,13 @@ class LookingAhead(Nesting):
         """
         returned = [turn.entry for turn in self._hand] if back else []
         if back:
-            self._reach = 1 if self._hand else self._reach
+            self._reach = self.least if self._hand else self._reach
             self._hand.clear()
         present = "" if alone else self._present
         held = [present, *(turn.entry for turn in self._hand)]
-        wanted = self._reach if want and len(self._hand) < self._reach else 0
+        held += [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unseen]
+        reach = max(self.least, self._reach)
+        wanted = reach if want and len(self._hand) < reach else 0
         outcomes, self._shelved = self._shelved, []
         self._leaving_shelf = outcomes
         if record:
@@ -176,6 +180,7 @@ class LookingAhead(Nesting):
                 record,
                 " ".join(held) if present else "",
                 wanted,
+                self.share,
                 self._names() if wanted else (),
             )
         )
@@ -261,7 +266,7 @@ class LookingAhead(Nesting):
         if self._shelved and now - self._turned_at > self.delay:
             self._collect()
             self._see_behind()
-        if not self._claims.under_way and (self._shelved or len(self._hand) < self._reach):
+        if not self._claims.under_way and (self._shelved or len(self._hand) < self.most):
             self._send(want=True)
         due = max(now + self.delay, self._turned_at + 2 * self.delay)
         StackingDeathPenalty.errand = (due, self._flush)

@@ -105,9 +105,13 @@ class Settlement:
         worker = self._shell(loss.worker)
         current = current_job_id(worker)  # settling any of them takes it away
         hand = self._hand(loss.worker)
+        self._settle_batch(worker, loss, hand)
+        mine = f"{loss.job_id}:{loss.execution_id}"
+        others = [entry for entry in hand if entry != mine and self._has_record(entry)]
+        pairs = [entry.rpartition(":")[::2] for entry in others]
         if any(entry.rpartition(":")[0] == current for entry in hand):
             current = None
-        begun = self._settle_batch(worker, loss, hand)
+        begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
         for part in (*begun, *self._parts(loss, current)):
             outcome = self._settle_part(worker, part)
@@ -115,23 +119,27 @@ class Settlement:
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
 
-    def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> list[Loss]:
-        """Store what is done and put back what is not begun; return what else may have begun."""
+    def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> None:
+        """Store what is done, put back what is not begun, and have the others on record."""
         if not hand and not loss.outcomes:
-            return []
+            return
         present = f"{loss.job_id}:{loss.execution_id}"
         begun = [entry for entry in hand if entry == present or not loss.seen]
         back = [entry for entry in hand if entry not in begun]
-        reply = self._ask(
-            loss.worker, Request(loss.outcomes, self._light(loss.outcomes), back=back)
-        )
+        marks = [
+            "01"[not self._has_record(f"{done.job_id}:{done.execution_id}")]
+            for done in loss.outcomes
+        ]
+        reply = self._ask(loss.worker, Request(loss.outcomes, "".join(marks), back=back))
         for done, answer in zip(loss.outcomes, reply.outcomes, strict=True):
             if answer is Answer.DEPENDENTS:
                 self._store_for(worker, loss, done)
         for entry in begun:
-            self._ask(loss.worker, Request(present=entry, record=True, held=entry))
-        pairs = [entry.rpartition(":")[::2] for entry in begun if entry != present]
-        return [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
+            self._ask(loss.worker, Request(present=entry, record=True, held=" ".join(hand)))
+
+    def _has_record(self, entry: str) -> bool:
+        """Whether the execution "job:execution" has a record: then its job has begun."""
+        return bool(self._connection.exists(f"rq:execution:{entry}"))
 
     def _ask(self, worker: str, request: Request) -> Reply:
         """Have the script of a batch do *request* in the name of *worker*."""
@@ -139,11 +147,6 @@ class Settlement:
         head = (worker, now, stamp(now), LEASE, DEATH, 0)
         found: Any = self._connection.eval(SCRIPT, 0, *head, *words(request, ""))
         return read(found, "")
-
-    def _light(self, outcomes: Sequence[Finish]) -> str:
-        """Return which of *outcomes* are of jobs without a record of their execution."""
-        entries = [f"rq:execution:{done.job_id}:{done.execution_id}" for done in outcomes]
-        return "".join("0" if self._connection.exists(entry) else "1" for entry in entries)
 
     def _store_for(self, worker: SimpleWorker, loss: Loss, done: Finish) -> None:
         """Store an outcome on which others wait, and let these go ahead."""

@@ -133,7 +133,7 @@ def build_looking_ahead(
     """Make our worker as a pool would; it takes every job for a brief one."""
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
-        worker.streak, worker.eager = 0, True
+        worker.streak, worker.eager, worker.least, worker.share = 0, True, 8, 1
     return worker
 
 

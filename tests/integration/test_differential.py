@@ -106,6 +106,7 @@ ALLOWED_AHEAD = {
         "what a job puts in front of the next one comes after that, which is in hand already"
     ),
     r"(deletes|cancels) the next: .*": "so does what a job does to the next one",
+    r"round robin: .*": "queues take turns by batches",
     r"suspends all: .*": "the next job is run although RQ is suspended meanwhile",
 }
 #: there is nothing to fetch ahead where there is one job

@@ -14,14 +14,14 @@ from rq import Queue, get_current_job
 from rq.job import Job, JobStatus
 
 from pysplash import wait_jobs
+from pysplash.batch import HAND
 from pysplash.cleaning import clean
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.heartbeats import Heartbeats, Pulse
 from pysplash.helping import at_hand
 from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.settlement import Loss, Settlement
-from pysplash.turn import LAST, NEXT, NOW
+from pysplash.settlement import Loss, Settlement, legible
 from pysplash.worker import Worker
 from tests.waiting import wait_until
 
@@ -40,11 +40,14 @@ def _keep_handlers() -> Iterator[None]:
 
 @pytest.fixture
 def worker(queue: Queue) -> Iterator[Worker]:
-    """Return a worker of a pool that takes every job for a brief one, and has all the patience."""
+    """Return a worker of a pool that takes every job for a brief one, and has all the patience.
+
+    It claims one job ahead where few wait.
+    """
     board = Scoreboard(1)
     worker = Worker([queue], name=NAME, connection=queue.connection)
     worker.slot = Slot(board, 0, NAME)
-    worker.streak, worker.foresight, worker.eager = 0, 60.0, True
+    worker.streak, worker.foresight, worker.delay, worker.eager = 0, 60.0, 60.0, True
     yield worker
     board.close()
 
@@ -61,21 +64,20 @@ def present() -> Job:
     return job
 
 
-def told(redis: Redis, field: str = NEXT) -> tuple[str, str]:
-    """Return job and execution that the worker names in Redis."""
-    entry: Any = redis.hget(f"rq:worker:{NAME}", field)
-    job_id, _, execution_id = (entry or b"").decode().rpartition(":")
-    return job_id, execution_id
+def told(redis: Redis) -> list[str]:
+    """Return what the worker says it has in hand, as "job:execution"; first the one that runs."""
+    entries: Any = redis.hget(f"rq:worker:{NAME}", HAND)
+    return (entries or b"").decode().split()
 
 
-def in_hand(redis: Redis) -> str:
-    """Return the id of the job that the worker has fetched early."""
-    return told(redis)[0]
+def in_hand(redis: Redis) -> list[str]:
+    """Return the ids of the jobs that the worker has claimed and not begun."""
+    return [entry.rpartition(":")[0] for entry in told(redis)[1:]]
 
 
 def await_in_hand(redis: Redis, job_id: str) -> None:
-    """Wait until the worker has fetched that job."""
-    wait_until(lambda: in_hand(redis) == job_id, 10, "the next job in hand")
+    """Wait until the worker has claimed that job."""
+    wait_until(lambda: in_hand(redis)[-1:] == [job_id], 10, "the next job in hand")
 
 
 def look(other: str) -> tuple[str, str, list[str], int]:
@@ -90,12 +92,12 @@ def look(other: str) -> tuple[str, str, list[str], int]:
 
 
 def test_the_next_job_is_in_hand(queue: Queue, worker: Worker) -> None:
-    """It is on no queue, registered, and still queued, for nobody has begun it."""
+    """It is on no queue, and registered as started, from one instant to the other."""
     first = queue.enqueue(look, "b")
     second = queue.enqueue(math.sqrt, 49, job_id="b")
     work(worker)
 
-    assert first.return_value() == ("started", "queued", [], 2)
+    assert first.return_value() == ("started", "started", [], 2)
     assert second.return_value() == 7
     assert left_behind(queue.connection) == []
     assert queue.connection.hget(worker.key, "successful_job_count") == b"2"
@@ -105,7 +107,7 @@ def left_behind(redis: Redis) -> list[object]:
     """Return what no ended job may leave, and what a worker holds."""
     kinds = ("execution", "executions", "wip")
     keys = [key for kind in kinds for key in redis.keys(f"rq:{kind}:*")]
-    return [*keys, in_hand(redis)] if in_hand(redis) else [*keys]
+    return [*keys, *in_hand(redis)]
 
 
 def see_it_back(other: str, how: str) -> bool:
@@ -118,7 +120,7 @@ def see_it_back(other: str, how: str) -> bool:
 
 def test_what_takes_longer_keeps_nobody_waiting(queue: Queue, worker: Worker) -> None:
     """A function that was brief and now is not: what was fetched beside it goes back, in front."""
-    worker.foresight = 0.02
+    worker.foresight = worker.delay = 0.01
     first = queue.enqueue(see_it_back, "b", "back in time", job_timeout=30)
     others = [queue.enqueue(math.sqrt, 49, job_id=name) for name in "bc"]
     work(worker)
@@ -245,11 +247,11 @@ def spoil(other: str) -> None:
     redis.set(f"rq:results:{present().id}", "a text")
 
 
-def as_told() -> tuple[str, str]:
-    """Wait until Redis has this job as begun; return the one before and the one to follow."""
+def as_told() -> list[str]:
+    """Wait until Redis has this job as what runs; return what is in hand then."""
     redis, job_id = present().connection, present().id
-    wait_until(lambda: told(redis, NOW)[0] == job_id, 10, "Redis knows that the job has begun")
-    return told(redis, LAST)[0], told(redis)[0]
+    wait_until(lambda: told(redis)[:1] and told(redis)[0].startswith(job_id), 10, "this one runs")
+    return in_hand(redis)
 
 
 def test_an_outcome_that_cannot_be_stored_hides_nothing(queue: Queue, worker: Worker) -> None:
@@ -259,7 +261,7 @@ def test_an_outcome_that_cannot_be_stored_hides_nothing(queue: Queue, worker: Wo
     last = queue.enqueue(math.sqrt, 64)
     work(worker)
 
-    assert following.return_value() == ("spoilt", "")
+    assert following.return_value() == [last.id]
     assert last.return_value() == 8
     assert left_behind(queue.connection) == []
 
@@ -295,7 +297,7 @@ def test_a_very_long_id_is_left_for_its_turn(queue: Queue, worker: Worker) -> No
 def waits_for_nothing(_other: str) -> list[str]:
     """Return what waits once the worker has looked for its next job."""
     redis = present().connection
-    wait_until(lambda: redis.hexists(f"rq:worker:{NAME}", NEXT), 10)
+    wait_until(lambda: bool(told(redis)), 10)
     return Queue("default", connection=redis).job_ids
 
 
@@ -348,8 +350,8 @@ def die(other: str, begun: bool, known: bool = True) -> None:
     redis, me = present().connection, present()
     await_in_hand(redis, other)
     (mine,) = (it.id for it in me.get_executions())
-    job_id, execution_id = told(redis) if begun else (me.id, mine) if known else ("", "")
-    loss = Loss(NAME, job_id, execution_id, "killed")
+    pair = told(redis)[1].split(":") if begun else (me.id, mine) if known else ("", "")
+    loss = Loss(NAME, *pair, cause="killed")
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     queue = Queue("default", connection=redis)
     seen[:] = [settlement.settle(loss), me.get_status(), Job.fetch(other, redis).get_status()]
@@ -379,84 +381,93 @@ def test_what_a_dead_worker_had_begun_is_not_run_again(queue: Queue, worker: Wor
     assert seen[2:] == [JobStatus.FAILED, ["c"]]
 
 
-def depended_on() -> None:
+def depended_on() -> str:
     """Have another job depend on this one as it runs."""
     job = present()
     Queue("default", connection=job.connection).enqueue(math.sqrt, 49, depends_on=job)
+    return "depended on"
 
 
 def die_early(before: str) -> None:
     """Be settled as a worker that died before it could store what the job before has returned."""
-    redis, me = present().connection, present()
-    wait_until(lambda: told(redis, LAST)[0] == before, 10)
-    (mine,) = (it.id for it in me.get_executions())
+    redis, me, worker = present().connection, present(), at_hand()
+    assert isinstance(worker, Worker)
+    assert worker.slot is not None
+    wait_until(lambda: told(redis)[0].startswith(me.id), 10)
+    outcomes = legible(worker.slot.slate.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
-    seen[:] = [settlement.settle(Loss(NAME, me.id, mine, "killed"))]
-    seen.append(Job.fetch(before, redis).get_status())
+    loss = Loss(NAME, *told(redis)[0].split(":"), cause="killed", outcomes=outcomes)
+    seen[:] = [settlement.settle(loss), Job.fetch(before, redis).return_value()]
 
 
-def test_what_a_dead_worker_could_not_store_is_settled(queue: Queue, worker: Worker) -> None:
+def test_what_a_dead_worker_could_not_store_is_stored(queue: Queue, worker: Worker) -> None:
     """Others came to depend on it, so it was for RQ to store, after the job that ran meanwhile."""
     queue.enqueue(depended_on, job_id="a")
     queue.enqueue(die_early, "a")
     work(worker)
 
-    assert seen == ["failed", JobStatus.FAILED]
+    assert seen == ["failed", "depended on"]
+    assert len(queue.finished_job_registry.get_job_ids(cleanup=False)) == 2
     assert left_behind(queue.connection) == []
 
 
-def die_forgotten() -> None:
-    """Be settled as a worker that died after RQ, storing another outcome, forgot this job."""
+def die_unseen() -> None:
+    """Be settled as a worker that died with its pool, so that nobody could read its row."""
     redis, me = present().connection, present()
-    wait_until(lambda: told(redis, NOW)[0] == me.id, 10)
-    redis.hdel(f"rq:worker:{NAME}", "current_job")
+    wait_until(lambda: told(redis)[0].startswith(me.id), 10)
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
-    settlement.settle(Loss(NAME, "", "", "killed"))
-    seen[:] = [me.get_status()]
+    settlement.settle(Loss(NAME, "", "", "killed", seen=False))
+    jobs = (me, Job.fetch("c", redis))
+    seen[:] = [*(job.get_status() for job in jobs), queue_of(redis)]
 
 
-def test_what_rq_forgot_of_a_dead_worker_is_settled(queue: Queue, worker: Worker) -> None:
-    """When RQ stores the outcome before, it takes the present job off the worker's record."""
+def queue_of(redis: Redis) -> list[str]:
+    """Return what waits."""
+    return Queue("default", connection=redis).job_ids
+
+
+def test_what_nobody_can_tell_of_has_begun(queue: Queue, worker: Worker) -> None:
+    """So nothing runs twice."""
+    worker.least, worker.share = 8, 1
     queue.enqueue(math.sqrt, 49)
-    queue.enqueue(die_forgotten)
+    queue.enqueue(die_unseen)
+    queue.enqueue(math.sqrt, 49, job_id="c")
     work(worker)
 
-    assert seen == [JobStatus.FAILED]
+    assert seen == [JobStatus.FAILED, JobStatus.FAILED, []]
     assert left_behind(queue.connection) == []
 
 
-def prolong(other: str) -> tuple[bool, bool]:
-    """Let the lease of the next job nearly run out; have the pool renew it."""
-    redis, me = present().connection, present()
+def prolong(other: str) -> list[bool]:
+    """Let the leases of this job and the next nearly run out; have the pool renew them."""
+    redis = present().connection
     await_in_hand(redis, other)
-    member = ":".join(told(redis))
-    redis.expire(f"rq:execution:{member}", 5)
-    redis.zadd("rq:wip:default", {member: 5})
-    (mine,) = (it.id for it in me.get_executions())
-    Heartbeats(redis, 480).send([Pulse(NAME, me.id, mine)])
-    score = redis.zscore("rq:wip:default", member) or 0
-    return redis.ttl(f"rq:execution:{member}") > 60, score > 60
+    members = told(redis)
+    redis.zadd("rq:wip:default", dict.fromkeys(members, 5))
+    Heartbeats(redis, 480).send([Pulse(NAME, *members[0].split(":"))])
+    return [(redis.zscore("rq:wip:default", member) or 0) > 60 for member in members]
 
 
 def test_the_pool_renews_the_lease_of_what_is_in_hand(queue: Queue, worker: Worker) -> None:
     """So that nobody takes it for abandoned."""
-    first = queue.enqueue(prolong, "b")
+    queue.enqueue(math.sqrt, 49)
+    second = queue.enqueue(prolong, "b")
     queue.enqueue(math.sqrt, 49, job_id="b")
     work(worker)
 
-    assert first.return_value() == (True, True)
+    assert second.return_value() == [True, True]
 
 
-def test_cleaning_returns_what_was_never_begun(queue: Queue, worker: Worker) -> None:
-    """A lease that ran out, pool and worker gone: the job waits again, and has not failed."""
+def test_cleaning_ends_what_nobody_holds_any_more(queue: Queue, worker: Worker) -> None:
+    """A lease that ran out, pool and worker gone: as with any other job, and never run again."""
     redis = queue.connection
     job = queue.enqueue(math.sqrt, 49)
     queue.empty()
     job.save()
-    job.set_status(JobStatus.QUEUED)
+    job.set_status(JobStatus.STARTED)
     redis.zadd("rq:wip:default", {f"{job.id}:e": 1})
     clean(queue, worker)
 
-    assert queue.job_ids == [job.id]
+    assert queue.failed_job_registry.get_job_ids(cleanup=False) == [job.id]
     assert redis.zcard("rq:wip:default") == 0
-    assert job.get_status() is JobStatus.QUEUED
+    assert job.get_status() is JobStatus.FAILED
