@@ -73,6 +73,8 @@ class LookingAhead(Nesting):
         self._leaving_shelf: list[_Outcome] = []
         #: those that RQ has to store, or nobody
         self._unseen: list[tuple[Answer, _Outcome]] = []
+        #: whether one of them is just being stored
+        self._seeing = False
         #: the job that runs as "job:execution", and whether it has no record of its execution
         self._present, self._light = "", False
         #: the monotonic time of the last turn, and the function of the job beside which it was
@@ -137,13 +139,14 @@ class LookingAhead(Nesting):
 
     def _see_behind(self) -> None:
         """See to what a turn did not store, before anything later is stored."""
-        while self._unseen:
-            answer, outcome = self._unseen.pop(0)
-            present, self._light = self._light, False
+        while self._unseen and not self._seeing:
+            answer, outcome = self._unseen[0]
+            self._seeing = True
             try:
                 self._see_to(Turn(answer), outcome.done, outcome.held)
             finally:
-                self._light = present
+                self._seeing = False
+                del self._unseen[0]
 
     # --- turns ---
 
@@ -169,6 +172,8 @@ class LookingAhead(Nesting):
             self._light = False
         if self.slot is not None:
             self.slot.slate.turn()
+            for _, outcome in self._unseen:
+                self.slot.slate.note(outcome.done)
         self._turned_at = time.monotonic()
         self._claims.send(
             Request(
@@ -308,6 +313,8 @@ class LookingAhead(Nesting):
 
     def _clear_way(self) -> None:
         """Have stored what is before the job that RQ is to store, and that one on record."""
+        if self._seeing:
+            return
         self._collect()
         if self._light or self._shelved:
             self._send(record=self._light)
