@@ -219,7 +219,10 @@ if #hand > 0 then
   local held = table.concat(hand, ' ')
   call('HSET', worker_key, 'HAND', ARGV[11] == '' and held or ARGV[11] .. ' ' .. held)
   answered = 'job'
-elseif single then from, jobs, answered = single[2], {single[3], single[5]}, 'job'
+elseif single then
+  -- RQ forgets what a worker runs when it stores an outcome of the job before.
+  call('HSET', worker_key, 'HAND', single[3] .. ':' .. claim)
+  from, jobs, answered = single[2], {single[3], single[5]}, 'job'
 elseif not answered then rest(suspended and wanted > 0 and 'suspended' or 'empty')
 end
 if stored > 0 then

@@ -90,22 +90,13 @@ class BatchingClaims(Claims):
             else Answer.EMPTY
             for done in sent.request.done
         ]
-        entries = [
-            entry for entry in hand.split(" ") if entry.startswith(base, entry.rfind(":") + 1)
-        ]
-        jobs = [self._claimed(entry, light=True) for entry in entries]
-        if not jobs and not sent.request.present:
-            jobs = self._claimed_alone(f"{base}00")
+        mine = [entry for entry in hand.split() if entry.rpartition(":")[2].startswith(base)]
+        jobs = [self._claimed(entry, light=not entry.endswith(f"{base}00")) for entry in mine]
         answer = Answer.JOB if jobs else Answer.EMPTY
         return Reply(answer, outcomes, [job for job in jobs if job.raw])
 
     def _has_record(self, entry: str) -> bool:
         return bool(self._lane.call("EXISTS", f"rq:execution:{entry}"))
-
-    def _claimed_alone(self, execution: str) -> list[Turn]:
-        job_id = self._lane.call("HGET", f"rq:worker:{self._worker}", "current_job")
-        entry = f"{(job_id or b'').decode(errors='replace')}:{execution}"
-        return [self._claimed(entry, light=False)] if self._has_record(entry) else []
 
     def _claimed(self, entry: str, *, light: bool) -> Turn:
         job_id, _, execution = entry.rpartition(":")

@@ -139,6 +139,8 @@ class LookingAhead(Nesting):
 
     def _see_behind(self) -> None:
         """See to what a turn did not store, before anything later is stored."""
+        if self._unseen and not self._seeing:
+            self._collect()
         while self._unseen and not self._seeing:
             answer, outcome = self._unseen[0]
             self._seeing = True

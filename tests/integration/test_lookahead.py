@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rq import Queue, get_current_job
+from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
 
 from pysplash import wait_jobs
@@ -336,6 +336,178 @@ def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) ->
     assert first.return_value() == 1
 
 
+# --- several at once ---
+
+
+@pytest.fixture
+def greedy(worker: Worker) -> Worker:
+    """Return a worker that claims whatever waits, eight at a time."""
+    worker.least, worker.share = 8, 1
+    return worker
+
+
+def see(other: str) -> tuple[list[str], list[str], int]:
+    """Return what is in hand once *other* is, what is on the queue, and how many have finished."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    queue = Queue("default", connection=redis)
+    return in_hand(redis), queue.job_ids, len(queue.finished_job_registry.get_job_ids())
+
+
+def test_a_batch_is_claimed_while_another_runs(queue: Queue, greedy: Worker) -> None:
+    """The first of a batch begins: those behind it, and the next eight, are in hand in order."""
+    names = [f"a{number:02}" for number in range(20)]
+    jobs = [queue.enqueue(see, names[last], job_id=names[last // 16]) for last in (8, 16)]
+    jobs += [queue.enqueue(math.sqrt, 49, job_id=name) for name in names[2:]]
+    work(greedy)
+
+    assert jobs[0].return_value() == (names[1:9], names[9:], 0)
+    assert jobs[1].return_value() == (names[2:17], names[17:], 1)
+    assert [job.return_value() for job in jobs[2:]] == [7.0] * 18
+    assert [len(job.results()) for job in jobs] == [1] * 20
+    assert left_behind(queue.connection) == []
+    assert queue.connection.hget(greedy.key, "successful_job_count") == b"20"
+
+
+def test_no_more_than_a_part_is_claimed(queue: Queue, worker: Worker) -> None:
+    """The others are for other workers; so a batch gets smaller towards the end."""
+    worker.least = 8
+    first = queue.enqueue(see, "a2", job_id="a")
+    for number in range(12):
+        queue.enqueue(math.sqrt, 49, job_id=f"a{number}")
+    work(worker)
+
+    assert first.return_value() == (["a0", "a1", "a2"], [f"a{n}" for n in range(3, 12)], 0)
+
+
+def put_back_by(other: str, how: str) -> list[str]:
+    """Be no brief job, in the way that is named; return what waits then."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    queue = Queue("default", connection=redis)
+    if how == "wait":
+        wait_jobs([Job.fetch(other, redis)], max_wait=30)
+        return queue.job_ids
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+        return []
+    wait_until(lambda: len(queue) == 5, 10, "all back")
+    return queue.job_ids
+
+
+@pytest.mark.parametrize("how", ["last", "wait", "stop"])
+def test_a_batch_goes_back_in_order(queue: Queue, greedy: Worker, how: str) -> None:
+    """What is put back looks as it did before it was claimed, and waits in its old order."""
+    names = [f"a{number}" for number in range(5)]
+    greedy.foresight, greedy.delay = (0.02, 0.001) if how == "last" else (60.0, 60.0)
+    first = queue.enqueue(put_back_by, names[-1], how, job_timeout=30)
+    for name in names:
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    before = [queue.connection.hgetall(f"rq:job:{name}") for name in names]
+    work(greedy)
+
+    expected = {"last": names, "wait": names[:-1], "stop": []}
+    assert first.return_value() == expected[how]
+    if how == "stop":
+        assert queue.job_ids == names
+        assert [queue.connection.hgetall(f"rq:job:{name}") for name in names] == before
+    assert left_behind(queue.connection) == []
+
+
+def finished(expected: int) -> int:
+    """Return how many jobs have finished, once they are as many as expected."""
+    registry = Queue("default", connection=present().connection).finished_job_registry
+    wait_until(lambda: registry.get_job_count(False) >= expected, 10, f"{expected} results")
+    return registry.get_job_count(False)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005])
+def test_no_result_waits_for_the_rest_of_its_batch(
+    queue: Queue, greedy: Worker, delay: float
+) -> None:
+    """It is stored when the next job begins, or, if that takes long, while it runs."""
+    greedy.delay = delay
+    jobs = [queue.enqueue(finished, number) for number in range(8)]
+    work(greedy)
+
+    assert [job.return_value() for job in jobs] == [*range(8)]
+
+
+def test_another_function_ends_a_batch(queue: Queue, greedy: Worker) -> None:
+    """It is on record when it begins, what was behind it waits again, what was before is stored."""
+    greedy.streak = 1
+    greedy._streaks["math.sqrt"] = 1
+    for name in "ab":
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    other = queue.enqueue(on_record)
+    for name in "cd":
+        queue.enqueue(math.sqrt, 49, job_id=name)
+    work(greedy)
+
+    assert other.return_value() == (1, ["c", "d"], 2)
+    assert all(Job.fetch(name, queue.connection).return_value() == 7 for name in "abcd")
+    assert left_behind(queue.connection) == []
+
+
+def on_record() -> tuple[int, list[str], int]:
+    """Return how many executions of this job there are, what waits, and how many are done."""
+    queue = Queue("default", connection=present().connection)
+    done = queue.finished_job_registry.get_job_count(False)
+    return len(present().get_executions()), queue.job_ids, done
+
+
+def cancel(other: str) -> None:
+    """Cancel a job that is in hand."""
+    redis = present().connection
+    await_in_hand(redis, other)
+    Job.fetch(other, redis).cancel()
+
+
+def test_what_is_cancelled_in_hand_leaves_no_result(queue: Queue, greedy: Worker) -> None:
+    """Who settles a job before its outcome is stored is right."""
+    first = queue.enqueue(cancel, "b")
+    second = queue.enqueue(math.sqrt, 49, job_id="b")
+    work(greedy)
+
+    assert first.get_status() is JobStatus.FINISHED
+    assert second.get_status() is JobStatus.CANCELED
+    assert second.results() == []
+    assert left_behind(queue.connection) == []
+
+
+def test_what_is_special_comes_in_its_turn(queue: Queue, greedy: Worker) -> None:
+    """A batch holds plain jobs only; order is kept."""
+    redis, order = queue.connection, []
+    kinds = ({}, {}, {"retry": Retry(max=1)}, {"meta": {"a": 1}}, {}, {"job_timeout": -1}, {})
+    for number, kind in enumerate(kinds):
+        order.append(queue.enqueue(note, number, **kind))
+    work(greedy)
+
+    assert [job.return_value() for job in order] == [*range(1, 8)]
+    assert redis.lrange("noted", 0, -1) == [b"%d" % number for number in range(7)]
+    assert left_behind(redis) == []
+
+
+def note(number: int) -> int:
+    """Note that this one ran."""
+    return int(present().connection.rpush("noted", number))  # type: ignore[arg-type]
+
+
+def large(size: int) -> str:
+    """Return much."""
+    return os.urandom(size // 2).hex()
+
+
+def test_results_that_find_no_room_are_stored(queue: Queue, greedy: Worker) -> None:
+    """The memory for outcomes is small: what does not fit goes to Redis at once."""
+    jobs = [queue.enqueue(large, size) for size in (9000, 9000, 9000, 9000, 90_000, 10, 9000)]
+    work(greedy)
+
+    lengths = [len(job.return_value() or "") for job in jobs]
+    assert lengths == [9000, 9000, 9000, 9000, 90_000, 10, 9000]
+    assert left_behind(queue.connection) == []
+
+
 # --- the worker dies ---
 
 #: what was seen inside a job that looks on as others settle its worker
@@ -409,6 +581,34 @@ def test_what_a_dead_worker_could_not_store_is_stored(queue: Queue, worker: Work
     assert seen == ["failed", "depended on"]
     assert len(queue.finished_job_registry.get_job_ids(cleanup=False)) == 2
     assert left_behind(queue.connection) == []
+
+
+def die_late(done: int) -> None:
+    """Be settled as a worker that died in a batch, with outcomes that were not stored yet."""
+    redis, me, worker = present().connection, present(), at_hand()
+    assert isinstance(worker, Worker)
+    assert worker.slot is not None
+    entry = next(entry for entry in told(redis) if entry.startswith(me.id))
+    outcomes = legible(worker.slot.slate.read())
+    settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
+    loss = Loss(NAME, *entry.split(":"), cause="killed", outcomes=outcomes)
+    registry = Queue("default", connection=redis).finished_job_registry
+    seen[:] = [len(registry.get_job_ids()), settlement.settle(loss), len(registry.get_job_ids())]
+    seen.extend([me.get_status(), queue_of(redis), redis.keys("rq:wip:*")])
+
+
+def test_a_dead_worker_keeps_no_result(queue: Queue, greedy: Worker) -> None:
+    """What those before the one it died in have returned is stored; those behind it wait again."""
+    jobs = [queue.enqueue(math.sqrt, 49, job_id=f"a{number}") for number in range(5)]
+    queue.enqueue(die_late, 5)
+    later = [queue.enqueue(math.sqrt, 49, job_id=f"b{number}") for number in range(12)]
+    work(greedy)
+
+    names = [job.id for job in later]
+    # the first was claimed alone and stored as the batch began
+    assert seen == [1, "failed", 5, JobStatus.FAILED, names, []]
+    assert [job.return_value() for job in (*jobs, *later)] == [7.0] * 17
+    assert {len(job.results()) for job in (*jobs, *later)} == {1}
 
 
 def die_unseen() -> None:
