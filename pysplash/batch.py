@@ -221,7 +221,9 @@ if #hand > 0 then
   answered = 'job'
 elseif single then
   -- RQ forgets what a worker runs when it stores an outcome of the job before.
-  call('HSET', worker_key, 'HAND', single[3] .. ':' .. claim)
+  if not string.find(single[3], '[^%w_%-]') then
+    call('HSET', worker_key, 'HAND', single[3] .. ':' .. claim)
+  end
   from, jobs, answered = single[2], {single[3], single[5]}, 'job'
 elseif not answered then rest(suspended and wanted > 0 and 'suspended' or 'empty')
 end

@@ -130,6 +130,27 @@ def test_killed_worker_with_requeue(pool: Start, queue: Queue, marks: Path) -> N
     assert_nothing_started(queue.connection)
 
 
+def test_a_deadly_job_takes_no_other_with_it(pool: Start, queue: Queue, marks: Path) -> None:
+    """Brief jobs run in batches: if one ends its worker, all others finish, each run once."""
+    deadly = {number for number in range(600) if number % 55 == 54}
+    calls = [(jobs.step, (str(marks), n, n in deadly)) for n in range(600)]
+    stream = queue.enqueue_many([Queue.prepare_data(func, args=args) for func, args in calls])
+    pool(*QUICK, "-n", "2")
+    ended = (queue.finished_job_registry, queue.failed_job_registry)
+    wait_until(
+        lambda: sum(registry.get_job_count(False) for registry in ended) == len(stream),
+        2 * READY,
+        "the end of all jobs",
+    )
+    failed = {number for number, job in enumerate(stream) if not job.is_finished}
+    assert failed == deadly
+    values = [job.return_value() for number, job in enumerate(stream) if number not in deadly]
+    assert values == [number for number in range(600) if number not in deadly]
+    assert sorted(map(int, lines(marks))) == list(range(600))
+    assert all("died while it ran the job" in error_of(stream[number]) for number in deadly)
+    assert_nothing_started(queue.connection)
+
+
 @pytest.mark.parametrize("status", [0, 7])
 def test_job_that_ends_its_process(pool: Start, queue: Queue, marks: Path, status: int) -> None:
     """A job that calls os._exit fails with the exit status as the reason, and is not run again."""
