@@ -103,14 +103,15 @@ class Settlement:
         """
         self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
-        current = current_job_id(worker)  # settling any of them takes it away
+        current = current_job_id(worker) or ""  # settling any of them takes it away
         hand = self._hand(loss.worker)
         self._settle_batch(worker, loss, hand)
+        in_hand = any(entry.rpartition(":")[0] == current for entry in hand)
+        if in_hand and not self._connection.exists(f"rq:executions:{current}"):
+            current = ""  # it is back in its queue
         mine = f"{loss.job_id}:{loss.execution_id}"
         others = [entry for entry in hand if entry != mine and self._has_record(entry)]
         pairs = [entry.rpartition(":")[::2] for entry in others]
-        if any(entry.rpartition(":")[0] == current for entry in hand):
-            current = None
         begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
         for part in (*begun, *self._parts(loss, current)):
@@ -187,7 +188,7 @@ class Settlement:
         except ResponseError as error:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
-    def _parts(self, loss: Loss, current: str | None) -> Iterator[Loss]:
+    def _parts(self, loss: Loss, current: str) -> Iterator[Loss]:
         """Yield the loss of each job the worker ran, innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the

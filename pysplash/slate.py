@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import hiredis
 
@@ -21,6 +22,7 @@ SIZE = 2 * SIDE
 #: bytes in use, at the beginning of a side
 _LENGTH = struct.Struct("<Q")
 Words = Sequence[str | bytes | int | float]
+_pack: Any = hiredis.pack_command
 
 
 class Slate:
@@ -34,7 +36,7 @@ class Slate:
 
     def note(self, outcome: Words) -> bool:
         """Write an outcome down; return False if there is no room for it."""
-        raw: bytes = hiredis.pack_command(tuple(outcome))
+        raw: bytes = _pack(tuple(outcome))
         begin = _LENGTH.size + self._used
         if begin + len(raw) > SIDE:
             return False

@@ -70,6 +70,12 @@ def told(redis: Redis) -> list[str]:
     return (entries or b"").decode().split()
 
 
+def pair_of(entry: str) -> tuple[str, str]:
+    """Return job and execution of an entry."""
+    job_id, _, execution_id = entry.rpartition(":")
+    return job_id, execution_id
+
+
 def in_hand(redis: Redis) -> list[str]:
     """Return the ids of the jobs that the worker has claimed and not begun."""
     return [entry.rpartition(":")[0] for entry in told(redis)[1:]]
@@ -418,7 +424,7 @@ def finished(expected: int) -> int:
     """Return how many jobs have finished, once they are as many as expected."""
     registry = Queue("default", connection=present().connection).finished_job_registry
     wait_until(lambda: registry.get_job_count(False) >= expected, 10, f"{expected} results")
-    return registry.get_job_count(False)
+    return int(registry.get_job_count(False))
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.005])
@@ -478,7 +484,15 @@ def test_what_is_cancelled_in_hand_leaves_no_result(queue: Queue, greedy: Worker
 def test_what_is_special_comes_in_its_turn(queue: Queue, greedy: Worker) -> None:
     """A batch holds plain jobs only; order is kept."""
     redis, order = queue.connection, []
-    kinds = ({}, {}, {"retry": Retry(max=1)}, {"meta": {"a": 1}}, {}, {"job_timeout": -1}, {})
+    kinds: tuple[dict[str, Any], ...] = (
+        {},
+        {},
+        {"retry": Retry(max=1)},
+        {"meta": {"a": 1}},
+        {},
+        {"job_timeout": -1},
+        {},
+    )
     for number, kind in enumerate(kinds):
         order.append(queue.enqueue(note, number, **kind))
     work(greedy)
@@ -490,7 +504,7 @@ def test_what_is_special_comes_in_its_turn(queue: Queue, greedy: Worker) -> None
 
 def note(number: int) -> int:
     """Note that this one ran."""
-    return int(present().connection.rpush("noted", number))  # type: ignore[arg-type]
+    return int(present().connection.rpush("noted", number))
 
 
 def large(size: int) -> str:
@@ -522,8 +536,8 @@ def die(other: str, begun: bool, known: bool = True) -> None:
     redis, me = present().connection, present()
     await_in_hand(redis, other)
     (mine,) = (it.id for it in me.get_executions())
-    pair = told(redis)[1].split(":") if begun else (me.id, mine) if known else ("", "")
-    loss = Loss(NAME, *pair, cause="killed")
+    pair = pair_of(told(redis)[1]) if begun else (me.id, mine) if known else ("", "")
+    loss = Loss(NAME, *pair, "killed")
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     queue = Queue("default", connection=redis)
     seen[:] = [settlement.settle(loss), me.get_status(), Job.fetch(other, redis).get_status()]
@@ -568,7 +582,7 @@ def die_early(before: str) -> None:
     wait_until(lambda: told(redis)[0].startswith(me.id), 10)
     outcomes = legible(worker.slot.slate.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
-    loss = Loss(NAME, *told(redis)[0].split(":"), cause="killed", outcomes=outcomes)
+    loss = Loss(NAME, *pair_of(told(redis)[0]), "killed", outcomes=outcomes)
     seen[:] = [settlement.settle(loss), Job.fetch(before, redis).return_value()]
 
 
@@ -591,7 +605,7 @@ def die_late(done: int) -> None:
     entry = next(entry for entry in told(redis) if entry.startswith(me.id))
     outcomes = legible(worker.slot.slate.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
-    loss = Loss(NAME, *entry.split(":"), cause="killed", outcomes=outcomes)
+    loss = Loss(NAME, *pair_of(entry), "killed", outcomes=outcomes)
     registry = Queue("default", connection=redis).finished_job_registry
     seen[:] = [len(registry.get_job_ids()), settlement.settle(loss), len(registry.get_job_ids())]
     seen.extend([me.get_status(), queue_of(redis), redis.keys("rq:wip:*")])
@@ -636,6 +650,24 @@ def test_what_nobody_can_tell_of_has_begun(queue: Queue, worker: Worker) -> None
 
     assert seen == [JobStatus.FAILED, JobStatus.FAILED, []]
     assert left_behind(queue.connection) == []
+
+
+def die_forgotten() -> None:
+    """Be settled as a worker that died after RQ, storing another outcome, forgot this job."""
+    redis, me = present().connection, present()
+    seen[:] = [redis.hget(f"rq:worker:{NAME}", "current_job")]
+    settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
+    settlement.settle(Loss(NAME, "", "", "killed"))
+    seen.append(me.get_status())
+
+
+def test_what_rq_forgot_of_a_dead_worker_is_settled(queue: Queue, worker: Worker) -> None:
+    """When RQ stores the outcome before, it takes the present job off the worker's record."""
+    queue.enqueue(depended_on)
+    queue.enqueue(die_forgotten, meta={"plain": False})
+    work(worker)
+
+    assert seen == [None, JobStatus.FAILED]
 
 
 def prolong(other: str) -> list[bool]:

@@ -11,6 +11,7 @@ from rq.job import Job, JobStatus
 from rq.worker import SimpleWorker, Worker
 
 from pysplash.accounting import Accounting
+from pysplash.batch import HAND
 from pysplash.casualties import Casualties
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
@@ -73,6 +74,16 @@ def test_the_job_that_redis_knows_of_is_settled_too(redis: Redis, queue: Queue, 
 
     assert outcome == ("retried" if same else "failed")
     assert queue.job_ids == [before.id]
+    assert left_behind(redis) == []
+
+
+def test_a_hand_of_old_hides_nothing(redis: Redis, queue: Queue) -> None:
+    """A worker killed before it could write its row runs what it has had in a batch before."""
+    job = queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    redis.hset(f"rq:worker:{loss.worker}", HAND, f"{job.id}:earlier")
+
+    assert settlement(redis).settle(Loss(loss.worker, "", "", CAUSE)) == "failed"
     assert left_behind(redis) == []
 
 
