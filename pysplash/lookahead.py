@@ -21,6 +21,7 @@ from .helping import Help, Search
 from .log import logger
 from .nesting import Nesting
 from .quarantine import described
+from .slate import SIDE
 from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
@@ -53,7 +54,7 @@ class LookingAhead(Nesting):
     delay = 0.001
     #: whether the next are fetched beside the first job after a rest, too
     eager = False
-    #: jobs in a batch at most, and at first, and after some had to be put back
+    #: jobs in a batch at most, and after some had to be put back
     most, least = MOST, 1
     #: the part of what waits that is claimed at most, the others being for others, is 1 in so many
     share = SHARE
@@ -66,7 +67,7 @@ class LookingAhead(Nesting):
         self._streaks: dict[str, int] = {}
         #: jobs claimed and not begun
         self._hand: deque[Turn] = deque()
-        #: how many are claimed next, unless that is less than the least
+        #: how many are claimed next
         self._reach = 1
         #: outcomes that wait for the next turn; those that are on their way
         self._shelved: list[_Outcome] = []
@@ -110,7 +111,9 @@ class LookingAhead(Nesting):
 
     def _note(self, done: Finish) -> None:
         """Write an outcome down where it outlives this worker, or have it stored at once."""
-        if self.slot is None or self._outer or self.slot.slate.note(done):
+        if self.slot is None or self._outer:
+            return
+        if len(done.value) < SIDE and self.slot.slate.note(done):
             return
         if self._in_batch():
             self._shelve()
@@ -161,12 +164,12 @@ class LookingAhead(Nesting):
         """
         returned = [turn.entry for turn in self._hand] if back else []
         if back:
-            self._reach = self.least if self._hand else self._reach
+            self._reach = 1 if self._hand else self._reach
             self._hand.clear()
         present = "" if alone else self._present
         held = [present, *(turn.entry for turn in self._hand)]
         held += [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unseen]
-        reach = max(self.least, self._reach)
+        reach = max(self._reach, self.least)
         wanted = reach if want and len(self._hand) < reach else 0
         outcomes, self._shelved = self._shelved, []
         self._leaving_shelf = outcomes
@@ -273,7 +276,7 @@ class LookingAhead(Nesting):
         if self._shelved and now - self._turned_at > self.delay:
             self._collect()
             self._see_behind()
-        if not self._claims.under_way and (self._shelved or len(self._hand) < self.most):
+        if not self._claims.under_way and (self._shelved or not self._hand):
             self._send(want=True)
         due = max(now + self.delay, self._turned_at + 2 * self.delay)
         StackingDeathPenalty.errand = (due, self._flush)

@@ -340,16 +340,14 @@ class Slot:
         """
         self._jobs += 1
         self._failed += failed
-        if more:
-            self._started = math.nan
-            return
         if self._outer:
             self._timeout, state = self._outer.pop()
             self._enter(state)
             return
         self._started = self._timeout = math.nan
         self._job = self._execution = b""
-        self._enter(WorkerState.IDLE)
+        if not more:
+            self._enter(WorkerState.IDLE)
 
     def idle_before(self) -> int:
         """Return how many workers in the rows before this one are idle."""

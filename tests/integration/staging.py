@@ -133,7 +133,8 @@ def build_looking_ahead(
     """Make our worker as a pool would; it takes every job for a brief one."""
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
-        worker.streak, worker.eager, worker.least, worker.share = 0, True, 8, 1
+        worker.streak, worker.eager, worker.share = 0, True, 1
+        worker.least = 8
     return worker
 
 

@@ -348,7 +348,8 @@ def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) ->
 @pytest.fixture
 def greedy(worker: Worker) -> Worker:
     """Return a worker that claims whatever waits, eight at a time."""
-    worker.least, worker.share = 8, 1
+    worker.least = 8
+    worker.share = 1
     return worker
 
 
@@ -642,7 +643,8 @@ def queue_of(redis: Redis) -> list[str]:
 
 def test_what_nobody_can_tell_of_has_begun(queue: Queue, worker: Worker) -> None:
     """So nothing runs twice."""
-    worker.least, worker.share = 8, 1
+    worker.least = 8
+    worker.share = 1
     queue.enqueue(math.sqrt, 49)
     queue.enqueue(die_unseen)
     queue.enqueue(math.sqrt, 49, job_id="c")

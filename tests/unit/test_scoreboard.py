@@ -228,3 +228,23 @@ def test_being_held_is_counted_for_ever_and_for_the_job(board: Scoreboard) -> No
     assert (second.held, second.held_in_job, second.job_id) == (1.75, 0.25, "two")
     assert slot.held() == 1.75
     assert [board.busy(index) for index in range(3)] == [False, True, False]
+
+
+def test_between_two_jobs_of_a_batch_nothing_is_written(board: Scoreboard) -> None:
+    """The next one's beginning says that the last has ended; whatever is written first says so."""
+    slot = Slot(board, 0, "w")
+    slot.claimed("one", 9.0, "e1")
+    slot.finished(failed=False, more=True)
+    between = board.read(0)
+    slot.claimed("two", 9.0, "e2")
+    then = board.read(0)
+    slot.finished(failed=True, more=True)
+    slot.stopping()
+    last = board.read(0)
+
+    assert between is not None
+    assert then is not None
+    assert last is not None
+    assert (between.job_id, between.jobs) == ("one", 0)
+    assert (then.job_id, then.execution_id, then.jobs) == ("two", "e2", 1)
+    assert (last.job_id, last.jobs, last.failed) == ("", 2, 1)
