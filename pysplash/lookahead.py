@@ -162,38 +162,51 @@ class LookingAhead(Nesting):
 
         *record* the execution of the job that runs, unless the worker is *alone*, without one.
         """
-        returned = [turn.entry for turn in self._hand] if back else []
-        if back:
-            self._reach = 1 if self._hand else self._reach
-            self._hand.clear()
-        present = "" if alone else self._present
-        held = [present, *(turn.entry for turn in self._hand)]
-        held += [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unseen]
         reach = max(self._reach, self.least)
         wanted = reach if want and len(self._hand) < reach else 0
-        outcomes, self._shelved = self._shelved, []
-        self._leaving_shelf = outcomes
+        returned = self._clear_hand() if back else ()
+        present = "" if alone else self._present
+        outcomes = self._leaving_shelf = self._shelve_out()
+        request = Request(
+            [outcome.done for outcome in outcomes],
+            "".join("01"[outcome.light] for outcome in outcomes),
+            sum(outcome.seconds for outcome in outcomes),
+            returned,
+            present,
+            record,
+            self._held_beside(present),
+            wanted,
+            self.share,
+            self._names() if wanted else (),
+        )
         if record:
             self._light = False
+        self._turned_at = time.monotonic()
+        self._claims.send(request)
+
+    def _clear_hand(self) -> Sequence[str]:
+        """Return what is in hand, and have it no more."""
+        returned = [turn.entry for turn in self._hand]
+        if returned:
+            self._reach = 1
+        self._hand.clear()
+        return returned
+
+    def _shelve_out(self) -> list[_Outcome]:
+        """Return the outcomes that are on their way from now on."""
+        outcomes, self._shelved = self._shelved, []
         if self.slot is not None:
             self.slot.slate.turn()
             for _, outcome in self._unseen:
                 self.slot.slate.note(outcome.done)
-        self._turned_at = time.monotonic()
-        self._claims.send(
-            Request(
-                [outcome.done for outcome in outcomes],
-                "".join("01"[outcome.light] for outcome in outcomes),
-                sum(outcome.seconds for outcome in outcomes),
-                returned,
-                present,
-                record,
-                " ".join(held) if present else "",
-                wanted,
-                self.share,
-                self._names() if wanted else (),
-            )
-        )
+        return outcomes
+
+    def _held_beside(self, present: str) -> str:
+        """Return all that would have to be settled if this worker died, *present* first."""
+        if not present:
+            return ""
+        unseen = [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unseen]
+        return " ".join([present, *(turn.entry for turn in self._hand), *unseen])
 
     def _take_in(self, reply: Reply) -> None:
         """Take an answer in: what is in hand now, and what is left to be seen to."""
