@@ -106,12 +106,11 @@ class Settlement:
         current = current_job_id(worker) or ""  # settling any of them takes it away
         hand = self._hand(loss.worker)
         self._settle_batch(worker, loss, hand)
-        in_hand = any(entry.rpartition(":")[0] == current for entry in hand)
-        if in_hand and not self._connection.exists(f"rq:executions:{current}"):
-            current = ""  # it is back in its queue
         mine = f"{loss.job_id}:{loss.execution_id}"
         others = [entry for entry in hand if entry != mine and self._has_record(entry)]
         pairs = [entry.rpartition(":")[::2] for entry in others]
+        if self._is_seen_to(current, hand, others):
+            current = ""
         begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
         for part in (*begun, *self._parts(loss, current)):
@@ -119,6 +118,15 @@ class Settlement:
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
+
+    def _is_seen_to(self, current: str, hand: list[str], others: list[str]) -> bool:
+        """Whether the job *current* is one of *others*, or of a batch in *hand* and put back."""
+
+        def among(entries: list[str]) -> bool:
+            return any(entry.rpartition(":")[0] == current for entry in entries)
+
+        on_record = self._connection.exists(f"rq:executions:{current}")
+        return among(others) or (among(hand) and not on_record)
 
     def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> None:
         """Store what is done, put back what is not begun, and have the others on record."""

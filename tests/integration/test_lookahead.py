@@ -666,7 +666,7 @@ def die_forgotten() -> None:
 def test_what_rq_forgot_of_a_dead_worker_is_settled(queue: Queue, worker: Worker) -> None:
     """When RQ stores the outcome before, it takes the present job off the worker's record."""
     queue.enqueue(depended_on)
-    queue.enqueue(die_forgotten, meta={"plain": False})
+    queue.enqueue(die_forgotten, job_timeout=-1)
     work(worker)
 
     assert seen == [None, JobStatus.FAILED]
