@@ -289,7 +289,7 @@ class LookingAhead(Nesting):
         if self._shelved and now - self._turned_at > self.delay:
             self._collect()
             self._see_behind()
-        if not self._claims.under_way and (self._shelved or not self._hand):
+        if not self._claims.under_way and (self._shelved or len(self._hand) < self.most):
             self._send(want=True)
         due = max(now + self.delay, self._turned_at + 2 * self.delay)
         StackingDeathPenalty.errand = (due, self._flush)
