@@ -179,7 +179,8 @@ def _ring(_signum: int, frame: FrameType | None) -> None:
     if kind.errand is not None and not kind._shield and kind.errand[0] <= now:
         (_, do), kind.errand = kind.errand, None
         do()
-    _arm(now)
+    if kind._stack:  # else it is just being taken away, and nobody would hear it
+        _arm(now)
     if late:
         late[0].ring(frame)
 

@@ -22,6 +22,7 @@ from pysplash.heartbeats import Heartbeats, Pulse
 from pysplash.helping import at_hand
 from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement, legible
+from pysplash.timeouts import StackingDeathPenalty, _ring
 from pysplash.worker import Worker
 from tests.waiting import wait_until
 
@@ -445,6 +446,24 @@ def test_no_result_waits_for_the_rest_of_its_batch(
     work(greedy)
 
     assert [job.return_value() for job in jobs] == [*range(8)]
+
+
+def test_an_errand_after_its_job_sets_no_timer() -> None:
+    """It may ring while the last timeout is taken away: nobody would hear the next ring."""
+    kind = StackingDeathPenalty
+
+    def again() -> None:
+        kind.errand = (1e9, again)
+
+    try:
+        kind.errand = (0.0, again)
+        _ring(signal.SIGALRM, None)
+        assert kind.errand == (1e9, again)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+        assert signal.getsignal(signal.SIGALRM) is not _ring
+    finally:
+        kind.errand = None
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_another_function_ends_a_batch(queue: Queue, greedy: Worker) -> None:
