@@ -17,7 +17,7 @@ from .state import MAX_JOB_ID, MOST_SECONDS
 from .turn import CLAIM, REGISTER, WRITE, Answer, Finish, Turn
 
 #: jobs in a batch at most, and of how many that wait it takes one, as the others are for others
-MOST, SHARE = 8, 4
+MOST, SHARE = 16, 4
 #: fields of a worker's hash: the jobs it has in hand, "job:execution" with a space between two, and
 #: the turn in which it said so
 HAND, BASE = "pysplash_hand", "pysplash_turn"
