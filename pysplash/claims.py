@@ -28,6 +28,8 @@ FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
 AWAY = (RedisConnectionError, RedisTimeoutError)
+#: asks the server to tell of changes of what the next command looks at
+_CACHING = ("CLIENT", "CACHING", "YES")
 
 
 class Claims:
@@ -179,7 +181,7 @@ class Claims:
         """
         self._lane.rung = False
         keys = [f"rq:queue:{name}" for name in queues]
-        _, count = self._lane.call_all(("CLIENT", "CACHING", "YES"), ("EXISTS", *keys))
+        _, count = self._lane.call_all(_CACHING, ("EXISTS", *keys))
         return bool(count)
 
     def close(self) -> None:
@@ -198,26 +200,36 @@ class Claims:
         now = time.time()
         refresh = now - self._refreshed_at > REFRESH
         counters = self._count(seconds) if done is not None else (0, 0.0)
-        lane = self._lane
         outcome = done or (NOTHING if self._resting else UNREST)
         head = self._words(self._script, now, refresh, counters, outcome, execution)
         words = (*head, *queues)
-        lane.rung = False
-        self.watching = done is None
+        alone, self.watching = self.watching, done is None
+        self._lane.rung = False
         if done is not None:
             try:
-                turn = read(lane.call(*words))
+                turn = self._store(words, queues if alone else ())
             except ResponseError as error:
                 turn = self._reopen(done, error)
             if turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
                 self._counters = counters
         else:
-            _, reply = lane.call_all(("CLIENT", "CACHING", "YES"), words)
-            if isinstance(reply, Exception):
-                raise ResponseError(str(reply))
-            turn = read(reply)
+            _, reply = self._lane.call_all(_CACHING, words)
+            turn = read(_checked(reply))
         if refresh and turn.answer is Answer.JOB:
             self._refreshed_at = now
+        return turn
+
+    def _store(self, words: Sequence[Word], queues: Sequence[str]) -> Turn:
+        """Take a turn that stores; ask in the same packet to be told of changes of *queues*.
+
+        That is for a job that came alone: probably none follows, and no other turn is needed.
+        """
+        if not queues:
+            return read(self._lane.call(*words))
+        keys = [f"rq:queue:{name}" for name in queues]
+        reply, _, count = self._lane.call_all(tuple(words), _CACHING, ("EXISTS", *keys))
+        turn = read(_checked(reply))
+        self.watching = turn.answer is Answer.EMPTY and _checked(count) == 0
         return turn
 
     def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:
@@ -256,3 +268,10 @@ class Claims:
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
         origin = fields.get(b"origin", b"").decode(errors="replace")
         return Turn(Answer.JOB, origin, job_id, (), reply)
+
+
+def _checked(reply: Any) -> Any:
+    """Return *reply*; raise ResponseError if it is an error."""
+    if isinstance(reply, Exception):
+        raise ResponseError(str(reply))
+    return reply

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from rq import Queue
+from rq.job import Job
 
 from pysplash.claims import Claims
 from pysplash.lane import Lane
-from pysplash.turn import Answer
+from pysplash.turn import Answer, Finish
 from pysplash.watch import Watch
+from tests.integration.rq_life import calls
 
 QUEUES = ["high", "low"]
 
@@ -58,6 +61,48 @@ def test_a_look_sees_what_is_left(redis: Redis, claims: Claims) -> None:
     redis.rpush("rq:queue:low", "job")
     assert claims.look(QUEUES)
     assert redis.llen("rq:queue:low") == 1
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_lone_job_takes_two_turns(redis: Redis, claims: Claims, never: int, queue: str) -> None:
+    """The one that stores its outcome listens on, and hears of the next job, on any queue."""
+    redis.config_resetstat()
+    for _ in range(3):
+        done = claimed(redis, claims, queue)
+        assert claims.take(done, QUEUES).answer is Answer.EMPTY
+        assert claims.watching
+        assert not claims.rung
+        redis.rpush(f"rq:queue:{queue}", "sign")
+        claims.listen(10, never)
+        assert claims.rung
+        redis.lpop(f"rq:queue:{queue}")
+    assert calls(redis, "evalsha") == 6
+
+
+def test_a_job_that_follows_a_lone_one_is_claimed(redis: Redis, claims: Claims) -> None:
+    """With the turn that stores; after it, the worker has to look before it may rest."""
+    done = claimed(redis, claims, "high")
+    job = Queue("low", connection=redis).enqueue("it.square", 1)
+    turn = claims.take(done, QUEUES)
+    assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, job.id)
+    assert not claims.watching
+    assert claims.take(finish(job, claims), QUEUES).answer is Answer.EMPTY
+    assert not claims.watching
+
+
+def claimed(redis: Redis, claims: Claims, queue: str) -> Finish:
+    """Have a new job of *queue* claimed; return its outcome."""
+    job = Queue(queue, connection=redis).enqueue("it.square", 1)
+    assert claims.take(None, QUEUES).job_id.decode() == job.id
+    return finish(job, claims)
+
+
+def finish(job: Job, claims: Claims) -> Finish:
+    """Return an outcome of *job*."""
+    moments = ("2026-01-01T00:00:00.000000Z",) * 2
+    return Finish(
+        job.id, claims.execution, job.origin, 500, *moments, b"gAVLAS4=", "1.0", "2.0", ""
+    )
 
 
 def test_a_silent_server_is_not_waited_for(redis: Redis) -> None:
