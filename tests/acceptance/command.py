@@ -49,9 +49,10 @@ def kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def tell(pids: Iterable[int], number: int) -> None:
-    """Send the signal *number* to each of *pids*."""
+    """Send the signal *number* to each of *pids* that is still there."""
     for pid in pids:
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 class Command:
