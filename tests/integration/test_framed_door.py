@@ -338,7 +338,7 @@ def _later(gateway: Gateway, queue: Queue) -> Iterator[None]:
 def _closed(address: str) -> bool:
     try:
         dial(address).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset: it was closing just then
         return True
     return False
 
