@@ -15,6 +15,7 @@ from rq import Queue
 from rq.command import send_stop_job_command
 from rq.job import JobStatus
 
+from pysplash.throttle import TURN
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, Command, Start
 from tests.waiting import wait_until
@@ -180,17 +181,32 @@ def test_what_grows_waits_for_what_is_older(
 def test_who_is_held_for_long_hears_a_signal(
     pool: Start, queue: Queue, marks: Path, tmp_path: Path, redis: Redis
 ) -> None:
-    """A job that is held until another has ended can be stopped meanwhile."""
+    """A job that is held until another has ended can be stopped long before it has a turn.
+
+    On a busy machine stopping itself may take that long: then again.
+    """
     gate = tmp_path / "gate"
     first = queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20)
     command = pool(*QUICK, "-n", "2", "--mem-budget", "250MB")
     wait_until(marks.read_text, ROOM, "a job at work")
-    second = queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20)
-    await_held(command)
-    send_stop_job_command(redis, second.id)
-    wait_until(lambda: second.get_status() is JobStatus.STOPPED, ROOM, "a stopped job")
+    took = TURN
+    for _ in range(3):
+        second = queue.enqueue(jobs.grow, str(marks), str(gate), 150 * 2**20)
+        await_held(command)
+        began = time.monotonic()
+        send_stop_job_command(redis, second.id)
+        wait_until(
+            lambda job=second: job.get_status() is JobStatus.STOPPED,  # type: ignore[misc]
+            ROOM,
+            "a stopped job",
+        )
+        took = min(took, time.monotonic() - began)
+        if took < TURN / 2:
+            break
     gate.touch()
     wait_until(lambda: first.get_status() is JobStatus.FINISHED, ROOM, "the end of the first")
+
+    assert took < TURN / 2
 
 
 def test_a_worker_dies_before_the_pool(pool: Start) -> None:
