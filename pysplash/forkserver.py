@@ -37,6 +37,7 @@ from .capacity import Machine
 from .errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
 from .fastloop import FastLoop
 from .handlers import load as load_handler
+from .parentage import die_without
 from .process import Exited, Plan, Ready, Refused, Spawned
 from .registry import REGISTRY
 from .scoreboard import Scoreboard, Slot
@@ -45,7 +46,7 @@ from .scoreboard import Scoreboard, Slot
 WATCH = 1.0
 #: seconds between two looks at leaving workers once the pool is gone
 LINGER = 0.05
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_CHILD_SUBREAPER = 36
 #: where a process says how willingly it dies when the machine is out of memory; a worker says so
 OOM_SCORE, WILLING = "/proc/self/oom_score_adj", "500"
 MOST_TEXT = 4096
@@ -214,9 +215,7 @@ class ForkServer:
             os._exit(status)
 
     def _become_child(self, server: int) -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != server:
-            os._exit(EXIT_BOOT)
+        die_without(server)
         os.setsid()
         with contextlib.suppress(OSError), open(OOM_SCORE, "w") as score:
             score.write(WILLING)
