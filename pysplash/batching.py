@@ -11,8 +11,9 @@ import time
 from typing import Any, NamedTuple
 
 from .batch import BASE, HAND, SCRIPT, Reply, Request, read, words
-from .claims import AWAY, FIRST_PAUSE, REFRESH, Claims
+from .claims import FIRST_PAUSE, REFRESH, Claims
 from .lane import Word
+from .outage import AWAY
 from .turn import Answer, Turn
 
 

@@ -20,9 +20,10 @@ from rq.worker import BaseWorker, DequeueStrategy
 from .config import WorkerSettings
 from .connection import reach
 from .errors import ImportFailed
+from .outage import AWAY
 from .registry import REGISTRY
 from .scoreboard import Slot, attach
-from .supervised import REDIS_AWAY, RETRY_FIRST, RETRY_MOST, Supervised
+from .supervised import RETRY_FIRST, RETRY_MOST, Supervised
 from .timeouts import StackingDeathPenalty
 
 #: longest time in seconds for which setup hooks count as alive, whatever they do
@@ -155,7 +156,7 @@ def _build_patiently(
     while True:
         try:
             return build_worker(settings, name, connection)
-        except REDIS_AWAY:
+        except AWAY:
             slot.beat()
             time.sleep(pause)
             pause = min(RETRY_MOST, 2 * pause)

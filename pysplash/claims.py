@@ -14,20 +14,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from . import descent
 from .descent import Descent
 from .lane import Lane, Word
+from .outage import AWAY
 from .restoring import stamp
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
 FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
-AWAY = (RedisConnectionError, RedisTimeoutError)
 #: asks the server to tell of changes of what the next command looks at
 _CACHING = ("CLIENT", "CACHING", "YES")
 
@@ -152,13 +150,19 @@ class Claims:
         self._counters = None
 
     def still_ours(self, job_id: str) -> bool:
-        """Return whether the job's execution is still open, waiting for Redis to say."""
+        """Return whether the job's execution is still open, as soon as Redis says and takes in."""
         pause = FIRST_PAUSE
+        key = f"rq:worker:{self._worker}"
         while True:
             try:
                 if not self._lane.open:
                     self._connect()
-                return bool(self._lane.call("EXISTS", f"rq:execution:{job_id}:{self.execution}"))
+                replies = self._lane.call_all(
+                    ("HSET", key, "last_heartbeat", stamp(time.time())),
+                    ("EXPIRE", key, self._idle_ttl),
+                    ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
+                )
+                return bool([self._lane.checked(reply) for reply in replies][-1])
             except AWAY as error:
                 pause = self._away(error, pause)
 
@@ -214,7 +218,7 @@ class Claims:
                 self._counters = counters
         else:
             _, reply = self._lane.call_all(_CACHING, words)
-            turn = read(_checked(reply))
+            turn = read(self._lane.checked(reply))
         if refresh and turn.answer is Answer.JOB:
             self._refreshed_at = now
         return turn
@@ -228,8 +232,8 @@ class Claims:
             return read(self._lane.call(*words))
         keys = [f"rq:queue:{name}" for name in queues]
         reply, _, count = self._lane.call_all(tuple(words), _CACHING, ("EXISTS", *keys))
-        turn = read(_checked(reply))
-        self.watching = turn.answer is Answer.EMPTY and _checked(count) == 0
+        turn = read(self._lane.checked(reply))
+        self.watching = turn.answer is Answer.EMPTY and self._lane.checked(count) == 0
         return turn
 
     def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:
@@ -268,10 +272,3 @@ class Claims:
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
         origin = fields.get(b"origin", b"").decode(errors="replace")
         return Turn(Answer.JOB, origin, job_id, (), reply)
-
-
-def _checked(reply: Any) -> Any:
-    """Return *reply*; raise ResponseError if it is an error."""
-    if isinstance(reply, Exception):
-        raise ResponseError(str(reply))
-    return reply

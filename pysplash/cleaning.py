@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import clean_registries
@@ -18,9 +16,8 @@ from rq.worker import BaseWorker
 from rq.worker_registration import clean_worker_registry
 
 from .log import logger
+from .outage import AWAY
 from .quarantine import Command, described, diagnosis, set_aside
-
-AWAY = (RedisConnectionError, RedisTimeoutError)
 
 log = logger("worker")
 

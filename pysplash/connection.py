@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import redis
 from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
+from redis.connection import DefaultParser
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -18,6 +19,7 @@ from rq.connections import parse_connection
 
 from .config import Address
 from .errors import ConfigError, ConnectionFailed
+from .outage import REFUSALS
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
 if hasattr(redis, "DriverInfo"):
@@ -40,6 +42,12 @@ STAYS_HERE = {
     "retry",
 }
 HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its own"
+
+
+class Parser(DefaultParser):  # type: ignore[valid-type, misc]
+    """redis-py's parser, which knows every word by which Redis says that it takes nothing in."""
+
+    EXCEPTION_CLASSES = DefaultParser.EXCEPTION_CLASSES | REFUSALS
 
 
 def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
@@ -121,7 +129,7 @@ def portable(client: Redis) -> Address:
 
 def reach(address: Address, **changes: Any) -> Redis:
     """Return a new client for *address*, some of its options changed."""
-    options = address.options | _DRIVER | changes
+    options = {"parser_class": Parser} | address.options | _DRIVER | changes
     pool: ConnectionPool
     if address.sentinel is None:
         pool = ConnectionPool(connection_class=address.connection_class, **options)

@@ -20,13 +20,12 @@ from urllib.parse import quote, unquote
 from uuid import uuid4
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job, JobStatus, Retry
 from rq.utils import utcformat, utcparse
 
 from .config import check_queues
 from .errors import ItemLost, NotBytes, StageError
+from .outage import AWAY
 
 #: retries an item is enqueued with; its stage ends them earlier
 RETRIES = 99
@@ -37,7 +36,6 @@ STAGES_KEY = "pysplash:stages"
 ENTRY = "pysplash.items.{}"
 #: seconds between two tries while Redis is away
 PAUSE = 0.1
-AWAY = (RedisConnectionError, RedisTimeoutError)
 
 _FORWARD = """
 local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])

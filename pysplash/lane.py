@@ -16,8 +16,10 @@ from typing import Any
 import hiredis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from .outage import failure
 
 BUFFER = 65536
 #: seconds a reply may take before the connection counts as dead
@@ -84,7 +86,7 @@ class Lane:
         return self._socket.fileno() if self._socket is not None else -1
 
     def call(self, *words: Word) -> Any:
-        """Send one command and return its reply; raise ResponseError if it is an error."""
+        """Send one command and return its reply; raise redis's error if it is one."""
         self.send(*words)
         return self.reply()
 
@@ -101,7 +103,7 @@ class Lane:
             raise
 
     def reply(self) -> Any:
-        """Return the reply to what was sent; raise ResponseError if it is an error."""
+        """Return the reply to what was sent; raise redis's error if it is one."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         try:
@@ -111,9 +113,19 @@ class Lane:
         except BaseException:
             self.close()
             raise
-        if isinstance(reply, hiredis.ReplyError):
-            raise ResponseError(str(reply))
-        return reply
+        return self.checked(reply)
+
+    def checked(self, reply: Any) -> Any:
+        """Return *reply*; raise what it is if it is an error.
+
+        A server that is no primary any more is left: the next connection may find the one that is.
+        """
+        if not isinstance(reply, hiredis.ReplyError):
+            return reply
+        error = failure(str(reply))
+        if isinstance(error, ReadOnlyError):
+            self.close()
+        raise error
 
     def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
         """Send commands in one packet and return their replies, errors among them as they are."""

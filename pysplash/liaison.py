@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from .devices import Devices
 from .heartbeats import Pulse
 from .log import logger
+from .outage import COMPLAIN
 from .roster import Entry, Facts, Roster
+from .state import NEVER
 
 #: seconds between two heartbeats
 BEAT = 5.0
@@ -28,6 +30,7 @@ class Liaison:
         self._roster = roster
         self._facts = facts
         self._due = devices.clock()
+        self._complained_at = NEVER
 
     def speak(self, now: float) -> None:
         """Say that the workers live, if that is due; an absent Redis hears of it next time."""
@@ -43,7 +46,20 @@ class Liaison:
         try:
             self._devices.heartbeats.send(pulses)
         except RedisError as error:
+            self._complain(error, now)
+
+    def _complain(self, error: RedisError, now: float) -> None:
+        """Say why heartbeats are not sent; who cannot read the queues says that Redis is away."""
+        if not isinstance(error, ResponseError):
             log.debug("heartbeats not sent: %s", error)
+        elif now - self._complained_at >= COMPLAIN:
+            self._complained_at = now
+            log.warning(
+                "Redis answers and takes nothing in (%s): workers wait with what their jobs "
+                "returned until it does",
+                error,
+                extra={"action": "redis-refuses"},
+            )
 
     def heed(self) -> None:
         """Carry out the commands that have come."""

@@ -20,9 +20,9 @@ from .batching import BatchingClaims
 from .helping import Help, Search
 from .log import logger
 from .nesting import Nesting
+from .outage import AWAY
 from .quarantine import described
 from .slate import SIDE
-from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
 
@@ -322,7 +322,7 @@ class LookingAhead(Nesting):
         before = self._cover()
         try:
             call()
-        except REDIS_AWAY as error:
+        except AWAY as error:
             log.debug("worker %s: nothing is put back, Redis is away: %s", self.name, error)
         except Exception as error:
             log.error("worker %s: nothing is put back: %s", self.name, described(error))

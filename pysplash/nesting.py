@@ -26,9 +26,10 @@ from .descent import Descent, words
 from .helping import Help, Search, Stuck, at_hand, offer
 from .interrupts import Interruptible, Level
 from .log import logger
+from .outage import AWAY
 from .rq_calls import fail
 from .settlement import put_back
-from .supervised import REDIS_AWAY, RETRY_FIRST
+from .supervised import RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
 from .turn import Answer, Finish, Turn
 
@@ -163,7 +164,7 @@ class Nesting(Interruptible):
             while self._astray or self._claims.unsure:
                 try:
                     found = self._descend([])
-                except REDIS_AWAY as error:
+                except AWAY as error:
                     if not self._claims.unsure:
                         return
                     pause = self._redis_is_away(error, pause)

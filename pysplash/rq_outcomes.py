@@ -11,9 +11,10 @@ from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
 from .log import logger
+from .outage import AWAY
 from .quarantine import described
 from .rq_calls import fail, retry, succeed
-from .supervised import REDIS_AWAY, Supervised
+from .supervised import Supervised
 
 log = logger("worker")
 
@@ -83,7 +84,7 @@ class RQOutcomes(Supervised):
                 self._stop_by_rq(job, queue)
             else:
                 self._fail_by_rq(job, queue, exc_info)
-        except REDIS_AWAY:
+        except AWAY:
             raise
         except Exception as error:
             self._give_up(job, queue, error)

@@ -9,13 +9,11 @@ from .devices import Devices
 from .errors import BacklogUnavailable
 from .facts import MEMORY
 from .log import logger
+from .outage import COMPLAIN
 from .roster import Facts, Roster
 from .state import NEVER, Sample, WorkerState, WorkerView
 
 log = logger("pool")
-
-#: seconds between two lines about a Redis that is away
-COMPLAIN = 10.0
 
 
 class Senses:

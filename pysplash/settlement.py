@@ -18,9 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.queue import Queue
@@ -32,6 +30,7 @@ from .config import WorkerSettings
 from .deadlock import forget
 from .descent import STACK_KEY
 from .log import logger
+from .outage import AWAY
 from .quarantine import Quarantine, diagnosis
 from .restoring import stamp
 from .rq_calls import close_execution, current_job_id, fail
@@ -240,7 +239,7 @@ class Settlement:
     def _settle_job(self, worker: SimpleWorker, loss: Loss) -> str:
         try:
             job = worker.job_class.fetch(loss.job_id, self._connection, worker.serializer)
-        except (RedisConnectionError, RedisTimeoutError):
+        except AWAY:
             raise
         except Exception as error:
             client, raw = self._connection, loss.job_id.encode()

@@ -17,9 +17,7 @@ from typing import Any
 
 import psutil
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ReadOnlyError, ResponseError
 from rq.command import handle_command
 from rq.defaults import DEFAULT_LOGGING_DATE_FORMAT, DEFAULT_LOGGING_FORMAT
 from rq.exceptions import DequeueTimeout, StopRequested
@@ -32,6 +30,7 @@ from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 from .cleaning import clean
 from .commands import Command, understand
 from .log import logger
+from .outage import AWAY
 from .quarantine import described, set_aside
 from .scoreboard import Slot
 
@@ -43,7 +42,6 @@ HEARTBEAT = 15.0
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 #: seconds after a first stop signal in which a second one is taken for the same
 COLD_AFTER = 1.0
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 log = logger("worker")
 
@@ -167,7 +165,7 @@ class Supervised(BaseWorker):
             self.slot.stopping()
         try:
             self.teardown()
-        except REDIS_AWAY as error:
+        except AWAY as error:
             log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
 
     def handle_payload(self, message: dict[str, Any]) -> None:
@@ -216,7 +214,7 @@ class Supervised(BaseWorker):
                     return None
                 if self.max_age is not None and self._worn_out():
                     return None
-            except REDIS_AWAY as error:
+            except AWAY as error:
                 self._redis_is_away(error)
             else:
                 return found
@@ -234,7 +232,7 @@ class Supervised(BaseWorker):
                     serializer=self.serializer,
                     death_penalty_class=self.death_penalty_class,
                 )
-            except (DequeueTimeout, *REDIS_AWAY):
+            except (DequeueTimeout, *AWAY):
                 raise
             except Exception as error:
                 if not hasattr(error, "job_id"):
@@ -291,7 +289,7 @@ class Supervised(BaseWorker):
     def _clean_up(self) -> None:
         try:
             self.run_maintenance_tasks()
-        except REDIS_AWAY:
+        except AWAY:
             raise
         except Exception as error:
             log.error("worker %s cannot clean up: %s", self.name, described(error))
@@ -350,7 +348,7 @@ class Supervised(BaseWorker):
         while True:
             try:
                 return call()
-            except REDIS_AWAY as error:
+            except AWAY as error:
                 pause = self._redis_is_away(error, pause)
 
     def _patiently(self, call: Callable[[], object]) -> bool:
@@ -359,7 +357,7 @@ class Supervised(BaseWorker):
         while not self._leaving():
             try:
                 call()
-            except REDIS_AWAY as error:
+            except AWAY as error:
                 pause = self._redis_is_away(error, pause)
             else:
                 return True
@@ -369,6 +367,8 @@ class Supervised(BaseWorker):
         if self.slot is not None:
             self.slot.beat()
         log.debug("worker %s: Redis is away: %s", self.name, error)
+        if isinstance(error, ReadOnlyError):
+            self.connection.connection_pool.disconnect()  # another server may be the primary now
         time.sleep(pause * random.uniform(0.75, 1.25))
         return min(RETRY_MOST, pause * 2)
 

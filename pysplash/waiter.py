@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq.job import Job, JobStatus
 
 from . import look
@@ -20,6 +18,7 @@ from .clients import Clients
 from .deadlock import Edges
 from .helping import Stuck
 from .log import logger
+from .outage import AWAY
 from .outcome import Outcome, classify, stream_key
 from .progress import Report, Tally
 
@@ -113,7 +112,7 @@ class Waiter:
         while True:
             try:
                 return step()
-            except (RedisConnectionError, RedisTimeoutError) as error:
+            except AWAY as error:
                 if isinstance(error, AuthenticationError | AuthorizationError):
                     raise
                 if pause == BACKOFF[0]:

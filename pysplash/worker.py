@@ -26,11 +26,11 @@ from rq.worker import SimpleWorker, WorkerStatus
 from .batching import BatchingClaims
 from .log import logger
 from .lookahead import LookingAhead
+from .outage import AWAY
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
 from .state import MOST_SECONDS
-from .supervised import REDIS_AWAY
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
 from .watch import Watch
@@ -167,7 +167,7 @@ class Worker(LookingAhead, SimpleWorker):
             self._watch.wait(time.monotonic() + seconds, self._names(), self.slot)
             if self.slot is not None and not self._claims.rung:
                 self._hang_up()
-        except REDIS_AWAY as error:
+        except AWAY as error:
             self._redis_is_away(error)
 
     def _names(self) -> list[str]:
@@ -242,7 +242,7 @@ class Worker(LookingAhead, SimpleWorker):
                 self.execution = self._execution(job)
                 self._claims.recount()
                 self.perform_job(job, queue)
-        except REDIS_AWAY:
+        except AWAY:
             raise
         except Exception as error:
             self._give_up(job, queue, error)

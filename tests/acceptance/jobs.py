@@ -70,6 +70,17 @@ def hold(path: str, gate: str) -> int:
     return os.getpid()
 
 
+def hold_and_fail(path: str, gate: str) -> NoReturn:
+    """Run until the file *gate* exists, and fail."""
+    hold(path, gate)
+    raise ValueError("the gate is open")
+
+
+def note_success(job: Job, connection: Redis, _result: Any) -> None:
+    """Be a callback of a job that returned."""
+    connection.set("succeeded", job.id)
+
+
 def long(path: str, seconds: float) -> None:
     """Run for *seconds*."""
     mark(path)

@@ -79,6 +79,7 @@ LEVELS: dict[str, float] = {
     "recorder": 3.5,
     "connection": 3.5,
     "embedded": 3.5,
+    "outage": 3,
     "lane": 3.5,
     "turn": 3.5,
     "timeouts": 3.5,
