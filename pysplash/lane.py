@@ -16,10 +16,9 @@ from typing import Any
 import hiredis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from .outage import failure
+from .outage import AWAY, failure
 
 BUFFER = 65536
 #: seconds a reply may take before the connection counts as dead
@@ -118,12 +117,12 @@ class Lane:
     def checked(self, reply: Any) -> Any:
         """Return *reply*; raise what it is if it is an error.
 
-        A server that is no primary any more is left: the next connection may find the one that is.
+        A server that serves nobody for now is left: the next connection may find one that does.
         """
         if not isinstance(reply, hiredis.ReplyError):
             return reply
         error = failure(str(reply))
-        if isinstance(error, ReadOnlyError):
+        if isinstance(error, AWAY):
             self.close()
         raise error
 

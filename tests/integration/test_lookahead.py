@@ -20,6 +20,7 @@ from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.heartbeats import Heartbeats, Pulse
 from pysplash.helping import at_hand
+from pysplash.outage import WritesRefused
 from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement, legible
 from pysplash.timeouts import StackingDeathPenalty, _ring
@@ -205,6 +206,34 @@ def test_a_lost_connection_loses_and_doubles_nothing(
     work(worker)
 
     assert [job.return_value() for job in jobs] == [*[7] * place, "cut", *[7] * (6 - place)]
+    assert {len(job.results()) for job in jobs} == {1}
+    assert left_behind(queue.connection) == []
+
+
+def refuse() -> str:
+    """Let the server take nothing in any more."""
+    present().connection.config_set("min-replicas-to-write", 1)
+    return "refused"
+
+
+def test_a_refused_batch_is_asked_for_again(
+    queue: Queue, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the reply to what was refused, which has come; nothing is lost."""
+    met: list[type[Exception]] = []
+    away = worker._redis_is_away
+
+    def accept(error: Exception, pause: float = 0.0) -> float:
+        met.append(type(error))
+        worker.connection.config_set("min-replicas-to-write", 0)
+        return away(error, pause)
+
+    monkeypatch.setattr(worker._claims, "_away", accept)
+    jobs = [queue.enqueue(refuse if number == 3 else os.getpid) for number in range(7)]
+    work(worker)
+
+    assert met == [WritesRefused]
+    assert [job.get_status() for job in jobs] == [JobStatus.FINISHED] * 7
     assert {len(job.results()) for job in jobs} == {1}
     assert left_behind(queue.connection) == []
 
