@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from .rq_calls import ABSENT, PRESENT
 from .state import MAX_JOB_ID, MOST_SECONDS
 from .turn import CLAIM, REGISTER, WRITE, Answer, Finish, Turn
 
@@ -41,9 +42,7 @@ local function record(job, execution, origin, lease)
   pcall_('ZADD', 'rq:wip:' .. origin, whole + lease, entry)
   pcall_('ZADD', 'rq:executions:' .. job, whole + lease + 60, execution)
   call('EXPIRE', 'rq:executions:' .. job, lease + 60)
-  call('HSET', 'rq:execution:' .. entry, 'id', execution, 'created_at', ARGV[2],
-    'last_heartbeat', ARGV[2], 'worker_name', worker)
-  call('EXPIRE', 'rq:execution:' .. entry, lease)
+  open(job, execution, lease)
 end
 
 -- What there is to know of all of them, in one look: whether any is depended on.
@@ -73,6 +72,7 @@ local function store(at, kind)
     if call('DEL', 'rq:execution:' .. entry) == 0 then return 'f' end
     call('ZREM', 'rq:wip:' .. queue, entry)
     call('ZREM', 'rq:executions:' .. job, execution)
+    close(job, execution)
   end
   local score = write(at, job, key)
   if not score then return 'f' end
@@ -130,15 +130,15 @@ if ARGV[9] == '1' then
 end
 
 local function busy(next)
-  call('HSET', worker_key, 'state', 'busy', 'current_job', next, 'current_job_working_time', 0,
-    'last_heartbeat', stamp, 'HAND', ARGV[11], 'BASE', base)
+  call('HSET', worker_key, 'state', 'busy', PRESENT 'last_heartbeat', stamp,
+    'HAND', ARGV[11], 'BASE', base)
 end
 local answered = nil
 local function rest(answer)
   answered = answer
   if present ~= '' then return busy((halves(present))) end
   call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp, 'HAND', '', 'BASE', base)
-  call('HDEL', worker_key, 'current_job')
+  ABSENT
   call('EXPIRE', worker_key, idle_ttl)
 end
 """
@@ -237,6 +237,8 @@ return {answered, table.concat(codes), single and 1 or 0, from, skipped, jobs,
     )
     .replace("'HAND'", f"'{HAND}'")
     .replace("'BASE'", f"'{BASE}'")
+    .replace("PRESENT", PRESENT)
+    .replace("ABSENT", ABSENT)
 )
 
 _CODES = {"s": Answer.EMPTY, "f": Answer.FENCED, "r": Answer.DEPENDENTS}

@@ -21,6 +21,7 @@ from .descent import Descent
 from .lane import Lane, Word
 from .outage import AWAY
 from .restoring import stamp
+from .rq_calls import claimed
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
 FIRST_PAUSE = 0.1
@@ -258,11 +259,8 @@ class Claims:
         if self._lane.open:
             return None
         self._connect()
-        job_id = self._lane.call("HGET", f"rq:worker:{self._worker}", "current_job")
-        mine = job_id and b"rq:execution:" + job_id + b":" + execution.encode()
-        if not mine or not self._lane.call("EXISTS", mine):
-            return None
-        return self._found(job_id)
+        job_id = claimed(self._lane.call, self._worker, execution)
+        return None if job_id is None else self._found(job_id)
 
     def _found(self, job_id: bytes) -> Turn:
         """Return the turn that claimed *job_id*."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .rq_calls import PRESENT
 from .turn import AT_ONCE, REGISTER, STORE, Answer, Turn
 
 #: the jobs a worker holds, outermost first, as "job:execution"; only while it holds several
@@ -39,7 +40,8 @@ local function rest(answer)
   if id ~= '' then
     call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
   end
-  call('HSET', worker_key, 'state', 'busy', 'current_job', keeper, 'last_heartbeat', stamp)
+  local next = keeper
+  call('HSET', worker_key, 'state', 'busy', PRESENT 'last_heartbeat', stamp)
   return {answer, '', '', skipped, {}, seen, beneath, running, stuck}
 end
 
@@ -84,7 +86,9 @@ for i = first, #ARGV do
   end
 end
 return rest('empty')
-""".replace("STACK_TTL", str(STACK_TTL)).replace("NEAR", str(NEAR))
+""".replace("STACK_TTL", str(STACK_TTL))
+    .replace("NEAR", str(NEAR))
+    .replace("PRESENT", PRESENT)
 )
 
 

@@ -18,6 +18,7 @@ from .batch import HAND
 from .deadlock import KEY as WAITS_KEY
 from .descent import STACK_KEY
 from .restoring import stamp
+from .rq_calls import PROLONGED
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
@@ -55,6 +56,7 @@ for i = 5, #ARGV, 3 do
   if call('EXISTS', worker) == 1 and call('HEXISTS', worker, 'death') == 0 then
     call('HSET', worker, 'last_heartbeat', stamp)
     prolong(worker, ttl)
+    PROLONGED
   end
   if execution ~= '' then
     renew(id, execution)
@@ -69,6 +71,7 @@ end
 """.replace("HAND", HAND)
     .replace("WAITS", WAITS_KEY.format(""))
     .replace("STACK", STACK_KEY.format(""))
+    .replace("PROLONGED", PROLONGED)
 )
 
 

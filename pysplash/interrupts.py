@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rq.executions import Execution
-from rq.job import Job, _job_stack
+from rq.job import Job, get_current_job
 
 from .commands import Command
 from .rq_outcomes import JobStopped, RQOutcomes
@@ -77,7 +77,7 @@ class Interruptible(RQOutcomes):
         for number, level in enumerate(self._outer):
             if self._is_meant(level.job):
                 raise Overtaken(number, JobStopped(), "was stopped")
-        job = _job_stack.top
+        job = get_current_job()
         if job is not None and self._is_meant(job):
             raise JobStopped
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis import Redis
 from rq.executions import Execution
-from rq.job import Job, _job_stack
+from rq.job import Job, get_current_job
 from rq.queue import Queue
 from rq.utils import as_text, now
 
@@ -27,7 +27,7 @@ from .helping import Help, Search, Stuck, at_hand, offer
 from .interrupts import Interruptible, Level
 from .log import logger
 from .outage import AWAY
-from .rq_calls import fail
+from .rq_calls import fail, held, hold
 from .settlement import put_back
 from .supervised import RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
@@ -76,6 +76,10 @@ class Nesting(Interruptible):
         """Return the queue *name*."""
         raise NotImplementedError
 
+    def _execution(self, job: Job) -> Execution:
+        """Return the execution under which *job* was claimed."""
+        raise NotImplementedError
+
     def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
         """See to what a turn did not store."""
         raise NotImplementedError
@@ -105,7 +109,7 @@ class Nesting(Interruptible):
 
         It could not in a callback, nor in a coroutine: its loop would have to run inside itself.
         """
-        present = _job_stack.top
+        present = get_current_job()
         done = bool(self._outer) and present is self._outer[-1].job
         mine = present is not None and present.id == job.id and not done
         return mine and asyncio._get_running_loop() is None
@@ -179,7 +183,7 @@ class Nesting(Interruptible):
         level = self._set_aside_present(present)
         try:
             job = self.job_class.fetch(as_text(turn.job_id), self.connection, self.serializer)
-            self.execution = Execution(self._claims.execution, job.id, self.connection)
+            hold(self, self._execution(job))
             put_back(self, job, self._queue(turn.queue))
         finally:
             self._resume(level)
@@ -187,14 +191,14 @@ class Nesting(Interruptible):
     def _descend(self, names: Sequence[str]) -> Descent:
         """Store the last outcome and claim one of the jobs *names*."""
         done, self._done = self._done, None
-        held, self._held = self._held, None
-        keeper = _job_stack.top
+        left, self._held = self._held, None
+        keeper = get_current_job()
         assert keeper is not None
         entry = f"{keeper.id}:{self._claims.execution}"
         named = words(keeper.id, self.depth, entry, self.name, self._served(), names)
         found = self._claims.take_named(done, named, self._took)
         if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
-            self._see_to(found.turn, done, held)
+            self._see_to(found.turn, done, left)
         else:
             self._astray = False
             self._settle_turn(found.turn, None, None)
@@ -203,15 +207,17 @@ class Nesting(Interruptible):
     def _served(self) -> list[str]:
         return [queue.name for queue in self.queues]
 
-    def _see_to(self, turn: Turn, done: Finish | None, held: Any) -> None:
+    def _see_to(self, turn: Turn, done: Finish | None, left: Any) -> None:
         """Let RQ store the outcome of the last nested job, under that job's execution."""
-        keeper = (self._claims.execution, self.execution)
+        keeper, execution = self._claims.execution, held(self)
         if done is not None:
-            self._claims.execution, self.execution = done.execution_id, None
+            self._claims.execution = done.execution_id
+            hold(self, None)
         try:
-            self._settle_turn(turn, done, held)
+            self._settle_turn(turn, done, left)
         finally:
-            self._claims.execution, self.execution = keeper
+            self._claims.execution = keeper
+            hold(self, execution)
 
     def _run_inside(self, turn: Turn, present: str) -> Help:
         level = self._set_aside_present(present)
@@ -226,10 +232,10 @@ class Nesting(Interruptible):
         return Help.FAILED if failed else Help.RAN
 
     def _set_aside_present(self, present: str) -> Level:
-        job = _job_stack.top
+        job = get_current_job()
         assert job is not None
         limit = sys.getrecursionlimit()
-        level = Level(job, present, self.execution, self._job_failed, limit)
+        level = Level(job, present, held(self), self._job_failed, limit)
         self._outer.append(level)
         StackingDeathPenalty.level = len(self._outer)
         sys.setrecursionlimit(frames() + SLACK * len(self._outer) + self._budget)
@@ -239,7 +245,8 @@ class Nesting(Interruptible):
         self._outer.pop()
         StackingDeathPenalty.level = len(self._outer)
         sys.setrecursionlimit(level.recursion_limit)
-        self.execution, self._claims.execution = level.execution, level.execution_id
+        self._claims.execution = level.execution_id
+        hold(self, level.execution)
         self._job_failed = level.failed
         self._astray = True
         os.environ["RQ_JOB_ID"] = level.job.id

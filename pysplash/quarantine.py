@@ -17,6 +17,7 @@ from rq.job import Job, JobStatus, validate_job_id
 from rq.results import Result
 
 from .log import logger
+from .rq_calls import unclaimed
 
 KEY = "pysplash:quarantine:{}"
 #: characters of a strange value, and ids of jobs that are gone, that are shown in one line
@@ -146,7 +147,7 @@ class Quarantine:
             ("ZREM", b"rq:wip:" + origin, job_id + b":" + claim),
             ("ZREM", b"rq:executions:" + job_id, claim),
             ("DEL", b"rq:execution:" + job_id + b":" + claim),
-            ("HDEL", f"rq:worker:{self._worker}", "current_job"),
+            unclaimed(self._worker, job_id, claim),
         )
         self._set_aside(queue, job_id, why, *removals)
 

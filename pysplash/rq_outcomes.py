@@ -13,7 +13,14 @@ from rq.queue import Queue
 from .log import logger
 from .outage import AWAY
 from .quarantine import described
-from .rq_calls import fail, retry, succeed
+from .rq_calls import (
+    call_back_failure,
+    call_back_stop,
+    call_back_success,
+    fail,
+    retry,
+    succeed,
+)
 from .supervised import Supervised
 
 log = logger("worker")
@@ -68,7 +75,7 @@ class RQOutcomes(Supervised):
             retry(self, job, queue, value)
             return
         job._status = JobStatus.FINISHED
-        job.execute_success_callback(self.death_penalty_class, value)
+        call_back_success(job, self.death_penalty_class, value)
         succeed(self, job, queue)
         job.send_webhooks(JobStatus.FINISHED)
 
@@ -97,7 +104,7 @@ class RQOutcomes(Supervised):
         job._status = JobStatus.FAILED
         self.handle_execution_ended(job, queue, job.failure_callback_timeout)
         try:
-            job.execute_failure_callback(self.death_penalty_class, *exc_info)
+            call_back_failure(job, self.death_penalty_class, *exc_info)
         except BaseException:
             exc_info = sys.exc_info()
         self._handle_exception(job, *exc_info)
@@ -120,7 +127,7 @@ class RQOutcomes(Supervised):
         if self._stopped_job_id == job.id:
             text = "Job stopped by user, work-horse terminated."
             if job.stopped_callback:
-                job.execute_stopped_callback(self.death_penalty_class)
+                call_back_stop(job, self.death_penalty_class)
         else:
             text = "Work-horse terminated on command."
         log.warning("job %s: %s", job.id, text, extra={"action": "stop-job", "job": job.id})

@@ -33,7 +33,7 @@ from .log import logger
 from .outage import AWAY
 from .quarantine import Quarantine, diagnosis
 from .restoring import stamp
-from .rq_calls import close_execution, current_job_id, fail
+from .rq_calls import close_execution, current_job_ids, fail, held, hold
 from .turn import Answer, Finish
 
 DEATHS_KEY = "pysplash:deaths:{}"
@@ -102,17 +102,16 @@ class Settlement:
         """
         self._cut_off(loss.worker)
         worker = self._shell(loss.worker)
-        current = current_job_id(worker) or ""  # settling any of them takes it away
+        present = current_job_ids(worker)  # settling any of them takes it away
         hand = self._hand(loss.worker)
         self._settle_batch(worker, loss, hand)
         mine = f"{loss.job_id}:{loss.execution_id}"
         others = [entry for entry in hand if entry != mine and self._has_record(entry)]
         pairs = [entry.rpartition(":")[::2] for entry in others]
-        if self._is_seen_to(current, hand, others):
-            current = ""
+        present = [job for job in present if not self._is_seen_to(job, hand, others)]
         begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
-        for part in (*begun, *self._parts(loss, current)):
+        for part in (*begun, *self._parts(loss, present)):
             outcome = self._settle_part(worker, part)
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
@@ -195,21 +194,22 @@ class Settlement:
         except ResponseError as error:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
-    def _parts(self, loss: Loss, current: str) -> Iterator[Loss]:
+    def _parts(self, loss: Loss, present: Sequence[str]) -> Iterator[Loss]:
         """Yield the loss of each job the worker ran, innermost first.
 
         A worker that was killed while it wrote its row, or just before, holds another job than the
-        one that is known of it; Redis has that one as its current job.
+        one that is known of it; Redis has that one as what it is at.
         """
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
         for job_id, execution_id in reversed(pairs[1:]):
             yield replace(loss, job_id=job_id, execution_id=execution_id)
-        outermost = loss.job_id or (pairs[0][0] if pairs else current)
+        outermost = loss.job_id or (pairs[0][0] if pairs else next(iter(present), ""))
         if outermost:
             yield replace(loss, job_id=outermost)
-        if current and current not in (outermost, *(job_id for job_id, _ in pairs)):
-            yield replace(loss, job_id=current, execution_id="")
+        for job_id in present:
+            if job_id not in (outermost, *(job for job, _ in pairs)):
+                yield replace(loss, job_id=job_id, execution_id="")
 
     def _shell(self, name: str) -> SimpleWorker:
         """Return RQ's object for the dead worker, to end its affairs in its name."""
@@ -246,9 +246,9 @@ class Settlement:
             why = diagnosis(client, worker.job_class, worker.serializer, raw, error)
             return self._set_aside(loss.job_id, loss, why) if why else "vanished"
         queue = self._queue(worker, job.origin)
-        worker.execution = self._execution(job, loss)
+        hold(worker, self._execution(job, loss))
         status = job.get_status()
-        open_ = worker.execution is not None
+        open_ = held(worker) is not None
         if status == JobStatus.QUEUED and (open_ or not loss.execution_id):
             forget(self._connection, job.id)
             put_back(worker, job, queue)

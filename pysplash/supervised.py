@@ -32,6 +32,7 @@ from .commands import Command, understand
 from .log import logger
 from .outage import AWAY
 from .quarantine import described, set_aside
+from .rq_calls import held, hold
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -322,7 +323,7 @@ class Supervised(BaseWorker):
             super().handle_job_success(*args, **kwargs)
         finally:
             self._storing_success = False
-        self.execution = None
+        hold(self, None)
 
     def cleanup_execution(self, *args: Any, **kwargs: Any) -> None:
         """Let RQ close the execution.
@@ -330,10 +331,10 @@ class Supervised(BaseWorker):
         RQ forgets it before it is closed for sure; when it then has to store a success again, the
         job would stay in the started registry, and be failed from there.
         """
-        execution = self.execution
+        execution = held(self)
         super().cleanup_execution(*args, **kwargs)
         if self._storing_success:
-            self.execution = execution
+            hold(self, execution)
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         """Note the failure, then let RQ store it."""

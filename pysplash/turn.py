@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from .rq_calls import ABSENT, PRESENT, RECORDS
 from .state import MAX_JOB_ID, MOST_SECONDS
 
 #: ids a turn may set aside or skip before it gives up until the next one
@@ -30,6 +31,7 @@ local worker_key = 'rq:worker:' .. worker
 local whole = math.floor(now)
 local call, pcall_ = redis.call, redis.pcall
 local suspended = false
+""" + RECORDS + """
 local function write(at, id, key)
   local ended, ttl, value = ARGV[at + 5], tonumber(ARGV[at + 3]), ARGV[at + 6]
   if call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ended,
@@ -76,19 +78,21 @@ local function store()
   if call('DEL', execution_key) == 0 then return {'fenced'} end
   local score = write(9, id, key)
   if not score then
-    call('HSET', execution_key, 'id', execution, 'worker_name', worker)
+    open(id, execution, 60)
     return {'dependents'}
   end
   call('ZADD', 'rq:finished:' .. queue, score, id)
   call('ZREM', 'rq:wip:' .. queue, ended)
   call('ZREM', 'rq:executions:' .. id, execution)
+  close(id, execution)
 end
 
 """
 )
 
 #: storing it first, and a worker's hash while it runs a job, for scripts that claim to run at once
-AT_ONCE = """
+AT_ONCE = (
+    """
 if id == '' then suspended = call('EXISTS', 'rq:suspended') == 1
 else
   local answer = store()
@@ -97,16 +101,15 @@ end
 local claim = ARGV[19]
 local function busy(next)
   if id == '' then
-    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-      'current_job_working_time', 0, 'last_heartbeat', stamp)
+    call('HSET', worker_key, 'state', 'busy', PRESENT 'last_heartbeat', stamp)
   else
-    call('HSET', worker_key, 'state', 'busy', 'current_job', next,
-      'current_job_working_time', 0, 'last_heartbeat', stamp,
+    call('HSET', worker_key, 'state', 'busy', PRESENT 'last_heartbeat', stamp,
       'successful_job_count', count, 'total_working_time', seconds)
   end
 end
 
 """
+).replace("PRESENT", PRESENT)
 
 #: what a claim writes, for scripts that say how the worker is `busy` with it
 REGISTER = (
@@ -157,10 +160,7 @@ local function register(name, next, raw)
     skipped[#skipped + 1] = {'unreadable', name, next, kept['err']}
     return false
   end
-  local execution_key = 'rq:execution:' .. entry
-  call('HSET', execution_key, 'id', claim, 'created_at', ARGV[2], 'last_heartbeat', ARGV[2],
-    'worker_name', worker)
-  call('EXPIRE', execution_key, lease)
+  open(next, claim, lease)
   call('EXPIRE', executions_key, lease + 60)
   busy(next)
   if refresh or lease > idle_ttl - ROOM then
@@ -210,13 +210,13 @@ local function rest(answer)
   end
   if id ~= '' or execution ~= '' then
     call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp)
-    call('HDEL', worker_key, 'current_job')
+    ABSENT
     call('EXPIRE', worker_key, idle_ttl)
   end
   return {answer, '', '', skipped}
 end
 
-"""
+""".replace("ABSENT", ABSENT)
     + CLAIM
     + """
 local found = take(20)

@@ -9,7 +9,6 @@ webhooks, results that cannot be serialised or are not kept, and classes of the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
@@ -18,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rq.executions import Execution
-from rq.job import Job, JobStatus, Retry, _job_stack
+from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
@@ -30,6 +29,7 @@ from .outage import AWAY
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
 from .restoring import Restorer, is_plain, stamp
+from .rq_calls import enter, held, hold, leave, perform, run
 from .state import MOST_SECONDS
 from .timeouts import StackingDeathPenalty
 from .turn import Answer, Finish, Turn
@@ -42,7 +42,7 @@ LISTEN = 10.0
 #: seconds between two looks at a suspended RQ
 SUSPENDED = 1.0
 #: fields of a job's hash that make its success RQ's business
-SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left")
+SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left", b"rate_limit_key")
 #: methods a subclass may have made its own; then they are called
 OVERRIDABLE = ("execute_job", "perform_job", "handle_job_success", "prepare_job_execution")
 
@@ -219,7 +219,7 @@ class Worker(LookingAhead, SimpleWorker):
         queue = self._queue(turn.queue)
         job.worker_name = self.name
         job._status = JobStatus.STARTED
-        self.execution = None
+        hold(self, None)
         function = self._function(job)
         brief = self._is_brief(job, function)
         if not brief:
@@ -239,9 +239,9 @@ class Worker(LookingAhead, SimpleWorker):
                 self._perform(job, queue, not plain and _is_special(fields))
             else:
                 log.debug("job %s: slow: a class of the user's own", job.id)
-                self.execution = self._execution(job)
+                hold(self, self._execution(job))
                 self._claims.recount()
-                self.perform_job(job, queue)
+                perform(self, job, queue)
         except AWAY:
             raise
         except Exception as error:
@@ -293,7 +293,7 @@ class Worker(LookingAhead, SimpleWorker):
 
     def _call(self, job: Job) -> Any:
         """Call the job's function as RQ's perform does; the key was persisted with the claim."""
-        _job_stack.push(job)
+        entered = enter(job)
         self._in_job = True
         settles = SETTLES.set(True)
         try:
@@ -303,14 +303,13 @@ class Worker(LookingAhead, SimpleWorker):
                 raise ValueError("Cannot execute job: function is None")
             result = function(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
-                with contextlib.closing(asyncio.new_event_loop()) as loop:
-                    return loop.run_until_complete(result)
+                return run(result)
             return result
         finally:
             SETTLES.reset(settles)
             self._in_job = False
             self._shut()
-            _job_stack.pop()
+            leave(entered)
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now."""
@@ -347,9 +346,9 @@ class Worker(LookingAhead, SimpleWorker):
         self._claims.recount()
         ours = self._claims.still_ours(job.id)
         if not ours:
-            self.execution = None
-        elif self.execution is None:
-            self.execution = self._execution(job)
+            hold(self, None)
+        elif held(self) is None:
+            hold(self, self._execution(job))
         return ours
 
     def _give_up(self, job: Job, queue: Queue, error: Exception) -> None:
@@ -365,7 +364,7 @@ class Worker(LookingAhead, SimpleWorker):
             )
         else:
             log.error("job %s: %s", job.id, why, extra={"action": "outcome", "job": job.id})
-        self.execution = None
+        hold(self, None)
         self._job_failed = True
 
     # --- commands ---

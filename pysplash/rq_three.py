@@ -1,0 +1,164 @@
+"""RQ 3: how its worker is called, and how it keeps in Redis what a worker runs.
+
+It hands the execution to each of the worker's methods, and keeps a set of a worker's executions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import rq.job
+from redis.client import Pipeline
+from rq import callbacks
+from rq.executions import Execution
+from rq.job import Job, Retry
+from rq.queue import Queue
+from rq.worker import BaseWorker
+
+from .dependents import releasing_once
+from .log import logger
+
+#: as in rq_two
+PRESENT = ""
+ABSENT = ""
+RECORDS = """
+local held = worker_key .. ':executions'
+local function open(job, execution, lease)
+  local entry = job .. ':' .. execution
+  local key = 'rq:execution:' .. entry
+  call('HSET', key, 'id', execution, 'job_id', job, 'created_at', ARGV[2],
+    'last_heartbeat', ARGV[2], 'worker_name', worker)
+  call('EXPIRE', key, lease)
+  pcall_('SADD', held, entry)
+  pcall_('EXPIRE', held, math.max(lease, idle_ttl))
+end
+local function close(job, execution) pcall_('SREM', held, job .. ':' .. execution) end
+"""
+PROLONGED = "prolong(worker .. ':executions', ttl)"
+
+TAKEN = {
+    "handle_job_success": "job queue started_job_registry execution",
+    "handle_job_failure": "job queue started_job_registry exc_string execution",
+    "handle_job_retry": "job queue retry started_job_registry execution",
+    "handle_execution_ended": "job queue heartbeat_ttl",
+    "handle_exception": "job exc_info",
+    "cleanup_execution": "job pipeline execution",
+    "prepare_execution": "job",
+    "prepare_job_execution": "job remove_from_intermediate_queue",
+    "perform_job": "job queue execution",
+    "execute_job": "job queue",
+    "get_current_job_id": "",
+}
+STATUSES = frozenset(["rate_limited", "ready_to_enqueue"])
+
+_current: Any = vars(rq.job).get("_current_job")
+
+log = logger("worker")
+
+
+def enter(job: Job) -> Any:
+    """Make *job* the current one; return what :func:`leave` takes."""
+    return _current.set(job)
+
+
+def leave(entered: Any) -> None:
+    """Make the job before the current one again."""
+    _current.reset(entered)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run an asynchronous job's function to its end."""
+    return asyncio.run(coroutine)
+
+
+def held(worker: Any) -> Execution | None:
+    """Return the execution the worker is at, as far as it knows itself."""
+    return next(iter(worker.executions.values()), None)
+
+
+def hold(worker: Any, execution: Execution | None) -> None:
+    """Make *execution* the one the worker is at."""
+    worker.executions = {} if execution is None else {execution.id: execution}
+
+
+def perform(worker: Any, job: Job, queue: Queue) -> None:
+    """Let RQ run a job, and store what comes of it."""
+    worker.perform_job(job, queue, held(worker))
+
+
+def succeed(worker: Any, job: Job, queue: Queue) -> None:
+    """Store a success with all that follows from it."""
+    worker.handle_job_success(
+        job=job,
+        queue=queue,
+        started_job_registry=queue.started_job_registry,
+        execution=held(worker),
+    )
+
+
+def fail(worker: Any, job: Job, queue: Queue, text: str) -> None:
+    """Store a failure, or the retry that follows from it."""
+    worker.handle_job_failure(
+        job=job,
+        queue=releasing_once(queue),
+        started_job_registry=queue.started_job_registry,
+        exc_string=text,
+        execution=held(worker),
+    )
+
+
+def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:
+    """Store that a job returned a Retry."""
+    worker.handle_job_retry(
+        job=job,
+        queue=releasing_once(queue),
+        retry=wish,
+        started_job_registry=queue.started_job_registry,
+        execution=held(worker),
+    )
+
+
+def close_execution(worker: Any, job: Job, pipeline: Pipeline) -> None:
+    """Let the worker let go of a job."""
+    worker.cleanup_execution(job, pipeline=pipeline, execution=held(worker))
+
+
+def call_back_success(job: Job, penalty: type[Any], value: Any) -> None:
+    """Call the job's callback for a success, under its timeout."""
+    callbacks.execute_success_callback(job, penalty, value)
+
+
+def call_back_failure(job: Job, penalty: type[Any], *exc_info: Any) -> None:
+    """Call the job's callback for a failure, under its timeout."""
+    callbacks.execute_failure_callback(job, penalty, *exc_info)
+
+
+def call_back_stop(job: Job, penalty: type[Any]) -> None:
+    """Call the job's callback for a stop, under its timeout; one that breaks changes nothing."""
+    try:
+        callbacks.execute_stopped_callback(job, penalty)
+    except Exception:
+        log.exception("job %s: its callback for a stop broke", job.id)
+
+
+def current_job_ids(worker: Any) -> list[str]:
+    """Return what the worker is at, as Redis has it."""
+    entries = sorted(entry.decode() for entry in worker.connection.smembers(worker.executions_key))
+    on_record = [entry for entry in entries if worker.connection.exists(f"rq:execution:{entry}")]
+    return [entry.rpartition(":")[0] for entry in on_record]
+
+
+def claimed(ask: Callable[..., Any], worker: str, execution: str) -> bytes | None:
+    """Return the job that *worker* has claimed as *execution*; *ask* takes a command's words."""
+    for entry in ask("SMEMBERS", f"rq:worker:{worker}:executions"):
+        job_id, _, mine = entry.rpartition(b":")
+        if mine == execution.encode() and ask("EXISTS", b"rq:execution:" + entry):
+            return bytes(job_id)
+    return None
+
+
+def unclaimed(worker: str, job_id: bytes, execution: bytes) -> tuple[str | bytes, ...]:
+    """Return the command by which *worker* no longer runs a job."""
+    return ("SREM", f"rq:worker:{worker}:executions", job_id + b":" + execution)
