@@ -49,6 +49,9 @@ def _sift(queue: Queue, job_class: type[Job]) -> None:
     for member in client.zrangebyscore(started, 0, current_timestamp()):
         job_id, _, _ = member.rpartition(b":")
         _sift_out(queue, job_class, job_id, ("ZREM", started, member))
+    ready = f"rq:ready:{queue.name}"  # RQ 3 has there what nobody has enqueued yet
+    for job_id in client.zrange(ready, 0, -1):
+        _sift_out(queue, job_class, job_id, ("ZREM", ready, job_id))
     for job_id in client.lrange(waiting, 0, -1):
         _sift_out(queue, job_class, job_id, ("LREM", waiting, 0, job_id))
 

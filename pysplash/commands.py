@@ -17,7 +17,9 @@ from redis.exceptions import RedisError
 from .log import logger
 
 CHANNEL = "rq:pubsub:"
-KINDS = ("shutdown", "kill-horse", "stop-job")
+KINDS = ("shutdown", "kill-horse", "stop-job", "stop-execution")
+#: what those name that are about a job
+NAMED = {"stop-job": ("job_id",), "stop-execution": ("job_id", "execution_id")}
 #: seconds the rest of a message may take; a message cut off costs the subscription
 REST = 1.0
 #: seconds between two tries while Redis is away
@@ -27,11 +29,16 @@ log = logger("pool")
 
 
 class Command(NamedTuple):
-    """What is asked of one worker; the job's id for ``stop-job``, else empty."""
+    """What is asked of one worker.
+
+    For ``stop-job`` with the job's id, for ``stop-execution``, which RQ has since 3.0, with both
+    ids; else they are empty.
+    """
 
     worker: str
     kind: str
     job_id: str = ""
+    execution_id: str = ""
 
 
 class Commands:
@@ -96,11 +103,12 @@ def understand(message: dict[str, Any]) -> Command | None:
     worker = worker.removeprefix(CHANNEL)
     try:
         payload = json.loads(raw)  # type: ignore[arg-type]
-        kind, job_id = payload["command"], payload.get("job_id", "")
+        ids = payload.get("job_id", ""), payload.get("execution_id", "")
+        command = Command(worker, payload["command"], *ids)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        kind, job_id = None, ""
-    if kind in KINDS and isinstance(job_id, str) and (job_id or kind != "stop-job"):
-        return Command(worker, kind, job_id)
+        command = None
+    if command is not None and _makes_sense(command):
+        return command
     log.warning(
         "command %.100r for worker %s makes no sense: one of %s was expected",
         raw,
@@ -109,3 +117,11 @@ def understand(message: dict[str, Any]) -> Command | None:
         extra={"action": "command", "worker": worker},
     )
     return None
+
+
+def _makes_sense(command: Command) -> bool:
+    """Whether RQ has such a command, and it names what it has to."""
+    texts = all(isinstance(word, str) for word in command)
+    if not texts or command.kind not in KINDS:
+        return False
+    return all(getattr(command, name) for name in NAMED.get(command.kind, ()))

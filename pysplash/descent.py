@@ -3,8 +3,8 @@
 In one step on the server, as in :mod:`pysplash.turn`: the outcome of the last nested job is
 stored, and of the named candidates the first that is queued is taken off its queue and
 registered as started. What is not queued is looked beneath: a job that runs may wait for others,
-a deferred one depends on others. Beside each claim stands the stack of what the worker holds, so
-that the jobs of one that dies are all known.
+a deferred one depends on others, one held back by a rate limit waits for those that are not. Beside
+each claim stands the stack of what the worker holds, so that the jobs of one that dies are known.
 """
 
 from __future__ import annotations
@@ -81,6 +81,12 @@ for i = first, #ARGV do
     for _, other in ipairs(waits) do beneath[#beneath + 1] = other end
   elseif status == 'deferred' then
     for _, other in ipairs(call('SMEMBERS', 'rq:job::' .. next .. ':dependencies')) do
+      beneath[#beneath + 1] = other
+    end
+  elseif status == 'rate_limited' then
+    -- Since RQ 3: it waits for those that its limit has let through.
+    local limit = call('HGET', key, 'rate_limit_key') or ''
+    for _, other in ipairs(call('ZRANGE', 'rq:rl:' .. limit .. ':allowed', 0, NEAR)) do
       beneath[#beneath + 1] = other
     end
   end

@@ -26,6 +26,7 @@ from rq.utils import utcformat, utcparse
 from .config import check_queues
 from .errors import ItemLost, NotBytes, StageError
 from .outage import AWAY
+from .rq_calls import RECORDS
 
 #: retries an item is enqueued with; its stage ends them earlier
 RETRIES = 99
@@ -39,7 +40,9 @@ PAUSE = 0.1
 
 _FORWARD = """
 local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local key = 'rq:job:' .. item
+local key, worker_key = 'rq:job:' .. item, 'rq:worker:' .. worker
+local call, pcall_ = redis.call, redis.pcall
+RECORDS
 if item ~= '' then
   local job = redis.call('HMGET', key, 'status', 'worker_name')
   if job[1] ~= 'started' or job[2] ~= worker then return 0 end
@@ -62,6 +65,7 @@ if ends ~= '' then
   for _, execution in ipairs(redis.call('ZRANGE', executions, 0, -1)) do
     redis.call('DEL', 'rq:execution:' .. item .. ':' .. execution)
     redis.call('ZREM', 'rq:wip:' .. origin, item .. ':' .. execution)
+    close(item, execution)
   end
   redis.call('DEL', key, executions, 'rq:results:' .. item, 'pysplash:deaths:' .. item,
     'pysplash:memory-kills:' .. item)
@@ -69,12 +73,12 @@ if ends ~= '' then
     redis.call('HSET', key, 'status', 'finished')
     redis.call('EXPIRE', key, 60)
   else
-    redis.call('HINCRBY', 'rq:worker:' .. worker, 'successful_job_count', 1)
-    redis.call('HINCRBYFLOAT', 'rq:worker:' .. worker, 'total_working_time', ends)
+    redis.call('HINCRBY', worker_key, 'successful_job_count', 1)
+    redis.call('HINCRBYFLOAT', worker_key, 'total_working_time', ends)
   end
 end
 return 1
-"""
+""".replace("RECORDS", RECORDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import Any
 from rq.executions import Execution
 from rq.job import Job, get_current_job
 
-from .commands import Command
+from .claims import Claims
+from .commands import NAMED, Command
+from .rq_calls import current_job_ids
 from .rq_outcomes import JobStopped, RQOutcomes
 from .timeouts import Overtaken, shield, unshield
 
@@ -28,6 +30,7 @@ class Level:
 class Interruptible(RQOutcomes):
     """A worker whose jobs can be stopped at every level, and only where nothing is torn apart."""
 
+    _claims: Claims
     _in_job: bool
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
@@ -75,15 +78,15 @@ class Interruptible(RQOutcomes):
     def _interrupt(self) -> None:
         """End the job that is to be stopped, or all if none is named."""
         for number, level in enumerate(self._outer):
-            if self._is_meant(level.job):
+            if self._is_meant(level.job, level.execution_id):
                 raise Overtaken(number, JobStopped(), "was stopped")
         job = get_current_job()
-        if job is not None and self._is_meant(job):
+        if job is not None and self._is_meant(job, self._claims.execution):
             raise JobStopped
 
-    def _is_meant(self, job: Job) -> bool:
+    def _is_meant(self, job: Job, execution_id: str) -> bool:
         if self.slot is not None:
-            if not self.slot.to_stop(job.id):
+            if not self.slot.to_stop(job.id, execution_id):
                 return False
             self._stopped_job_id = None if self.slot.to_stop_any() else job.id
         return self._stopped_job_id in (None, job.id)
@@ -102,10 +105,19 @@ class Interruptible(RQOutcomes):
         return os.getpid() if self._in_job or self._covered or self._outer else 0
 
     def _obey(self, command: Command) -> None:
-        """Stop an outer job too, where RQ looks at the innermost only."""
-        held = [level.job.id for level in self._outer]
-        if command.kind == "stop-job" and command.job_id in held:
+        """Stop any of the jobs that run inside one another, where RQ looks at one only."""
+        if command.kind not in NAMED:
+            super()._obey(command)
+        elif self._has(command):
             self._stopped_job_id = command.job_id
             self.kill_horse()
         else:
-            super()._obey(command)
+            self.log.warning("not at work on job %s: %s ignored", command.job_id, command.kind)
+
+    def _has(self, command: Command) -> bool:
+        """Whether this worker is at the job, or the execution, that the command names."""
+        if command.execution_id:
+            held = [level.execution_id for level in self._outer]
+            return command.execution_id in (*held, self._claims.execution)
+        outer = [level.job.id for level in self._outer]
+        return command.job_id in outer or command.job_id in current_job_ids(self)

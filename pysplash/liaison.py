@@ -64,7 +64,7 @@ class Liaison:
     def heed(self) -> None:
         """Carry out the commands that have come."""
         listening = {entry.name: (entry, facts) for entry, facts in self._listening()}
-        for worker, kind, job_id in self._devices.commands.read():
+        for worker, kind, job_id, execution_id in self._devices.commands.read():
             if worker not in listening:
                 continue
             entry, facts = listening[worker]
@@ -74,7 +74,7 @@ class Liaison:
                 log.info("worker %s runs nothing: %s ignored", worker, kind)
                 continue
             else:
-                self._devices.board.ask(entry.slot, job_id)
+                self._devices.board.ask(entry.slot, execution_id or job_id)
                 self._devices.processes.interrupt(worker)
             log.info(
                 "worker %s: %s %s",

@@ -20,7 +20,6 @@ from rq.job import Job, get_current_job
 from rq.queue import Queue
 from rq.utils import as_text, now
 
-from .claims import Claims
 from .clients import waiting_client
 from .descent import Descent, words
 from .helping import Help, Search, Stuck, at_hand, offer
@@ -55,7 +54,6 @@ class Nesting(Interruptible):
 
     patience = PATIENCE[1]
 
-    _claims: Claims
     _done: Finish | None
     _held: Any
     _took: float

@@ -119,7 +119,7 @@ def set_aside(
 def is_kept(client: Redis, origin: str, job_id: str) -> bool:
     """Return whether a job that does not run is in a registry of *origin*, or on that queue."""
     with client.pipeline(transaction=False) as pipeline:
-        for name in ("finished", "failed", "scheduled", "deferred", "canceled"):
+        for name in ("finished", "failed", "scheduled", "deferred", "ready", "canceled"):
             pipeline.zscore(f"rq:{name}:{origin}", job_id)
         pipeline.lpos(f"rq:queue:{origin}", job_id)
         replies: list[Any] = pipeline.execute(raise_on_error=False)

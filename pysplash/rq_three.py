@@ -15,7 +15,6 @@ from rq import callbacks
 from rq.executions import Execution
 from rq.job import Job, Retry
 from rq.queue import Queue
-from rq.worker import BaseWorker
 
 from .dependents import releasing_once
 from .log import logger

@@ -131,16 +131,16 @@ class Scoreboard:
         end = (index + 1) * ROW_SIZE - _DIGEST
         self._map[end - _FUNCTION : end] = name.ljust(_FUNCTION, b"\0")
 
-    def ask(self, index: int, job_id: str) -> None:
-        """Name the job that the worker of row *index* is to stop; empty: whatever it runs.
+    def ask(self, index: int, name: str) -> None:
+        """Name the job or execution the worker of row *index* is to stop; empty: whatever it runs.
 
         The worker looks when it gets the signal that follows.
         """
         end = (index + 1) * ROW_SIZE
-        self._map[end - _DIGEST : end] = digest(job_id)
+        self._map[end - _DIGEST : end] = digest(name)
 
     def asked(self, index: int) -> bytes:
-        """Return the digest of the job that row *index* was asked to stop."""
+        """Return the digest of what row *index* was asked to stop."""
         end = (index + 1) * ROW_SIZE
         return self._map[end - _DIGEST : end]
 
@@ -353,9 +353,9 @@ class Slot:
         """Return how many workers in the rows before this one are idle."""
         return self._board.idle_before(self._index)
 
-    def to_stop(self, job_id: str) -> bool:
-        """Return whether the pool last asked for the job *job_id*, or any, to be stopped."""
-        return self._board.asked(self._index) in (ANY, digest(job_id))
+    def to_stop(self, *names: str) -> bool:
+        """Return whether the pool last asked for one of *names*, or any, to be stopped."""
+        return self._board.asked(self._index) in (ANY, *map(digest, names))
 
     def to_stop_any(self) -> bool:
         """Return whether the pool last asked for whatever runs to be stopped."""

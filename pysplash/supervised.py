@@ -176,7 +176,8 @@ class Supervised(BaseWorker):
             self._obey(command)
 
     def _obey(self, command: Command) -> None:
-        handle_command(self, {"command": command.kind, "job_id": command.job_id})
+        ids = {"job_id": command.job_id, "execution_id": command.execution_id}
+        handle_command(self, {"command": command.kind, **ids})
 
     def unsubscribe(self) -> None:
         """Leave the command channel; RQ's order of these calls costs a second half of the time."""

@@ -24,14 +24,17 @@ ROOM = 60
 
 #: what every script of a turn begins with, and `write`: write the outcome whose words begin at
 #: argument `at` to the job `key`; return its score in the finished registry, or false if it is gone
-WRITE = """
+WRITE = (
+    """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh = tonumber(ARGV[5]), ARGV[6] == '1'
 local worker_key = 'rq:worker:' .. worker
 local whole = math.floor(now)
 local call, pcall_ = redis.call, redis.pcall
 local suspended = false
-""" + RECORDS + """
+"""
+    + RECORDS
+    + """
 local function write(at, id, key)
   local ended, ttl, value = ARGV[at + 5], tonumber(ARGV[at + 3]), ARGV[at + 6]
   if call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ended,
@@ -59,6 +62,7 @@ local function write(at, id, key)
 end
 
 """
+)
 
 #: `store`: store an outcome, or say that it must not be stored, or that RQ has to
 STORE = (

@@ -19,6 +19,7 @@ from tests.acceptance.command import Command
 from tests.acceptance.tree_jobs import FOREST, LOG, RUNS, Forest, Node, name_of, plant
 from tests.acceptance.tree_oracle import Complaint, Judge, Run, Seen, count, lapsed
 from tests.acceptance.trees import SERVED, UNSERVED
+from tests.generation import at_work_on
 from tests.waiting import wait_until
 
 #: seconds until a forest must have come to rest, and to make sure that it stays as it is
@@ -98,7 +99,8 @@ class Grove:
         for queue in SERVED:
             yield f"queue {queue}: {Queue(queue, connection=self._redis).job_ids}"
         for key in self._redis.smembers("rq:workers"):
-            yield f"{key!r}: {self._redis.hmget(key, 'state', 'current_job')}"
+            name = key.decode().removeprefix("rq:worker:")
+            yield f"{key!r}: {self._redis.hget(key, 'state')} {at_work_on(self._redis, name)}"
         yield self.pool.err
 
     def _verdict(self, name: str, forest: Forest, before: int) -> list[str]:

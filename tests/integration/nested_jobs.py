@@ -16,6 +16,7 @@ from rq.utils import as_text
 
 from pysplash import map_jobs, wait_jobs
 from pysplash.deadlock import forget
+from tests.generation import at_work_on
 from tests.integration.rq_life import finish, square
 
 #: where jobs write what they saw, in order
@@ -77,8 +78,8 @@ def wait_for(*names: str, **options: Any) -> Any:
 def wait_for_all(names: list[str], **options: Any) -> Any:
     """Wait for jobs by id, and say who runs after that, as it sees it, and the results."""
     values = wait_for(*names, **options)
-    present = me().connection.hget(f"rq:worker:{me().worker_name}", "current_job")
-    say(me().connection, f"{me().id} {os.environ['RQ_JOB_ID']} {as_text(present or '')} {values}")
+    present = "+".join(at_work_on(me().connection, str(me().worker_name)))
+    say(me().connection, f"{me().id} {os.environ['RQ_JOB_ID']} {present} {values}")
     return values
 
 

@@ -17,6 +17,7 @@ from rq.suspension import resume
 
 from pysplash.deadlock import Edges, forget
 from pysplash.worker import Worker
+from tests.generation import RQ_3, at_work_on
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
 from tests.integration.rq_life import aside, await_block, calls, finish, square
@@ -93,7 +94,7 @@ def test_each_level_knows_who_it_is(redis: Redis, queue: Queue, worker: Worker) 
     assert said(redis) == [
         "leaf leaf",
         "leaf2 leaf2",
-        "middle middle middle ['leaf', 'leaf2']",
+        f"middle middle {'middle+top' if RQ_3 else 'middle'} ['leaf', 'leaf2']",
         "top top top [['leaf', 'leaf2']]",
     ]
 
@@ -145,7 +146,8 @@ def test_a_nested_run_is_seen_while_it_lasts(redis: Redis, queue: Queue, worker:
     play(worker)
 
     present, started, stack, seconds = looking.result(20)
-    assert (present, started, stack) == (b"child", {"top", "child"}, [b"top", b"child"])
+    assert present == (["child", "top"] if RQ_3 else ["child"])
+    assert (started, stack) == ({"top", "child"}, [b"top", b"child"])
     assert seconds > 180  # whom it waits for is known as long as the nested run may last
 
 
@@ -153,7 +155,7 @@ def _look(redis: Redis, queue: Queue, worker: Worker) -> Any:
     started = queue.started_job_registry
     wait_until(lambda: "child" in started.get_job_ids(cleanup=False), 20, "the nested run")
     stack: Any = redis.lrange(f"pysplash:stack:{worker.name}", 0, -1)
-    present = redis.hget(worker.key, "current_job")
+    present = at_work_on(redis, worker.name)
     held = [entry.rpartition(b":")[0] for entry in stack]
     seconds = redis.ttl("pysplash:waits:top")
     return present, set(started.get_job_ids(cleanup=False)), held, seconds

@@ -25,6 +25,7 @@ from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement, legible
 from pysplash.timeouts import StackingDeathPenalty, _ring
 from pysplash.worker import Worker
+from tests.generation import at_work_on
 from tests.waiting import wait_until
 
 NAME = "early"
@@ -714,7 +715,7 @@ def test_what_nobody_can_tell_of_has_begun(queue: Queue, worker: Worker) -> None
 def die_forgotten() -> None:
     """Be settled as a worker that died after RQ, storing another outcome, forgot this job."""
     redis, me = present().connection, present()
-    seen[:] = [redis.hget(f"rq:worker:{NAME}", "current_job")]
+    seen[:] = [at_work_on(redis, NAME)]
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     settlement.settle(Loss(NAME, "", "", "killed"))
     seen.append(me.get_status())
@@ -726,7 +727,7 @@ def test_what_rq_forgot_of_a_dead_worker_is_settled(queue: Queue, worker: Worker
     queue.enqueue(die_forgotten, job_timeout=-1)
     work(worker)
 
-    assert seen == [None, JobStatus.FAILED]
+    assert seen == [[], JobStatus.FAILED]
 
 
 def prolong(other: str) -> list[bool]:

@@ -24,6 +24,7 @@ from pysplash.descent import Descent
 from pysplash.settlement import Loss, Settlement
 from pysplash.timeouts import StackingDeathPenalty, shield, unshield
 from pysplash.worker import Worker
+from tests.generation import at_work_on
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
 from tests.integration.rq_life import aside
@@ -255,8 +256,7 @@ def test_the_error_tells_its_own_seconds() -> None:
 
 def interrupt(redis: Redis, worker: Worker, send: Callable[[], None], running: str) -> None:
     """Send a command as soon as the job *running* runs."""
-    current = lambda: redis.hget(worker.key, "current_job") == running.encode()  # noqa: E731
-    wait_until(current, 20, f"job {running}")
+    wait_until(lambda: running in at_work_on(redis, worker.name), 20, f"job {running}")
     send()
 
 
