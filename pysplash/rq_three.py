@@ -11,6 +11,8 @@ from typing import Any
 
 import rq.job
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from rq import callbacks
 from rq.executions import Execution
 from rq.job import Job, Retry
@@ -18,6 +20,8 @@ from rq.queue import Queue
 
 from .dependents import releasing_once
 from .log import logger
+
+SAYS = "the line of the log before this one says why"
 
 #: as in rq_two
 PRESENT = ""
@@ -98,14 +102,33 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
 
 
 def fail(worker: Any, job: Job, queue: Queue, text: str) -> None:
-    """Store a failure, or the retry that follows from it."""
-    worker.handle_job_failure(
-        job=job,
-        queue=releasing_once(queue),
-        started_job_registry=queue.started_job_registry,
-        exc_string=text,
-        execution=held(worker),
-    )
+    """Store a failure, or the retry that follows from it.
+
+    Raise one of redis's errors where it was not stored, or not as a whole: RQ only logs that.
+    """
+    execution, release = held(worker), worker._release_slot_safely
+    stored = []
+
+    def follow(job: Job) -> None:
+        stored.append(job)
+        release(job)
+
+    worker._release_slot_safely = follow  # the last that RQ does, if it could store the failure
+    try:
+        worker.handle_job_failure(
+            job=job,
+            queue=releasing_once(queue),
+            started_job_registry=queue.started_job_registry,
+            exc_string=text,
+            execution=execution,
+        )
+    finally:
+        del worker._release_slot_safely
+    if stored:
+        return
+    if execution is not None and worker.connection.exists(execution.key):
+        raise RedisConnectionError(f"the failure of job {job.id} was not stored: {SAYS}")
+    raise ResponseError(f"Redis refuses a part of the failure of job {job.id}: {SAYS}")
 
 
 def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:

@@ -108,7 +108,8 @@ class Settlement:
         mine = f"{loss.job_id}:{loss.execution_id}"
         others = [entry for entry in hand if entry != mine and self._has_record(entry)]
         pairs = [entry.rpartition(":")[::2] for entry in others]
-        present = [job for job in present if not self._is_seen_to(job, hand, others)]
+        seen_to = [*hand, *(f"{done.job_id}:" for done in loss.outcomes)]
+        present = [job for job in present if not self._is_seen_to(job, seen_to, others)]
         begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
         for part in (*begun, *self._parts(loss, present)):
@@ -117,14 +118,14 @@ class Settlement:
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
 
-    def _is_seen_to(self, current: str, hand: list[str], others: list[str]) -> bool:
-        """Whether the job *current* is one of *others*, or of a batch in *hand* and put back."""
+    def _is_seen_to(self, current: str, batch: list[str], others: list[str]) -> bool:
+        """Whether the job *current* is one of *others*, or of a *batch* and put back or stored."""
 
         def among(entries: list[str]) -> bool:
             return any(entry.rpartition(":")[0] == current for entry in entries)
 
         on_record = self._connection.exists(f"rq:executions:{current}")
-        return among(others) or (among(hand) and not on_record)
+        return among(others) or (among(batch) and not on_record)
 
     def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> None:
         """Store what is done, put back what is not begun, and have the others on record."""

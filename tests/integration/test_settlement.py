@@ -16,6 +16,7 @@ from pysplash.casualties import Casualties
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.roster import Entry, Facts, Roster
+from pysplash.rq_calls import fail, perform
 from pysplash.settlement import MOST_DEATHS, Loss, Settlement
 from pysplash.state import WorkerState
 
@@ -66,7 +67,7 @@ def test_the_job_that_redis_knows_of_is_settled_too(redis: Redis, queue: Queue, 
     worker = SimpleWorker([queue], connection=redis)
     worker.register_birth()
     last_words = run(queue, worker)
-    worker.handle_job_failure(before, queue)
+    fail(worker, before, queue, "no luck")
     job = before if same else queue.enqueue("time.sleep", 9, at_front=True)
     assert run(queue, worker).job_id == job.id
 
@@ -279,7 +280,7 @@ def test_a_stored_outcome_stands(redis: Redis, queue: Queue) -> None:
     job = queue.enqueue("operator.add", 1, 2)
     worker, _ = claim(queue)
     execution = worker.prepare_execution(job)
-    worker.perform_job(job, queue)
+    perform(worker, job, queue)
 
     outcome = settlement(redis).settle(Loss(worker.name, job.id, execution.id, CAUSE))
 
