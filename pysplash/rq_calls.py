@@ -110,8 +110,8 @@ def strange(worker_class: type[Any] = BaseWorker, statuses: type[Any] = JobStatu
         method = getattr(worker_class, name, None)
         takes = " ".join(list(inspect.signature(method).parameters)[1:]) if method else "nothing"
         if takes != taken:
-            lines.append(f"{name} takes {takes}, not {taken}: adapt pysplash/rq_calls.py")
+            lines.append(f"{name} takes {takes}, not {taken}: adapt {succeed.__module__}")
     new = {status.value for status in statuses} - _STATUSES - STATUSES
     if new:
-        lines.append(f"a job may be {', '.join(sorted(new))}: adapt pysplash/outcome.py")
+        lines.append(f"a job may be {', '.join(sorted(new))}: adapt pysplash.outcome")
     return lines

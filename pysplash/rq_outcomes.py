@@ -30,6 +30,10 @@ class JobStopped(BaseException):
     """Raised in a job that somebody stopped; no ``except Exception`` keeps it."""
 
 
+class Refused(Exception):
+    """Redis has stored an outcome in part only."""
+
+
 def _readable(exc_info: Any) -> str:
     """Return a traceback that can be stored, whatever characters are in it."""
     text = "".join(traceback.format_exception(*exc_info))
@@ -108,7 +112,11 @@ class RQOutcomes(Supervised):
         except BaseException:
             exc_info = sys.exc_info()
         self._handle_exception(job, *exc_info)
-        fail(self, job, queue, _readable(exc_info))
+        self._store_failure(job, queue, _readable(exc_info))
+
+    def _store_failure(self, job: Job, queue: Queue, text: str) -> None:
+        if not fail(self, job, queue, text):
+            raise Refused("Redis refuses a part of its failure: the line before says why")
 
     def _handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Call the exception handlers; one that breaks costs its own work, not the outcome."""
@@ -131,4 +139,4 @@ class RQOutcomes(Supervised):
         else:
             text = "Work-horse terminated on command."
         log.warning("job %s: %s", job.id, text, extra={"action": "stop-job", "job": job.id})
-        fail(self, job, queue, text)
+        self._store_failure(job, queue, text)

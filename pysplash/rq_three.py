@@ -12,7 +12,6 @@ from typing import Any
 import rq.job
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from rq import callbacks
 from rq.executions import Execution
 from rq.job import Job, Retry
@@ -20,8 +19,6 @@ from rq.queue import Queue
 
 from .dependents import releasing_once
 from .log import logger
-
-SAYS = "the line of the log before this one says why"
 
 #: as in rq_two
 PRESENT = ""
@@ -101,10 +98,10 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
     )
 
 
-def fail(worker: Any, job: Job, queue: Queue, text: str) -> None:
-    """Store a failure, or the retry that follows from it.
+def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
+    """Store a failure, or the retry that follows from it; False if Redis refuses a part.
 
-    Raise one of redis's errors where it was not stored, or not as a whole: RQ only logs that.
+    RQ only logs what goes wrong there. Raise redis's error where nothing was stored.
     """
     execution, release = held(worker), worker._release_slot_safely
     stored = []
@@ -124,11 +121,11 @@ def fail(worker: Any, job: Job, queue: Queue, text: str) -> None:
         )
     finally:
         del worker._release_slot_safely
-    if stored:
-        return
-    if execution is not None and worker.connection.exists(execution.key):
-        raise RedisConnectionError(f"the failure of job {job.id} was not stored: {SAYS}")
-    raise ResponseError(f"Redis refuses a part of the failure of job {job.id}: {SAYS}")
+    if not stored and execution is not None and worker.connection.exists(execution.key):
+        raise RedisConnectionError(
+            f"the failure of job {job.id} was not stored: the line of the log before says why"
+        )
+    return bool(stored)
 
 
 def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:

@@ -92,14 +92,18 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
     worker.handle_job_success(job=job, queue=queue, started_job_registry=queue.started_job_registry)
 
 
-def fail(worker: Any, job: Job, queue: Queue, text: str) -> None:
-    """Store a failure, or the retry that follows from it."""
+def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
+    """Store a failure, or the retry that follows from it; False if Redis refuses a part.
+
+    This RQ raises the error then.
+    """
     worker.handle_job_failure(
         job=job,
         queue=releasing_once(queue),
         started_job_registry=queue.started_job_registry,
         exc_string=text,
     )
+    return True
 
 
 def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:

@@ -9,44 +9,44 @@ import re
 
 import pytest
 from rq.version import VERSION
+from rq.worker import BaseWorker
 
 import pysplash
-from pysplash.rq_calls import strange
+from pysplash.rq_calls import strange, succeed
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGE = pathlib.Path(pysplash.__file__).parent
-#: RQ's methods that RQ 3 changes, or whose work it does elsewhere
+GENERATIONS = [PACKAGE / "rq_two.py", PACKAGE / "rq_three.py"]
+#: RQ's methods that differ between RQ 2 and RQ 3, or whose work RQ 3 does elsewhere
 CHANGED = {
     "handle_job_success",
     "handle_job_failure",
     "handle_job_retry",
     "cleanup_execution",
     "maintain_heartbeats",
+    "perform_job",
     "get_current_job_id",
     "get_current_job",
+    "execute_success_callback",
+    "execute_failure_callback",
+    "execute_stopped_callback",
 }
+#: and names that only one of them has
+MOVED = {"_job_stack", "_current_job", "callbacks"}
 
 
-class Three:
-    """RQ's worker as it is announced: each method is handed the execution."""
+class NextWorker(BaseWorker):
+    """A worker of an RQ to come, two methods of which have changed."""
 
-    def handle_job_success(self, job, queue, execution): ...  # type: ignore[no-untyped-def]
-    def handle_job_failure(self, job, queue, execution, exc_string=""): ...  # type: ignore[no-untyped-def]
-    def handle_job_retry(self, job, queue, retry, execution): ...  # type: ignore[no-untyped-def]
-    def handle_execution_ended(self, job, queue, heartbeat_ttl): ...  # type: ignore[no-untyped-def]
-    def handle_exception(self, job, *exc_info): ...  # type: ignore[no-untyped-def]
-    def cleanup_execution(self, job, execution, pipeline): ...  # type: ignore[no-untyped-def]
-    def prepare_execution(self, job): ...  # type: ignore[no-untyped-def]
-    def prepare_job_execution(self, job, remove_from_intermediate_queue=False): ...  # type: ignore[no-untyped-def]
-    def perform_job(self, job, queue, execution): ...  # type: ignore[no-untyped-def]
-    def execute_job(self, job, queue): ...  # type: ignore[no-untyped-def]
+    def handle_job_success(self, job, outcome): ...  # type: ignore[no-untyped-def, override]
+    def perform_job(self, task): ...  # type: ignore[no-untyped-def, override]
 
 
-class ThreesStatus(enum.Enum):
-    """The words that are new."""
+class NextStatus(enum.Enum):
+    """A word that every RQ has, and one that is new."""
 
     QUEUED = "queued"
-    READY = "ready_to_enqueue"
+    MELTED = "melted"
 
 
 def test_this_rq_is_the_one_meant() -> None:
@@ -54,39 +54,58 @@ def test_this_rq_is_the_one_meant() -> None:
     assert not strange(), f"RQ {VERSION}: " + "; ".join(strange())
 
 
+def test_the_generation_is_the_installed_one() -> None:
+    """RQ 2 is called as RQ 2, what came after it as RQ 3."""
+    two = VERSION.startswith("2.")
+    assert succeed.__module__ == f"pysplash.{'rq_two' if two else 'rq_three'}"
+
+
 def test_the_lowest_that_is_promised_is_tested() -> None:
     """What `make test-rq` installs first is the lowest that the package accepts."""
     versions = re.search(r"^RQ_VERSIONS \?= (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
     assert versions is not None
-    assert f'"rq>={versions[1]},<3"' in (ROOT / "pyproject.toml").read_text()
+    assert f'"rq>={versions[1]},<4"' in (ROOT / "pyproject.toml").read_text()
 
 
-def test_rq_3_is_told_apart() -> None:
-    """Each method that changes is named, with the place to change, and each new status."""
-    lines = strange(Three, ThreesStatus)
+def test_another_rq_is_told_apart() -> None:
+    """Each method that has changed is named, with the place to change, and each new status."""
+    lines = strange(NextWorker, NextStatus)
 
-    assert {line.partition(" ")[0] for line in lines[:-1]} == {
-        "handle_job_success",
-        "handle_job_failure",
-        "handle_job_retry",
-        "cleanup_execution",
-        "perform_job",
-        "get_current_job_id",
-    }
-    assert lines[0] == (
-        "handle_job_success takes job queue execution, not job queue started_job_registry: "
-        "adapt pysplash/rq_calls.py"
-    )
-    assert lines[-1] == "a job may be ready_to_enqueue: adapt pysplash/outcome.py"
+    assert {line.partition(" ")[0] for line in lines[:-1]} == {"handle_job_success", "perform_job"}
+    assert lines[0].startswith("handle_job_success takes job outcome, not job queue started_job")
+    assert lines[0].endswith(f": adapt {succeed.__module__}")
+    assert lines[-1] == "a job may be melted: adapt pysplash.outcome"
+
+
+def interface(path: pathlib.Path) -> dict[str, str]:
+    """Return the public names of a module, with what the functions take and return."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            taken = [argument.arg.removeprefix("_") for argument in node.args.args]
+            found[node.name] = f"{taken} {ast.unparse(node.returns) if node.returns else ''}"
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            found[ast.unparse(target)] = ""
+    return {name: taken for name, taken in found.items() if name[0] != "_" and name != "log"}
+
+
+def test_both_generations_have_the_same_names() -> None:
+    """Whatever is asked of one can be asked of the other."""
+    two, three = map(interface, GENERATIONS)
+
+    assert two == three
+    assert "succeed" in two
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.name))
 def test_nobody_else_calls_them(path: pathlib.Path) -> None:
-    """What RQ 3 changes is called from one module; an override may call what it overrides."""
+    """What differs is called from these modules; an override may call what it overrides."""
+    tree = list(ast.walk(ast.parse(path.read_text())))
     calls = [
         node.func
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in tree
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     ]
     found = {
@@ -94,4 +113,6 @@ def test_nobody_else_calls_them(path: pathlib.Path) -> None:
         for call in calls
         if call.attr in CHANGED and not ast.unparse(call.value).startswith("super()")
     }
-    assert not found or path.name == "rq_calls.py"
+    imports = [node for node in tree if isinstance(node, ast.ImportFrom)]
+    found |= {name.name for node in imports for name in node.names if name.name in MOVED}
+    assert not found or path in GENERATIONS
