@@ -16,6 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 from rq.connections import parse_connection
+from rq.job import Job
 
 from .config import Address
 from .errors import ConfigError, ConnectionFailed
@@ -99,11 +100,23 @@ def check(client: Redis) -> None:
         raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
 
 
+def check_prefix() -> None:
+    """Raise :class:`ConfigError` if RQ, as it can since 3.0, is to use other keys than ``rq:``."""
+    prefix = Job.redis_job_namespace_prefix.removesuffix(":job:")
+    if prefix != "rq":
+        raise ConfigError(
+            f"RQ_KEY_PREFIX is {prefix!r}: PySplash knows RQ's keys under 'rq' only; unset it, "
+            "or give each of its users a Redis database of their own"
+        )
+
+
 def portable(client: Redis) -> Address:
     """Return what another process needs to connect as *client* does.
 
-    Raises :class:`ConfigError` for a client whose settings cannot travel.
+    Raises :class:`ConfigError` for a client whose settings cannot travel, and where RQ's keys have
+    a prefix of the user's own.
     """
+    check_prefix()
     redis_class, connection_class, options = parse_connection(client)
     options = {
         name: value

@@ -60,7 +60,7 @@ def enter(job: Job) -> Any:
     return _jobs.push(job)
 
 
-def leave(_entered: Any) -> None:
+def leave(entered: Any) -> None:
     """Make the job before the current one again."""
     _jobs.pop()
 
@@ -151,6 +151,6 @@ def claimed(ask: Callable[..., Any], worker: str, execution: str) -> bytes | Non
     return job_id
 
 
-def unclaimed(worker: str, _job_id: bytes, _execution: bytes) -> tuple[str | bytes, ...]:
+def unclaimed(worker: str, job_id: bytes, execution: bytes) -> tuple[str | bytes, ...]:
     """Return the command by which *worker* no longer runs a job."""
     return ("HDEL", f"rq:worker:{worker}", "current_job")

@@ -23,6 +23,7 @@ from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
 from .batching import BatchingClaims
+from .connection import check_prefix
 from .log import logger
 from .lookahead import LookingAhead
 from .outage import AWAY
@@ -97,7 +98,11 @@ class Worker(LookingAhead, SimpleWorker):
         signal.signal(signal.SIGUSR1, self._stop_job)
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
-        """Register as RQ does; in a pool, leave heartbeats and commands to the pool."""
+        """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
+
+        Raises :class:`ConfigError` where RQ's keys have a prefix of the user's own.
+        """
+        check_prefix()
         super().bootstrap(*arguments, **settings)
         if self.slot is not None:
             self._claims.lease_cap = LEASE

@@ -14,6 +14,7 @@ from redis import Redis
 from rq import Queue
 from rq.job import Job
 from rq.results import Result
+from rq.utils import as_text
 
 from tests.acceptance.command import Command
 from tests.acceptance.tree_jobs import FOREST, LOG, RUNS, Forest, Node, name_of, plant
@@ -99,8 +100,8 @@ class Grove:
         for queue in SERVED:
             yield f"queue {queue}: {Queue(queue, connection=self._redis).job_ids}"
         for key in self._redis.smembers("rq:workers"):
-            name = key.decode().removeprefix("rq:worker:")
-            yield f"{key!r}: {self._redis.hget(key, 'state')} {at_work_on(self._redis, name)}"
+            name = as_text(key).removeprefix("rq:worker:")
+            yield f"{key!r}: {self._redis.hget(key, 'state')!r} {at_work_on(self._redis, name)}"
         yield self.pool.err
 
     def _verdict(self, name: str, forest: Forest, before: int) -> list[str]:

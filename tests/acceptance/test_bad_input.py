@@ -16,6 +16,7 @@ from pysplash.embedded import EmbeddedServer
 from pysplash.errors import EXIT_CONNECTION, EXIT_IMPORT, EXIT_OK, EXIT_USAGE
 from tests.acceptance import jobs
 from tests.acceptance.command import READY, Command, Start
+from tests.generation import since_3
 from tests.waiting import wait_until
 
 #: seconds in which a command that cannot work says so, on a machine that runs other tests too
@@ -192,6 +193,14 @@ def test_record_that_cannot_be_written(splash: Start, url: str, tmp_path: Path) 
     for path in ("/nonexistent/run.jsonl", str(tmp_path)):
         command = splash("-u", url, "--record", path)
         assert repr(path) in complaint(command, EXIT_USAGE)
+
+
+@since_3
+@pytest.mark.parametrize("words", [("start",), ("call", "add", "5")])
+def test_keys_of_the_users_own(splash: Start, url: str, words: tuple[str, ...]) -> None:
+    """RQ 3 can have other keys than its own, which nothing here would find: status 2, one line."""
+    command = splash(*words, "-u", url, RQ_KEY_PREFIX="mine")
+    assert "RQ_KEY_PREFIX is 'mine'" in complaint(command, EXIT_USAGE)
 
 
 # --- servers that are not there, or not for us ---

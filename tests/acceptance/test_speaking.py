@@ -7,7 +7,12 @@ from pathlib import Path
 import psutil
 from redis import Redis
 from rq import Queue, Worker
-from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
+from rq.command import (
+    send_command,
+    send_kill_horse_command,
+    send_shutdown_command,
+    send_stop_job_command,
+)
 from rq.job import Job, JobStatus
 
 from tests.acceptance import jobs
@@ -66,7 +71,7 @@ def test_leases_and_heartbeats_are_renewed(
 def test_commands_work_through_rqs_calls(
     pool: Start, redis: Redis, queue: Queue, marks: Path, tmp_path: Path
 ) -> None:
-    """Stop-job stops, kill-horse fails, shutdown ends; the worker outlives the first two."""
+    """Stop-job and RQ 3's stop-execution stop, kill-horse fails, only shutdown ends a worker."""
     command = pool(*QUICK, "-n", "1")
     (pid,) = command.await_idle(1)
 
@@ -79,8 +84,14 @@ def test_commands_work_through_rqs_calls(
     stopped = hold()
     send_stop_job_command(redis, stopped.id)
     wait_until(lambda: stopped.get_status() is JobStatus.STOPPED, ROOM)
-    killed = hold()
     (worker,) = Worker.all(connection=redis)
+    stopped = hold()
+    (execution,) = stopped.get_executions()
+    for execution_id in ("one that is over", execution.id):
+        ids = {"job_id": stopped.id, "execution_id": execution_id}
+        send_command(redis, worker.name, "stop-execution", **ids)
+    wait_until(lambda: stopped.get_status() is JobStatus.STOPPED, ROOM)
+    killed = hold()
     send_kill_horse_command(redis, worker.name)
     wait_until(lambda: killed.get_status() is JobStatus.FAILED, ROOM)
     assert command.workers() == [pid]

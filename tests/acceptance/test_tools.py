@@ -14,9 +14,9 @@ import rq_dashboard.web
 from flask import Flask
 from flask.testing import FlaskClient
 from redis import Redis
-from rq import Queue, Worker
+from rq import Callback, Queue, Worker
 from rq.command import send_shutdown_command, send_stop_job_command
-from rq.job import Callback, Job, JobStatus
+from rq.job import Job, JobStatus
 from rq.suspension import is_suspended, resume, suspend
 from rq.worker import BaseWorker
 

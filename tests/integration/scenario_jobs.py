@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from redis import Redis
-from rq import Queue, Retry, get_current_job
+from rq import Callback, Queue, Retry, get_current_job
 from rq.command import send_stop_job_command
-from rq.job import Callback, Job
+from rq.job import Job
 from rq.suspension import suspend
 from rq.worker import BaseWorker
 
@@ -375,10 +375,10 @@ class TaggedJob(Job):
 class NotingQueue(Queue):
     """A queue class that notes what is enqueued through it."""
 
-    def enqueue_dependents(self, job: Job, *args: Any, **kwargs: Any) -> None:
+    def enqueue_dependents(self, job: Job, *args: Any, **kwargs: Any) -> Any:
         """Note, then enqueue."""
         journal(job, "asked for dependents")
-        super().enqueue_dependents(job, *args, **kwargs)
+        return super().enqueue_dependents(job, *args, **kwargs)
 
 
 class OldPickle:

@@ -9,8 +9,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from rq import Repeat, Retry
-from rq.job import Callback
+from rq import Callback, Repeat, Retry
 from rq.webhook import Webhook
 
 from tests.waiting import wait_until

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rq import Queue, Repeat, Retry
+from rq import Callback, Queue, Repeat, Retry
 from rq.exceptions import DuplicateJobError
 from rq.group import Group
-from rq.job import Callback, Dependency, Job
+from rq.job import Dependency, Job
 from rq.suspension import resume, suspend
 
 from . import scenario_jobs as jobs

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from redis import Redis
 from rq import Queue, Retry
-from rq.command import send_kill_horse_command, send_stop_job_command
+from rq.command import send_command, send_kill_horse_command, send_stop_job_command
 from rq.job import Job, JobStatus
 from rq.timeouts import TimerDeathPenalty
 
@@ -260,16 +260,36 @@ def interrupt(redis: Redis, worker: Worker, send: Callable[[], None], running: s
     send()
 
 
+def stop_execution(redis: Redis, worker: Worker, job_id: str) -> None:
+    """Stop what runs of a job now, as RQ 3 can."""
+    ids = {"job_id": job_id, "execution_id": "that is over"}
+    send_command(redis, worker.name, "stop-execution", **ids)
+    (execution,) = Job.fetch(job_id, redis).get_executions()
+    send_command(redis, worker.name, "stop-execution", **ids | {"execution_id": execution.id})
+
+
+def stop_job(redis: Redis, _worker: Worker, job_id: str) -> None:
+    """Stop a job."""
+    send_stop_job_command(redis, job_id)
+
+
+@pytest.mark.parametrize("stop", [stop_job, stop_execution])
 @pytest.mark.parametrize("stopped", ["0", "1", "2"])
-def test_any_level_can_be_stopped(redis: Redis, queue: Queue, worker: Worker, stopped: str) -> None:
-    """stop-job stops the job it names; what is inside ends with it, what is outside hears of it."""
+def test_any_level_can_be_stopped(
+    redis: Redis,
+    queue: Queue,
+    worker: Worker,
+    stopped: str,
+    stop: Callable[[Redis, Worker, str], None],
+) -> None:
+    """What is named is stopped; what is inside ends with it, what is outside hears of it."""
     made = family(
         queue,
         (jobs.wait_for, "1", {"job_timeout": LONG}),
         (jobs.wait_for, "2", {"job_timeout": LONG}),
         (jobs.nap, 20, {"job_timeout": LONG}),
     )
-    stopping = aside(interrupt, redis, worker, lambda: send_stop_job_command(redis, stopped), "2")
+    stopping = aside(interrupt, redis, worker, lambda: stop(redis, worker, stopped), "2")
     began = time.monotonic()
     play(worker)
     stopping.result(20)

@@ -232,11 +232,11 @@ class Slow(Queue):
 
     meanwhile: list[Callable[[], None]]
 
-    def enqueue_dependents(self, job: Job, *arguments: Any, **options: Any) -> None:
+    def enqueue_dependents(self, job: Job, *arguments: Any, **options: Any) -> Any:
         """Take a while."""
         if self.meanwhile:
             self.meanwhile.pop()()
-        super().enqueue_dependents(job, *arguments, **options)
+        return super().enqueue_dependents(job, *arguments, **options)
 
 
 class Slower(Queue):

@@ -43,24 +43,30 @@ def test_workers_that_speak_for_themselves_are_left_alone() -> None:
 def test_commands_reach_the_worker_they_are_for() -> None:
     """A shutdown is a warm stop; a job is stopped by name; an idle worker has none to stop."""
     world = World()
-    supervisor = Pool(["default"], min_procs=3).supervise(world.devices())
+    supervisor = Pool(["default"], min_procs=4).supervise(world.devices())
     supervisor.tick()
-    busy, other, idle = world.alive
+    busy, other, third, idle = world.alive
     world.busy(busy, "job")
     world.busy(other, "another")
+    world.busy(third, "a third")
     supervisor.tick()
     assert world.followed == set(world.alive)
     world.commands = [
         Command(busy, "stop-job", "job"),
         Command(other, "kill-horse"),
+        Command(third, "stop-execution", "a third", "its execution"),
         Command(idle, "kill-horse"),
         Command(idle, "shutdown"),
         Command("a stranger", "shutdown"),
     ]
     supervisor.tick()
     slots = world.alive
-    assert world.to_stop == [(slots[busy], "job"), (slots[other], "")]
-    assert world.asked_of("interrupt") == [busy, other]
+    assert world.to_stop == [
+        (slots[busy], "job"),
+        (slots[other], ""),
+        (slots[third], "its execution"),
+    ]
+    assert world.asked_of("interrupt") == [busy, other, third]
     assert world.asked_of("stop") == [idle]
 
 

@@ -83,7 +83,7 @@ def interface(path: pathlib.Path) -> dict[str, str]:
     found = {}
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.FunctionDef):
-            taken = [argument.arg.removeprefix("_") for argument in node.args.args]
+            taken = [argument.arg for argument in node.args.args]
             found[node.name] = f"{taken} {ast.unparse(node.returns) if node.returns else ''}"
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
