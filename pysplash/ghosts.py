@@ -102,5 +102,5 @@ def _strike(client: Redis, worker: str) -> None:
         pipeline.srem(REDIS_WORKER_KEYS, key)
         for queue in listed:
             pipeline.srem("rq:workers:" + queue.decode().removeprefix("rq:queue:"), key)
-        pipeline.delete(key, key + b":executions")
+        pipeline.delete(key)
         pipeline.execute()

@@ -405,6 +405,7 @@ def test_cleaning_survives_what_it_finds(redis: Redis) -> None:
     redis.zadd("rq:wip:low", overdue)
     redis.rpush(queue.intermediate_queue_key, b"\xff\xff", stranded.id)
     redis.set("rq:failed:high", "text")
+    redis.zadd("rq:ready:low", {stranded.id: 1})  # only RQ 3 looks there
 
     queues = [Queue("high", connection=redis), queue]
     assert Worker(queues, connection=redis).work(burst=True, logging_level="CRITICAL")
@@ -420,6 +421,7 @@ def test_cleaning_survives_what_it_finds(redis: Redis) -> None:
     assert "its field created_at holds 'yesterday'" in error_of(spoilt)
     assert redis.keys("rq:wip:*") + redis.keys("rq:clean_registries:*") == []
     assert redis.lrange(queue.intermediate_queue_key, 0, -1) == []
+    assert not redis.exists("rq:ready:low")
 
 
 # --- commands ---

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import rq
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rq import Callback, Queue, Retry
@@ -17,7 +18,7 @@ from rq.suspension import resume
 
 from pysplash.deadlock import Edges, forget
 from pysplash.worker import Worker
-from tests.generation import RQ_3, at_work_on
+from tests.generation import RQ_3, at_work_on, since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
 from tests.integration.rq_life import aside, await_block, calls, finish, square
@@ -97,6 +98,21 @@ def test_each_level_knows_who_it_is(redis: Redis, queue: Queue, worker: Worker) 
         f"middle middle {'middle+top' if RQ_3 else 'middle'} ['leaf', 'leaf2']",
         "top top top [['leaf', 'leaf2']]",
     ]
+
+
+@since_3
+def test_what_a_limit_holds_back_is_not_waited_for_in_vain(
+    redis: Redis, queue: Queue, worker: Worker
+) -> None:
+    """The only worker runs what has the slot, then what waits for it, inside who waits for that."""
+    limit: Any = vars(rq)["RateLimit"]("k", 1)
+    for name in ("first", "second"):
+        queue.enqueue(jobs.identity, job_id=name, rate_limit=limit)
+    job = queue.enqueue(jobs.wait_for, "second", max_wait=LONG / 10, at_front=True)
+    play(worker)
+
+    assert said(redis) == ["first first", "second second"]
+    assert job.return_value() == ["second"]
 
 
 def test_others_jobs_are_left_alone(redis: Redis, queue: Queue, worker: Worker) -> None:

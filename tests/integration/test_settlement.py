@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
+import rq
 from redis import Redis
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
@@ -19,6 +21,7 @@ from pysplash.roster import Entry, Facts, Roster
 from pysplash.rq_calls import fail, perform
 from pysplash.settlement import MOST_DEATHS, Loss, Settlement
 from pysplash.state import WorkerState
+from tests.generation import since_3
 
 CAUSE = "killed by SIGKILL"
 
@@ -168,6 +171,21 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
 
     assert len(casualties) == 0
     assert jobs[1].get_status() == JobStatus.QUEUED
+
+
+@since_3
+@pytest.mark.parametrize(
+    ("on_crash", "next_one"), [("fail", "queued"), ("requeue", "rate_limited")]
+)
+def test_a_slot_is_given_up_with_its_job(
+    redis: Redis, queue: Queue, on_crash: str, next_one: str
+) -> None:
+    """Who waits for a rate limit goes ahead when a dead worker's job fails, not if it comes back."""
+    limit: Any = vars(rq)["RateLimit"]("k", 1)
+    _, waiting = (queue.enqueue("time.sleep", 9, rate_limit=limit) for _ in range(2))
+    settlement(redis, on_crash).settle(run(queue))
+
+    assert waiting.get_status() == next_one
 
 
 def test_a_job_with_retry_is_retried(redis: Redis, queue: Queue) -> None:

@@ -17,6 +17,7 @@ from rq.job import Job
 
 from pysplash.commands import CHANNEL, Command, Commands
 from pysplash.heartbeats import LEASE, MOST, Heartbeats, Pulse
+from tests.generation import since_3
 from tests.malformed import MESSAGES
 from tests.waiting import wait_until
 
@@ -59,6 +60,18 @@ def test_what_lives_is_renewed(redis: Redis, started: tuple[Job, Execution]) -> 
     job.refresh()
     assert job.last_heartbeat
     assert job.last_heartbeat.timestamp() >= before - 1
+
+
+@since_3
+def test_what_a_worker_is_at_lives_as_long_as_its_key(redis: Redis) -> None:
+    """RQ 3's set of a worker's executions is renewed with the worker."""
+    redis.hset("rq:worker:w", "state", "busy")
+    redis.sadd("rq:worker:w:executions", "job:execution")
+    for key in ("rq:worker:w", "rq:worker:w:executions"):
+        redis.expire(key, 5)
+    Heartbeats(redis, TTL).send([Pulse("w", "job", "execution")])
+
+    assert redis.ttl("rq:worker:w:executions") == TTL
 
 
 def test_all_that_runs_inside_one_another_is_renewed(

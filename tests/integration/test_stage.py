@@ -16,6 +16,7 @@ from rq.registry import FailedJobRegistry
 from pysplash import ConnectionFailed, EmbeddedServer, NotBytes, Stage, Worker, wait_jobs
 from pysplash.forwarding import MOST, read_stages
 from pysplash.stage import STAGES
+from tests.generation import at_work_on, since_3
 
 #: what handlers were given, and what they are to make of it
 SEEN: list[tuple[str, bytes]] = []
@@ -246,6 +247,23 @@ def test_other_workers_serve_stages_too(redis: Redis, first: Stage) -> None:
     assert waiting(redis, "left") == [b"a", b"a"]
     assert [key for key in leftovers(redis) if not key.startswith("rq:job:")] == []
     assert len(redis.keys("rq:job:*")) == 2
+
+
+@since_3
+def test_a_worker_is_at_an_item_no_longer_than_it_is(redis: Redis, first: Stage) -> None:
+    """RQ 3's set of a worker's executions has the item that is worked on, and no other."""
+    held = []
+
+    def look(_: Stage) -> None:
+        job = get_current_job()
+        assert job is not None
+        held.append((at_work_on(redis, str(job.worker_name)), [job.id]))
+
+    MAKES[b"item"] = look
+    first.push(b"item", b"item", b"item")
+    first.run(burst=True)
+    assert [there for there, _ in held] == [item for _, item in held]
+    assert len(held) == 3
 
 
 def test_pushing_inside_and_beside(redis: Redis, first: Stage) -> None:
