@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
-# Versions of RQ, as in rq==2.10.*: the lowest that is supported, and whatever is newest below 3.
+# Versions of RQ, as in rq==2.10.*: the lowest that is supported, and the last below 3.
 RQ_VERSIONS ?= 2.10 2
 # What hangs most on how RQ works inside, and of the crashes those in which RQ settles a job.
 RQ_TESTS := tests/unit/test_rq_calls.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
@@ -44,7 +44,7 @@ test-all: ## Run all tests with every supported Python that is installed
 	  else echo "== Python $$version is not installed"; fi; \
 	done
 
-test-rq: ## Run what hangs on RQ with the lowest and the newest RQ that is supported
+test-rq: ## Run what hangs on RQ with the lowest RQ that is supported and the last RQ 2
 	@for version in $(RQ_VERSIONS); do \
 	  bin=.venvs/rq-$$version/bin; \
 	  test -x $$bin/python || $(PYTHON) -m venv .venvs/rq-$$version || exit 1; \

@@ -180,7 +180,7 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
 def test_a_slot_is_given_up_with_its_job(
     redis: Redis, queue: Queue, on_crash: str, next_one: str
 ) -> None:
-    """Who waits for a rate limit goes ahead when a dead worker's job fails, not if it comes back."""
+    """When a dead worker's job fails, the next under its limit goes ahead; not if it comes back."""
     limit: Any = vars(rq)["RateLimit"]("k", 1)
     _, waiting = (queue.enqueue("time.sleep", 9, rate_limit=limit) for _ in range(2))
     settlement(redis, on_crash).settle(run(queue))
