@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import Any
 
 import rq.job
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
-from rq import callbacks
 from rq.executions import Execution
 from rq.job import Job, Retry
 from rq.queue import Queue
@@ -53,6 +53,7 @@ TAKEN = {
 }
 STATUSES = frozenset(["rate_limited", "ready_to_enqueue"])
 
+_callbacks: Any = import_module("rq.callbacks")  # types are checked with RQ 2 as well
 _current: Any = vars(rq.job).get("_current_job")
 
 log = logger("worker")
@@ -146,18 +147,18 @@ def close_execution(worker: Any, job: Job, pipeline: Pipeline) -> None:
 
 def call_back_success(job: Job, penalty: type[Any], value: Any) -> None:
     """Call the job's callback for a success, under its timeout."""
-    callbacks.execute_success_callback(job, penalty, value)
+    _callbacks.execute_success_callback(job, penalty, value)
 
 
 def call_back_failure(job: Job, penalty: type[Any], *exc_info: Any) -> None:
     """Call the job's callback for a failure, under its timeout."""
-    callbacks.execute_failure_callback(job, penalty, *exc_info)
+    _callbacks.execute_failure_callback(job, penalty, *exc_info)
 
 
 def call_back_stop(job: Job, penalty: type[Any]) -> None:
     """Call the job's callback for a stop, under its timeout; one that breaks changes nothing."""
     try:
-        callbacks.execute_stopped_callback(job, penalty)
+        _callbacks.execute_stopped_callback(job, penalty)
     except Exception:
         log.exception("job %s: its callback for a stop broke", job.id)
 

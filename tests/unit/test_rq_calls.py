@@ -32,7 +32,7 @@ CHANGED = {
     "execute_stopped_callback",
 }
 #: and names that only one of them has
-MOVED = {"_job_stack", "_current_job", "callbacks"}
+MOVED = {"_job_stack", "_current_job", "rq.callbacks", "current_job"}
 
 
 class NextWorker(BaseWorker):
@@ -113,6 +113,7 @@ def test_nobody_else_calls_them(path: pathlib.Path) -> None:
         for call in calls
         if call.attr in CHANGED and not ast.unparse(call.value).startswith("super()")
     }
-    imports = [node for node in tree if isinstance(node, ast.ImportFrom)]
-    found |= {name.name for node in imports for name in node.names if name.name in MOVED}
+    names = [node.name for node in tree if isinstance(node, ast.alias)]
+    names += [node.value for node in tree if isinstance(node, ast.Constant) and node.value in MOVED]
+    found |= MOVED.intersection(names)
     assert not found or path in GENERATIONS
