@@ -25,6 +25,7 @@ PLACES = {
     "failed": ("rq:failed:{}", False),
     "scheduled": ("rq:scheduled:{}", False),
     "deferred": ("rq:deferred:{}", False),
+    "ready": ("rq:ready:{}", False),
     "canceled": ("rq:canceled:{}", False),
 }
 #: places of jobs that are still to run, or run

@@ -131,7 +131,7 @@ def _is_stranded(case: Case) -> bool:
     """Whether the job is where nobody will look for it."""
     places = case.found.places
     forgotten = "deferred" in places and "finished" in case.parent.places
-    return forgotten or bool({"intermediate", "started", "quarantine"} & set(places))
+    return forgotten or bool({"intermediate", "started", "quarantine", "ready"} & set(places))
 
 
 def _is_at_odds(case: Case) -> bool:

@@ -6,7 +6,9 @@ It hands the execution to each of the worker's methods, and keeps a set of a wor
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -16,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.executions import Execution
 from rq.job import Job, Retry
 from rq.queue import Queue
+from rq.utils import as_text
 
 from .dependents import releasing_once
 from .log import logger
@@ -53,6 +56,9 @@ TAKEN = {
 }
 STATUSES = frozenset(["rate_limited", "ready_to_enqueue"])
 
+#: times a ready job is tried to be enqueued; each costs three round trips
+MOST_TRIES = 50
+
 _callbacks: Any = import_module("rq.callbacks")  # types are checked with RQ 2 as well
 _current: Any = vars(rq.job).get("_current_job")
 
@@ -84,6 +90,41 @@ def hold(worker: Any, execution: Execution | None) -> None:
     worker.executions = {} if execution is None else {execution.id: execution}
 
 
+def recover(queue: Queue) -> None:
+    """Enqueue what is ready to be and nobody has enqueued, as a worker leaves it that is killed."""
+    ready: Any = queue.connection.zrange(queue.ready_job_registry.key, 0, -1)
+    _enqueue_ready(queue, {queue.name: [as_text(job_id) for job_id in ready]})
+
+
+def _enqueue_ready(queue: Any, ready: dict[str, list[str]]) -> None:
+    """Enqueue jobs that are ready, by queue; RQ gives those up beside which others are enqueued."""
+    for name, job_ids in ready.items():
+        target = type(queue)(
+            name,
+            connection=queue.connection,
+            job_class=queue.job_class,
+            serializer=queue.serializer,
+        )
+        registry, left, tries = target.ready_job_registry, job_ids, 0
+        try:
+            while left and tries < MOST_TRIES:
+                registry.enqueue_jobs(left)
+                scores = queue.connection.zmscore(registry.key, left)
+                left = [it for it, score in zip(left, scores, strict=True) if score is not None]
+                tries += 1
+        except Exception:  # as RQ does: what began all this is stored
+            log.exception("queue %s: what is ready waits until it is cleaned", name)
+
+
+def _persistent(queue: Queue) -> Queue:
+    """Return *queue*, made to enqueue dependents even while others do the same."""
+    if type(queue).enqueue_ready_jobs_by_queue is not Queue.enqueue_ready_jobs_by_queue:
+        return queue
+    persistent = copy.copy(queue)
+    vars(persistent)["enqueue_ready_jobs_by_queue"] = partial(_enqueue_ready, queue)
+    return persistent
+
+
 def perform(worker: Any, job: Job, queue: Queue) -> None:
     """Let RQ run a job, and store what comes of it."""
     worker.perform_job(job, queue, held(worker))
@@ -93,7 +134,7 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
     """Store a success with all that follows from it."""
     worker.handle_job_success(
         job=job,
-        queue=queue,
+        queue=_persistent(queue),
         started_job_registry=queue.started_job_registry,
         execution=held(worker),
     )
@@ -115,7 +156,7 @@ def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
     try:
         worker.handle_job_failure(
             job=job,
-            queue=releasing_once(queue),
+            queue=releasing_once(_persistent(queue)),
             started_job_registry=queue.started_job_registry,
             exc_string=text,
             execution=execution,
@@ -133,7 +174,7 @@ def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:
     """Store that a job returned a Retry."""
     worker.handle_job_retry(
         job=job,
-        queue=releasing_once(queue),
+        queue=releasing_once(_persistent(queue)),
         retry=wish,
         started_job_registry=queue.started_job_registry,
         execution=held(worker),

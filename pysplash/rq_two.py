@@ -82,6 +82,10 @@ def hold(worker: BaseWorker, execution: Execution | None) -> None:
     worker.execution = execution
 
 
+def recover(queue: Queue) -> None:
+    """Do nothing: a job that is ready is on its queue."""
+
+
 def perform(worker: Any, job: Job, queue: Queue) -> None:
     """Let RQ run a job, and store what comes of it."""
     worker.perform_job(job, queue)

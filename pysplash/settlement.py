@@ -33,7 +33,7 @@ from .log import logger
 from .outage import AWAY
 from .quarantine import Quarantine, diagnosis
 from .restoring import stamp
-from .rq_calls import close_execution, current_job_ids, fail, held, hold
+from .rq_calls import close_execution, current_job_ids, fail, held, hold, recover
 from .turn import Answer, Finish
 
 DEATHS_KEY = "pysplash:deaths:{}"
@@ -114,6 +114,8 @@ class Settlement:
         outcome = ""
         for part in (*begun, *self._parts(loss, present)):
             outcome = self._settle_part(worker, part)
+        for queue in worker.queues:
+            recover(queue)
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome

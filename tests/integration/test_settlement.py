@@ -188,6 +188,22 @@ def test_a_slot_is_given_up_with_its_job(
     assert waiting.get_status() == next_one
 
 
+@since_3
+def test_what_a_dead_worker_left_ready_is_enqueued(redis: Redis, queue: Queue) -> None:
+    """RQ 3 stores first that a dependent is ready, and enqueues it then."""
+    job = queue.enqueue("operator.add", 1, 2)
+    waiting = queue.enqueue("operator.add", 3, 4, depends_on=job)
+    loss = run(queue)
+    redis.zrem("rq:deferred:default", waiting.id)
+    redis.zadd("rq:ready:default", {waiting.id: 1})
+    redis.hset(waiting.key, "status", "ready_to_enqueue")
+    settlement(redis).settle(loss)
+
+    assert queue.job_ids == [waiting.id]
+    assert waiting.get_status() == JobStatus.QUEUED
+    assert not redis.exists("rq:ready:default")
+
+
 def test_a_job_with_retry_is_retried(redis: Redis, queue: Queue) -> None:
     """RQ's own Retry decides: the job is back in its queue, one retry fewer."""
     job = queue.enqueue("time.sleep", 9, retry=Retry(max=2))

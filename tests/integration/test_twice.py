@@ -18,6 +18,7 @@ from pysplash.rq_calls import fail as fail_by_worker
 from pysplash.settlement import put_back
 from pysplash.turn import Answer, Turn
 from pysplash.worker import Worker
+from tests.generation import since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
 from tests.integration.rq_life import fail, finish, square
@@ -275,6 +276,30 @@ def test_who_fails_late_enqueues_nobody_again(
     assert said(redis) == ["job job"]
     assert queue.job_ids == []
     assert job.get_status() is JobStatus.FINISHED
+
+
+@since_3
+@pytest.mark.parametrize("function", [square, try_in_vain])
+def test_who_waits_is_enqueued_beside_others(
+    redis: Redis, queue: Queue, monkeypatch: pytest.MonkeyPatch, function: Any
+) -> None:
+    """RQ 3 gives a ready job up if another one becomes ready in the same moment; we do not."""
+    others = ["one", "two", "three"]
+    enqueue_job = Queue._enqueue_job
+
+    def beside(self: Queue, job: Job, *arguments: Any, **options: Any) -> Job:
+        if others and job.id == "job":
+            redis.zadd("rq:ready:default", {others.pop(): 1})
+        return enqueue_job(self, job, *arguments, **options)
+
+    first = queue.enqueue(function, *[2] * (function is square))
+    on_it = Dependency(first, allow_failure=True)
+    queue.enqueue(jobs.identity, job_id="job", depends_on=on_it)
+    monkeypatch.setattr(Queue, "_enqueue_job", beside)
+    play(queue)
+
+    assert others == []
+    assert said(redis)[-1:] == ["job job"]
 
 
 def test_who_fails_last_enqueues_who_waits(redis: Redis, queue: Queue) -> None:
