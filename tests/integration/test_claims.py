@@ -6,16 +6,18 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.job import Job
 
 from pysplash.claims import Claims
 from pysplash.lane import Lane
-from pysplash.turn import Answer, Finish
+from pysplash.turn import Answer, Finish, Turn
 from pysplash.watch import Watch
 from tests.integration.rq_life import calls
 
@@ -115,6 +117,32 @@ def test_a_silent_server_is_not_waited_for(redis: Redis) -> None:
     lane.connect()
     assert lane.call("PING") == b"PONG"
     lane.close()
+
+
+class Cut(Claims):
+    """Claims whose connection is cut as the first reply is on its way."""
+
+    cut = False
+
+    def _ask(self, *arguments: Any) -> Turn:
+        turn = super()._ask(*arguments)
+        if not self.cut:
+            self.cut = True
+            self._lane.close()
+            raise RedisConnectionError("the reply was lost")
+        return turn
+
+
+def test_a_claim_whose_reply_was_lost_is_found_again(redis: Redis) -> None:
+    """It is neither made twice nor forgotten."""
+    jobs = [Queue("high", connection=redis).enqueue("it.square", number) for number in range(2)]
+    claims = Cut(redis, "w", idle_ttl=480, leaving=lambda: False, away=lambda _, pause: pause)
+    turn = claims.take(None, QUEUES)
+    claims.close()
+
+    assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, jobs[0].id)
+    assert redis.lrange("rq:queue:high", 0, -1) == [jobs[1].id.encode()]
+    assert redis.exists(f"rq:execution:{jobs[0].id}:{claims.execution}")
 
 
 class Counted(Claims):

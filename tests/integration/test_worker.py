@@ -19,6 +19,7 @@ from pysplash.errors import ImportFailed
 from pysplash.scoreboard import Row, Scoreboard, Slot
 from pysplash.supervised import Supervised
 from pysplash.worker import Worker
+from tests.generation import since_3
 from tests.waiting import wait_until
 
 
@@ -103,6 +104,24 @@ def test_dependents_may_come_while_a_success_is_stored(
     assert job.return_value() == "found"
     assert len(queue.finished_job_registry.get_job_ids(cleanup=False)) == 1 + 3
     assert redis.keys("rq:execution*") + redis.keys("rq:wip:*") == []
+
+
+@since_3
+def test_what_it_is_at_outlives_the_lease_and_not_for_ever(redis: Redis, queue: Queue) -> None:
+    """RQ 3's set of a worker's executions goes with its key, should the worker die."""
+    job = queue.enqueue(lives_of, job_timeout=1000)
+    Worker([queue], connection=redis).work(burst=True, logging_level="CRITICAL")
+
+    key, executions = job.return_value()
+    assert 1000 < executions <= key
+
+
+def lives_of() -> list[int]:
+    """Return the times to live of the worker's key and of the set of its executions."""
+    job = get_current_job()
+    assert job is not None
+    keys = (f"rq:worker:{job.worker_name}", f"rq:worker:{job.worker_name}:executions")
+    return [job.connection.ttl(key) for key in keys]
 
 
 def test_burst_runs_everything_as_rq_would(redis: Redis, queue: Queue) -> None:
