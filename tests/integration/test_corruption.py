@@ -201,6 +201,8 @@ def assert_set_aside(life: Life, queue: str, job_id: str | bytes, why: str) -> N
     raw = job_id.encode() if isinstance(job_id, str) else job_id
     assert life.redis.lrange(KEY.format(queue), -1, -1) == [raw]
     assert life.places(raw) == ["pysplash:quarantine"]
+    held = [life.redis.smembers(key) for key in life.redis.keys("rq:worker:*:executions")]
+    assert not [entry for entry in set().union(*held) if entry.startswith(raw)]
     lines = life.lines(rf"queue {queue} is set aside in {KEY.format(queue)}: .*")
     assert why in lines[-1]
     assert len(lines[-1]) < LINE
