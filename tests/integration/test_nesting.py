@@ -261,11 +261,12 @@ def interrupt(redis: Redis, worker: Worker, send: Callable[[], None], running: s
 
 
 def stop_execution(redis: Redis, worker: Worker, job_id: str) -> None:
-    """Stop what runs of a job now, as RQ 3 can."""
-    ids = {"job_id": job_id, "execution_id": "that is over"}
-    send_command(redis, worker.name, "stop-execution", **ids)
+    """Stop what runs of a job now, as RQ 3 can, and what ran of another one before."""
     (execution,) = Job.fetch(job_id, redis).get_executions()
-    send_command(redis, worker.name, "stop-execution", **ids | {"execution_id": execution.id})
+    other = "0" if job_id == "2" else "2"
+    for named, execution_id in ((other, "that is over"), (job_id, execution.id)):
+        ids = {"job_id": named, "execution_id": execution_id}
+        send_command(redis, worker.name, "stop-execution", **ids)
 
 
 def stop_job(redis: Redis, _worker: Worker, job_id: str) -> None:
