@@ -13,12 +13,12 @@ The exit status is 1 if anything is wrong:
 
 lost: in no queue and no registry. stranded: where nobody looks for it: in ``:intermediate``,
 started with nobody to end it, ready and not enqueued, or deferred though the job it waits for has
-finished. left waiting: in a queue, though nothing moved any more. in two places. at odds: its status or its results say
-something else than the place it is in. run too often: more runs than one and its retries.
-overlapping: a run began while another of the same job still lived. finished unrun. unexplained:
-attempts that ended for no reason, beyond one for each KILL. orphans: processes that outlived the
-supervisor. ghosts: workers that RQ takes for alive and that are not. open executions: records of
-runs that nobody will end.
+finished. left waiting: in a queue, though nothing moved any more. in two places. at odds: its
+status or its results say something else than the place it is in. run too often: more runs than one
+and its retries. overlapping: a run began while another of the same job still lived. finished unrun.
+unexplained: attempts that ended for no reason, beyond one for each KILL. orphans: processes that
+outlived the supervisor. ghosts: workers that RQ takes for alive and that are not. open executions:
+records of runs that nobody will end.
 """
 
 from __future__ import annotations
