@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from rq import Queue, Retry
+from rq import Callback, Queue, Retry
 from rq.command import send_command, send_kill_horse_command, send_stop_job_command
 from rq.job import Job, JobStatus
 from rq.timeouts import TimerDeathPenalty
@@ -24,7 +24,7 @@ from pysplash.descent import Descent
 from pysplash.settlement import Loss, Settlement
 from pysplash.timeouts import StackingDeathPenalty, shield, unshield
 from pysplash.worker import Worker
-from tests.generation import at_work_on
+from tests.generation import at_work_on, since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
 from tests.integration.rq_life import aside
@@ -304,6 +304,21 @@ def test_any_level_can_be_stopped(
         else:
             assert f"JobFailed: job {int(job.id) + 1}" in error_of(job)
     assert left_over(redis) == []
+
+
+@since_3
+def test_a_broken_callback_for_a_stop_changes_nothing(
+    redis: Redis, queue: Queue, worker: Worker
+) -> None:
+    """The job is stopped all the same, as by RQ 3; RQ 2 fails itself there."""
+    broken = {"on_stopped": Callback("no.such.callback"), "job_timeout": LONG}
+    (job,) = family(queue, (jobs.nap, 20, broken))
+    stopping = aside(interrupt, redis, worker, lambda: stop_job(redis, worker, "0"), "0")
+    play(worker)
+    stopping.result(20)
+
+    assert job.get_status() == JobStatus.STOPPED
+    assert error_of(job) == "Job stopped by user, work-horse terminated."
 
 
 def test_kill_horse_ends_all_levels(redis: Redis, queue: Queue, worker: Worker) -> None:
