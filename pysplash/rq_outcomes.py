@@ -134,8 +134,7 @@ class RQOutcomes(Supervised):
         job.ended_at = datetime.now(UTC)
         if self._stopped_job_id == job.id:
             text = "Job stopped by user, work-horse terminated."
-            if job.stopped_callback:
-                call_back_stop(job, self.death_penalty_class)
+            call_back_stop(job, self.death_penalty_class)
         else:
             text = "Work-horse terminated on command."
         log.warning("job %s: %s", job.id, text, extra={"action": "stop-job", "job": job.id})

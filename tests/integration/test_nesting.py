@@ -261,12 +261,10 @@ def interrupt(redis: Redis, worker: Worker, send: Callable[[], None], running: s
 
 
 def stop_execution(redis: Redis, worker: Worker, job_id: str) -> None:
-    """Stop what runs of a job now, as RQ 3 can, and what ran of another one before."""
+    """Stop what runs of a job now, as RQ 3 can."""
     (execution,) = Job.fetch(job_id, redis).get_executions()
-    other = "0" if job_id == "2" else "2"
-    for named, execution_id in ((other, "that is over"), (job_id, execution.id)):
-        ids = {"job_id": named, "execution_id": execution_id}
-        send_command(redis, worker.name, "stop-execution", **ids)
+    ids = {"job_id": job_id, "execution_id": execution.id}
+    send_command(redis, worker.name, "stop-execution", **ids)
 
 
 def stop_job(redis: Redis, _worker: Worker, job_id: str) -> None:
@@ -304,6 +302,25 @@ def test_any_level_can_be_stopped(
         else:
             assert f"JobFailed: job {int(job.id) + 1}" in error_of(job)
     assert left_over(redis) == []
+
+
+def test_an_execution_that_is_over_is_not_stopped(
+    redis: Redis, queue: Queue, worker: Worker
+) -> None:
+    """What runs of the same job now goes on."""
+    ids = {"job_id": "0", "execution_id": "that is over"}
+    (job,) = family(queue, (jobs.nap, 0.5, {}))
+    stopping = aside(
+        interrupt,
+        redis,
+        worker,
+        lambda: send_command(redis, worker.name, "stop-execution", **ids),
+        "0",
+    )
+    play(worker)
+    stopping.result(20)
+
+    assert job.get_status() == JobStatus.FINISHED
 
 
 @since_3
