@@ -90,7 +90,7 @@ def hold(worker: Any, execution: Execution | None) -> None:
     worker.executions = {} if execution is None else {execution.id: execution}
 
 
-def recover(queue: Queue) -> None:
+def recover(queue: Any) -> None:
     """Enqueue what is ready to be and nobody has enqueued, as a worker leaves it that is killed."""
     ready: Any = queue.connection.zrange(queue.ready_job_registry.key, 0, -1)
     _enqueue_ready(queue, {queue.name: [as_text(job_id) for job_id in ready]})
@@ -116,9 +116,9 @@ def _enqueue_ready(queue: Any, ready: dict[str, list[str]]) -> None:
             log.exception("queue %s: what is ready waits until it is cleaned", name)
 
 
-def _persistent(queue: Queue) -> Queue:
+def _persistent(queue: Any) -> Any:
     """Return *queue*, made to enqueue dependents even while others do the same."""
-    if type(queue).enqueue_ready_jobs_by_queue is not Queue.enqueue_ready_jobs_by_queue:
+    if type(queue).enqueue_ready_jobs_by_queue is not vars(Queue)["enqueue_ready_jobs_by_queue"]:
         return queue
     persistent = copy.copy(queue)
     vars(persistent)["enqueue_ready_jobs_by_queue"] = partial(_enqueue_ready, queue)

@@ -145,11 +145,12 @@ def test_killed_worker_gives_its_slot_up(
         return [job.get_status().value for job in held]
 
     victim, *_ = await_marks(marks)
-    assert statuses() == ["started", "rate_limited", "rate_limited", "rate_limited"]
+    assert statuses() == ["started", *["rate_limited"] * 3]
     tell([victim], signal.SIGKILL)
     await_status(held[0], JobStatus.FAILED, SETTLED + SLACK)
     await_marks(marks, 2)
-    assert statuses() == ["failed", "started", "rate_limited", "rate_limited"]
+    # RQ counts in whole seconds who came first
+    assert sorted(statuses()) == ["failed", "rate_limited", "rate_limited", "started"]
     gate.touch()
     for job in held[1:]:
         await_status(job, JobStatus.FINISHED, READY)
