@@ -1,9 +1,9 @@
 """Porters: a process for each door of a gateway, so that a flood at one keeps none of the others.
 
-The process that was started opens what can be opened before, forks one child for each door, and
-has nothing to do from then on: it hands on what it is told by signals, and sees to it that a child
-that dies is followed by another. Children heed no signals, for service managers send theirs to all
-processes at once; they listen to their parent, and end when it is gone.
+The process that was started opens what can be opened before, forks one child for each door, and has
+nothing to do from then on: it hands on what it is told by signals, and sees to it that a child that
+dies, or does not turn any more, is followed by another. Children heed no signals, for service
+managers send theirs to all processes at once; they listen to their parent, and end when it is gone.
 """
 
 from __future__ import annotations
@@ -16,72 +16,28 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
-from . import errors
 from .ending import Ending
 from .errors import EXIT_CONNECTION, EXIT_OK, CrashLoop, SplashError
 from .log import logger
 from .parentage import die_without
-from .process import describe
+from .porter import MOST, WORDS, Porter
+from .pulses import HUNG, LOOK, Pulses, Vigil
 from .signals import SignalQueue
 
 HEEDED = (signal.SIGTERM, signal.SIGINT)
 #: seconds before a door's process is followed by another, at first and at most
 PAUSE, LONGEST = 0.1, 5.0
-#: so many that end within so many seconds are too many
-MOST, WITHIN = 5, 60.0
+#: seconds within which MOST processes of one door must not end
+WITHIN = 60.0
 #: seconds beyond those it has after which a process that is to end is killed
 MARGIN = 5.0
-WORDS = 65536
 #: serves the door of a kind until it is asked to end, and tells where it is once it is open
 Serve = Callable[[str, Ending, Callable[[str], None]], Awaitable[None]]
 
 log = logger("gateway")
-
-
-class Porter:
-    """The process of one door, or the one that is to follow it."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self.pid: int | None = None
-        self.talk: socket.socket | None = None
-        self.is_open = False
-        #: when another is due, and when those before it ended
-        self.due = 0.0
-        self.ends: deque[float] = deque(maxlen=MOST)
-
-    def tell(self) -> None:
-        """Ask it to end, or if it was asked already, to end at once."""
-        if self.talk is not None:
-            with contextlib.suppress(OSError):
-                self.talk.send(b"-")
-
-    def hear(self) -> str | None:
-        """Return where its door is, if it has said so; raise what it says went wrong."""
-        assert self.talk is not None
-        with contextlib.suppress(OSError):
-            words = self.talk.recv(WORDS, socket.MSG_DONTWAIT)
-            if words:
-                kind, text = json.loads(words)
-                if kind != "address":
-                    raise getattr(errors, kind, SplashError)(text)
-                self.is_open = True
-                return str(text)
-        return None
-
-    def reaped(self) -> str | None:
-        """Return how its process ended; None if it has not, or there is none."""
-        if self.pid is None or (found := os.waitpid(self.pid, os.WNOHANG))[0] == 0:
-            return None
-        assert self.talk is not None
-        self.talk.close()
-        self.pid = self.talk = None
-        self.is_open = False
-        return describe(found[1])
 
 
 class Porters:
@@ -104,11 +60,13 @@ class Porters:
         self._serve = serve
         self._forget, self._shut = forget, shut
         self._drain = drain
+        self._pulses = Pulses(len(kinds))
         self._signals = SignalQueue((*HEEDED, signal.SIGCHLD))
         self._addresses: dict[str, str] = {}
         self._told = self._asked = False
         #: until when those that are to end may take
         self._until = float("inf")
+        self._look_at = 0.0
 
     def run(self, opened: Callable[[dict[str, str]], None]) -> int:
         """Serve until TERM or INT; return the exit status. *opened* is told all addresses.
@@ -122,6 +80,7 @@ class Porters:
                 self._signals.wait(self._patience(), self._quiet())
                 self._heed()
                 self._hear(opened)
+                self._look_after()
                 self._reap()
         finally:
             self._end_all()
@@ -134,7 +93,7 @@ class Porters:
     def _patience(self) -> float:
         """Return the seconds until there is something to do unasked."""
         due = [porter.due for porter in self._porters if porter.pid is None and not self._asked]
-        return max(0.0, min([*due, self._until, time.monotonic() + WITHIN]) - time.monotonic())
+        return max(0.0, min([*due, self._until, self._look_at]) - time.monotonic())
 
     def _quiet(self) -> list[int]:
         """Return the descriptors over which processes say that they are open."""
@@ -177,6 +136,15 @@ class Porters:
             self._told = True
             opened(self._addresses)
 
+    def _look_after(self) -> None:
+        """Kill what hangs: it is to be followed by another, as what died by itself."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK
+        for place, porter in enumerate(self._porters):
+            if porter.is_hung(self._pulses[place]) and not self._asked:
+                porter.kill(f"has not turned for {HUNG:g} s")
+
     def _reap(self) -> None:
         """Take in which processes have ended, and when others are to follow them."""
         for porter in self._porters:
@@ -214,6 +182,7 @@ class Porters:
     def _start(self, porter: Porter) -> None:
         """Fork the process of a door."""
         porter.talk, theirs = socket.socketpair()
+        porter.vigil = Vigil(self._pulses[self._porters.index(porter)], time.monotonic())
         _flush()
         parent = os.getpid()
         porter.pid = os.fork()
@@ -232,7 +201,7 @@ class Porters:
             for other in self._porters:
                 if other.talk is not None:
                     other.talk.close()
-            asyncio.run(self._live(porter.kind, talk))
+            asyncio.run(self._live(porter, talk))
             status = EXIT_OK
         except SplashError as error:
             _say(talk, type(error).__name__, str(error))
@@ -242,10 +211,14 @@ class Porters:
             _flush()
             os._exit(status)
 
-    async def _live(self, kind: str, talk: socket.socket) -> None:
+    async def _live(self, porter: Porter, talk: socket.socket) -> None:
         ending = Ending()
         ending.heed(talk)
-        await self._serve(kind, ending, lambda address: _say(talk, "address", address))
+        beating = asyncio.create_task(self._pulses.beat(self._porters.index(porter)))
+        try:
+            await self._serve(porter.kind, ending, lambda place: _say(talk, "address", place))
+        finally:
+            beating.cancel()
 
     def _end_all(self) -> None:
         """End what is left, whatever it does: something went wrong, or this process is to end."""
@@ -271,8 +244,7 @@ class Porters:
     def _kill(self, why: str) -> None:
         for porter in self._porters:
             if porter.pid is not None:
-                log.warning("the process of the %s door %s: it is killed", porter.kind, why)
-                os.kill(porter.pid, signal.SIGKILL)
+                porter.kill(why)
         self._until = time.monotonic() + MARGIN
 
 

@@ -19,7 +19,7 @@ from rq import Queue
 
 from pysplash import DoorClosed, framed
 from pysplash.errors import EXIT_CRASH_LOOP, EXIT_OK, EXIT_USAGE
-from pysplash.porters import MOST
+from pysplash.porter import MOST
 from tests.acceptance.command import READY, ROOT, Command, Start
 from tests.integration.gateways import announce, dial, hear
 from tests.integration.rq_life import work, workers
@@ -234,6 +234,45 @@ def test_a_program_with_threads_is_not_forked(url: str, threads: str, children: 
         check=False,
     )
     assert (ran.stdout.split(), ran.stderr) == (["2", str(children), "0"], "")
+
+
+HASTY = """\
+import sys
+from pysplash import Gateway, porters, pulses
+pulses.HUNG = porters.HUNG = 2.0
+print(Gateway(sys.argv[1], http="127.0.0.1:0", zmq="tcp://127.0.0.1:0").run(
+    lambda gateway: print(gateway.addresses["HTTP"], flush=True)))
+"""
+
+
+def test_a_door_that_hangs(url: str) -> None:
+    """A process that is there and does not turn is killed and followed, as a dead one is."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HASTY, url], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as gateway:
+        assert gateway.stdout is not None
+        try:
+            place = gateway.stdout.readline().strip()
+            parent = psutil.Process(gateway.pid)
+            held = [
+                child
+                for child in parent.children()
+                if any(
+                    one.laddr.port == int(place.rpartition(":")[2])
+                    for one in child.net_connections("inet")
+                    if one.laddr
+                )
+            ]
+            assert len(held) == 1
+            held[0].suspend()
+            wait_until(lambda: not held[0].is_running(), BOUND, "the end of what hangs")
+            with dial(place) as peer:
+                peer.settimeout(BOUND)
+                peer.sendall(post(b"[]"))
+                assert peer.recv(65536).startswith(b"HTTP/1.1 200")
+        finally:
+            gateway.terminate()
+        assert gateway.stdout.read().split() == [str(EXIT_OK)]
 
 
 def test_endpoints_in_the_file_system_are_taken_over(
