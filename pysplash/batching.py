@@ -10,11 +10,16 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from redis.exceptions import ResponseError
+
 from .batch import BASE, HAND, SCRIPT, Reply, Request, read, words
 from .claims import FIRST_PAUSE, REFRESH, Claims
 from .lane import Word
 from .outage import AWAY
 from .turn import Answer, Turn
+
+#: asks the server to tell of changes of what the next command looks at
+CACHING = ("CLIENT", "CACHING", "YES")
 
 
 class _Sent(NamedTuple):
@@ -31,6 +36,8 @@ class BatchingClaims(Claims):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._sent: _Sent | None = None
+        #: the answer to it, where nothing else was to be done meanwhile
+        self._answer: Any = None
         self._batch = ""
 
     @property
@@ -39,12 +46,20 @@ class BatchingClaims(Claims):
         return self._sent is not None
 
     def send(self, request: Request) -> None:
-        """Ask; the answer is to be had from :meth:`gather` and :meth:`collect`."""
+        """Ask; the answer is to be had from :meth:`gather` and :meth:`collect`.
+
+        Who runs nothing and gets nothing is told when one of the queues changes.
+        """
         refresh = request.wanted > 0 and time.time() - self._refreshed_at > REFRESH
         self._sent = _Sent(request, os.urandom(15).hex(), refresh)
-        self.watching = False
+        self._answer, self.watching = None, False
         try:
-            self._lane.send(*self._turn_of(self._sent))
+            words = self._turn_of(self._sent)
+            if request.present or not request.queues:
+                self._lane.send(*words)
+            else:
+                self._lane.rung = False
+                self._answer = self._lane.call_all(CACHING, words)[1]
         except AWAY:
             return
 
@@ -62,14 +77,25 @@ class BatchingClaims(Claims):
         sent = self._sent
         if sent is None:
             return None
-        here = self._lane.open
-        reply = read(self._lane.reply(), sent.base) if here else self._recover(sent)
-        self._sent = None
+        if not self._lane.open:
+            reply = self._recover(sent)
+        elif self._answer is None:
+            reply = read(self._lane.reply(), sent.base)
+        else:
+            reply = read(self._checked(self._answer), sent.base)
+            self.watching = not reply.jobs and not reply.skipped
+        self._sent = self._answer = None
         self._resting = False
         if reply.counters is not None:
             self._counters = reply.counters
         if sent.refresh and reply.jobs:
             self._refreshed_at = time.time()
+        return reply
+
+    def _checked(self, reply: Any) -> Any:
+        """Return *reply*; raise ResponseError if it is an error."""
+        if isinstance(reply, Exception):
+            raise ResponseError(str(reply))
         return reply
 
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:

@@ -52,7 +52,9 @@ class LookingAhead(Nesting):
     foresight = 0.02
     #: seconds after which outcomes no longer wait for the rest of a batch
     delay = 0.001
-    #: whether the next are fetched beside the first job after a rest, too
+    #: seconds of jobs that a worker takes at once, however few wait: about what a turn costs
+    handful_seconds = 0.0005
+    #: whether it is taken that many wait, also after a rest
     eager = False
     #: jobs in a batch at most, and after some had to be put back
     most, least = MOST, 1
@@ -67,8 +69,10 @@ class LookingAhead(Nesting):
         self._streaks: dict[str, int] = {}
         #: jobs claimed and not begun
         self._hand: deque[Turn] = deque()
-        #: how many are claimed next
-        self._reach = 1
+        #: how many are claimed next of many that wait, and whether many did when last looked
+        self._reach, self._deep = 1, False
+        #: the seconds jobs took lately, and how many were asked for last
+        self._pace, self._wanted = self.brief_seconds, 0
         #: outcomes that wait for the next turn; those that are on their way
         self._shelved: list[_Outcome] = []
         self._leaving_shelf: list[_Outcome] = []
@@ -100,8 +104,19 @@ class LookingAhead(Nesting):
         known = streak >= self.streak and seconds is not None and self.slot is not None
         return known and not self._outer and not self._stop_requested
 
+    def _is_hasty(self) -> bool:
+        """Whether the next job will probably be as brief as the last ones were."""
+        known = self._streaks.get(self._hoped, 0) >= self.streak and self.slot is not None
+        return known and not self.eager and not self._outer and not self._stop_requested
+
+    def _handful(self) -> int:
+        """Return how many jobs make up what a turn costs."""
+        return max(1, min(self.most // 2, int(self.handful_seconds / max(self._pace, 1e-6))))
+
     def _learn(self, function: str, seconds: float) -> None:
         """Note how long a job of *function* took."""
+        self._hoped = function
+        self._pace += (min(seconds, self.brief_seconds) - self._pace) / 8
         if seconds >= self.brief_seconds:
             self._streaks.pop(function, None)
         elif function in self._streaks or len(self._streaks) < MOST_FUNCTIONS:
@@ -133,8 +148,9 @@ class LookingAhead(Nesting):
         self._light = False
 
     def _has_shelved(self) -> bool:
-        """Whether there are outcomes that only a batch's turn stores."""
-        return bool(self._shelved) or (self._light and self._done is not None)
+        """Whether there are outcomes that only a batch's turn stores, or it is the one to take."""
+        light = self._light and self._done is not None
+        return bool(self._shelved) or light or self._is_hasty()
 
     def _in_batch(self) -> bool:
         """Whether anything is claimed, or to be stored, that only a batch's turn sees to."""
@@ -162,8 +178,9 @@ class LookingAhead(Nesting):
 
         *record* the execution of the job that runs, unless the worker is *alone*, without one.
         """
-        reach = max(self._reach, self.least)
-        wanted = reach if want and len(self._hand) < reach else 0
+        deep = self._deep or self.eager
+        reach = max(self._reach if deep else self._handful(), self.least)
+        wanted = self._wanted = reach if want and len(self._hand) < reach else 0
         returned = self._clear_hand() if back else ()
         present = "" if alone else self._present
         outcomes = self._leaving_shelf = self._shelve_out()
@@ -176,7 +193,7 @@ class LookingAhead(Nesting):
             record,
             self._held_beside(present),
             wanted,
-            self.share,
+            self.share if deep else 1,
             self._names() if wanted else (),
         )
         if record:
@@ -216,6 +233,8 @@ class LookingAhead(Nesting):
                 self._unseen.append((answer, outcome))
         if len(reply.jobs) >= self._reach:
             self._reach = min(self.most, 2 * self._reach)
+        if self._wanted:
+            self._deep = len(reply.jobs) >= min(self._wanted, self._handful())
         self._hand.extend(reply.jobs)
         if reply.skipped:
             self._settle_turn(Turn(reply.answer, skipped=reply.skipped), None, None)
@@ -236,11 +255,16 @@ class LookingAhead(Nesting):
     def _exchange(self, queues: Sequence[str]) -> Turn:
         """Store all outcomes, and claim from *queues* what comes next."""
         self._shelve()
+        rested = not self._shelved
         self._send(want=bool(queues), alone=True)
         reply = self._collect()
         assert reply is not None
+        if rested and len(reply.jobs) == 1:
+            self._deep = False
         # What RQ stores may put others on a queue that was found empty before.
-        answer = self._unseen[0][0] if self._unseen else reply.answer
+        answer = reply.answer
+        if self._unseen:
+            answer, self._claims.watching = self._unseen[0][0], False
         self._see_behind()
         return self._in_hand() or Turn(answer, skipped=reply.skipped)
 
@@ -286,10 +310,12 @@ class LookingAhead(Nesting):
         now = time.monotonic()
         self._present = f"{job.id}:{self._claims.execution}"
         self._hoped = function
-        if self._shelved and now - self._turned_at > self.delay:
+        late = bool(self._shelved) and now - self._turned_at > self.delay
+        if late:
             self._collect()
             self._see_behind()
-        if not self._claims.under_way and (self._shelved or len(self._hand) < self.most):
+        many = self._deep or self.eager
+        if not self._claims.under_way and (late or (many and len(self._hand) < self.most)):
             self._send(want=True)
         due = max(now + self.delay, self._turned_at + 2 * self.delay)
         StackingDeathPenalty.errand = (due, self._flush)

@@ -138,6 +138,16 @@ def build_looking_ahead(
     return worker
 
 
+def build_hasty(
+    settings: WorkerSettings, name: str, connection: Redis, stack: ExitStack
+) -> BaseWorker:
+    """Make our worker as a pool would; it takes every job for a brief one that comes alone."""
+    worker = build_in_pool(settings, name, connection, stack)
+    if isinstance(worker, Worker):
+        worker.streak = 0
+    return worker
+
+
 def play(scenario: Scenario, build: Build, url: str) -> Snapshot:
     """Play *scenario* in an empty database; return all that was seen, path by path."""
     seen: Snapshot = {}

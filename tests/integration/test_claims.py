@@ -15,6 +15,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue
 from rq.job import Job
 
+from pysplash.batch import Request
+from pysplash.batching import BatchingClaims
 from pysplash.claims import Claims
 from pysplash.lane import Lane
 from pysplash.turn import Answer, Finish, Turn
@@ -79,6 +81,29 @@ def test_a_lone_job_takes_two_turns(redis: Redis, claims: Claims, never: int, qu
         assert claims.rung
         redis.lpop(f"rq:queue:{queue}")
     assert calls(redis, "evalsha") == 6
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_batch_that_is_empty_listens(redis: Redis, never: int, queue: str) -> None:
+    """A worker that asked for a batch and runs nothing hears of the next job, on any queue."""
+    claims = BatchingClaims(redis, "w", idle_ttl=480, leaving=lambda: False, away=_fail)
+    claims.take(None, QUEUES)
+    for _ in range(3):
+        claims.send(Request(wanted=4, share=1, queues=QUEUES))
+        reply = claims.gather()
+        assert reply is not None
+        assert not reply.jobs
+        assert claims.watching
+        assert not claims.rung
+        redis.rpush(f"rq:queue:{queue}", "sign")
+        claims.listen(10, never)
+        assert claims.rung
+        redis.lpop(f"rq:queue:{queue}")
+    claims.close()
+
+
+def _fail(error: Exception, pause: float) -> float:
+    raise error
 
 
 def test_a_job_that_follows_a_lone_one_is_claimed(redis: Redis, claims: Claims) -> None:

@@ -364,6 +364,25 @@ def test_the_first_after_a_rest_is_alone(queue: Queue, worker: Worker) -> None:
     assert [job.return_value() for job in jobs] == [2, 0, 0]
 
 
+def see_all() -> tuple[int, int]:
+    """Return how many jobs are in hand beside this one, and how many wait."""
+    redis = present().connection
+    return len(in_hand(redis)), len(Queue("default", connection=redis))
+
+
+def test_a_handful_is_taken_at_once(queue: Queue, worker: Worker) -> None:
+    """So many very brief jobs, however few wait and after a rest; of longer ones, one."""
+    worker.eager, worker.handful_seconds = False, 60.0
+    jobs = [queue.enqueue(see_all) for _ in range(5)]
+    work(worker)
+    assert jobs[0].return_value() == (4, 0)
+    worker.handful_seconds = 0.0
+    jobs = [queue.enqueue(see_all) for _ in range(5)]
+    work(worker)
+    assert jobs[0].return_value() == (0, 4)
+    assert left_behind(queue.connection) == []
+
+
 def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) -> None:
     """Nothing would ring to give the next one back."""
     first = queue.enqueue(waiting, 1, job_timeout=-1)
