@@ -17,11 +17,11 @@ import h11
 
 from .binding import shown
 from .errors import Busy
-from .exchange import Share
 from .logins import Logins
 from .pace import CHUNK
 from .peers import Peer, Peers
 from .rpc import Rpc
+from .shares import Share
 
 #: bytes a request's head may have
 HEAD = 16384
@@ -117,6 +117,9 @@ class HttpDoor:
             await peer.send(_response(protocol, refusal.status, b"", refusal.headers))
             return False
         except Busy:
+            self._memory.free(held[0])
+            held[0] = 0
+            await self._memory.pause()
             await peer.send(_response(protocol, 503, b"", [("Retry-After", "1")]))
             return False
         except h11.RemoteProtocolError as error:

@@ -12,12 +12,13 @@ import socket
 from .binding import shown
 from .drafts import LARGE
 from .errors import Busy, CallError, ConnectionFailed, FrameError
-from .exchange import Lane, Share
+from .exchange import Lane
 from .handlers import decode, encode
 from .log import logger
 from .logins import Logins
 from .pace import CHUNK
 from .peers import Peer, Peers
+from .shares import Share
 from .wire import FrameReader
 
 log = logger("gateway")
@@ -65,7 +66,9 @@ class FramedDoor:
     async def _serve(self, peer: Peer) -> None:
         try:
             answer = await self._answer(peer)
-        except (Busy, FrameError) as error:
+        except Busy:
+            await self._memory.pause()
+        except FrameError as error:
             log.debug("a framed request was refused: %s", error)
         except CallError as error:
             log.info("a framed request came to nothing: %s", error)

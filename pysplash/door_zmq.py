@@ -15,10 +15,10 @@ from zmq.auth.asyncio import AsyncioAuthenticator
 
 from .binding import check_bind
 from .errors import Busy, ConfigError
-from .exchange import Share
 from .framed import split_address
 from .log import logger
 from .rpc import Rpc
+from .shares import Share
 
 #: the oldest libzmq whose handshake has no known hole
 OLDEST = (4, 3, 5)
@@ -32,6 +32,8 @@ LARGE, LOOK = 2**16, 0.02
 #: seconds for which nothing is taken in, for each byte of a message that was refused: a crowd that
 #: is refused comes again at once
 REFUSED = 0.01 / 2**20
+#: seconds for which a door that has taken on all it may takes in nothing more
+FULL = 0.005
 #: milliseconds a handshake may take
 HANDSHAKE = 5000
 
@@ -132,7 +134,7 @@ class ZmqDoor:
             await self._take([part.bytes for part in way[:2]], len(way), body)
             if messages >= TURN or size >= BULK:
                 messages = size = 0
-                await asyncio.sleep(0)
+                await asyncio.sleep(FULL if self._rpc.is_full() else 0)
 
     async def _take(self, way: list[bytes], parts: int, body: Any) -> None:
         """Begin to answer a message with so many parts before its body, or refuse to."""

@@ -3,7 +3,7 @@
 Each door has so many calls it takes on, and so many of them on their way at once: a flood at one
 door waits at that door, in front of nobody else. What is on its way at once follows the number
 of living workers, so a pool can grow under a load; the doors that are in use divide it, so no queue
-hides one door's calls behind another's. All doors share one measure of bytes they hold.
+hides one door's calls behind another's.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from .commons import Commons
 from .errors import Busy, CallError, ConnectionFailed
 from .log import logger
 from .presence import PoolFacts, Task
+from .shares import Memory
 
 #: calls on their way at once, per living worker; the fewest, and the fewest of one door
 PER_WORKER, FEWEST, SHARE = 8, 8, 2
+#: seconds between two times that a door with a crowd lets calls go, while others are in use; of
+#: large ones so many for each second call that one counts as
+TICK = 0.005
 #: seconds after its last call for which a door counts as in use
 USED = 1.0
 #: bytes of a request for which a call counts as one more
@@ -34,69 +38,6 @@ LOOK = 1.0
 WORKING = ("starting", "idle", "busy", "waiting")
 
 log = logger("gateway")
-
-
-class Memory:
-    """The bytes that peers may make a gateway hold, *most* of them, in a share for each door.
-
-    *kept* bytes of each share cannot be taken by another: a flood at one door leaves room at all.
-    """
-
-    def __init__(self, most: int, commons: Commons, kept: int = 0) -> None:
-        self._most = most
-        self._kept = kept
-        self._held = commons.held
-
-    @property
-    def held(self) -> int:
-        """Bytes that are held now."""
-        return sum(self._held)
-
-    def share(self, door: int) -> Share:
-        """Return the share of the door in this place."""
-        return Share(self, self._held, door)
-
-    def room(self, door: int) -> int:
-        """Return how many bytes more a door may hold; less than 0 if it holds too many."""
-        kept = self._kept
-        others = sum(max(kept, held) for held in self._held) - max(kept, self._held[door])
-        return self._most - self._held[door] - others
-
-
-class Share:
-    """The bytes that the peers of one door make a gateway hold."""
-
-    def __init__(self, memory: Memory, held: memoryview[int], door: int) -> None:
-        self._memory = memory
-        self._held = held
-        self._door = door
-
-    def take(self, count: int) -> None:
-        """Hold *count* bytes more; raise :class:`Busy` if that is too much.
-
-        It looks whether there was room after it has taken it, for another process may do the same:
-        of two that want the last bytes at the same moment not both have them.
-        """
-        self.keep(count)
-        if self._memory.room(self._door) < 0:
-            self.free(count)
-            raise Busy
-
-    def keep(self, count: int) -> None:
-        """Hold *count* bytes that are there already: they keep others from coming."""
-        self._held[self._door] += count
-
-    def free(self, count: int) -> None:
-        """Hold *count* bytes less."""
-        self._held[self._door] -= count
-
-
-def kept(most: int, doors: int, limit: int) -> int:
-    """Return what to keep of *most* bytes for each of *doors*: half of it, divided.
-
-    Less where a request of *limit* bytes would not find room any more.
-    """
-    return min(most // (2 * doors), (most - limit) // max(1, doors - 1))
 
 
 class Lane:
@@ -113,6 +54,7 @@ class Lane:
         self._most = most
         self._moving = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._ticking = False
 
     async def call(
         self,
@@ -152,6 +94,10 @@ class Lane:
                 turn.set_result(None)
             self._waiting.popleft()
 
+    def is_full(self) -> bool:
+        """Return whether the door has taken on all it may."""
+        return self._taken[self._door] >= self._most
+
     def turn(self, size: int) -> Turn:
         """Return the turn of a call with *size* bytes, which is waited for and ends with a block.
 
@@ -161,7 +107,7 @@ class Lane:
 
     async def enter(self, weight: int) -> None:
         """Take on a call, and wait for its turn; raise :class:`Busy` if the door has enough."""
-        if self._taken[self._door] >= self._most:
+        if self.is_full():
             raise Busy
         self._taken[self._door] += 1
         self._used[self._door] = time.monotonic()
@@ -178,6 +124,15 @@ class Lane:
         """End a call's turn."""
         self._moving -= weight
         self._taken[self._door] -= 1
+        if not self._waiting or self._exchange.is_alone(self._door):
+            self.widen()
+        elif not self._ticking:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(TICK * max(1.0, weight / 2), self._tick)
+
+    def _tick(self) -> None:
+        """Let all go for which there is room by now; a crowd so leaves others some machine."""
+        self._ticking = False
         self.widen()
 
     def _fits(self, weight: int) -> bool:
@@ -186,7 +141,8 @@ class Lane:
     async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((turn, weight))
-        self.widen()
+        if not self._ticking:
+            self.widen()
         try:
             await turn
         except asyncio.CancelledError:
@@ -242,9 +198,17 @@ class Exchange:
 
     def part(self, door: int) -> int:
         """Return how many calls of one door may be on their way at once."""
+        return max(SHARE, self._width // (1 + self._others(door)))
+
+    def is_alone(self, door: int) -> bool:
+        """Return whether no other door is in use."""
+        return self._others(door) == 0
+
+    def _others(self, door: int) -> int:
+        """Return how many other doors are in use."""
         taken, used, since = self.commons.taken, self.commons.used, time.monotonic() - USED
         in_use = [taken[each] > 0 or used[each] > since for each in range(self.commons.doors)]
-        return max(SHARE, self._width // (1 + sum(in_use) - in_use[door]))
+        return sum(in_use) - in_use[door]
 
     def offer(self, name: str) -> Task | None:
         """Return the task *name* as the youngest pool offers it, as far as is known."""

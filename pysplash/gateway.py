@@ -26,7 +26,7 @@ from .config import check_number
 from .door_tcp import FramedDoor
 from .ending import Ending
 from .errors import EXIT_OK, ConfigError
-from .exchange import Exchange, Memory, kept
+from .exchange import Exchange
 from .framed import split_address
 from .handlers import task_name
 from .log import logger
@@ -34,6 +34,7 @@ from .logins import Logins
 from .porters import Porters
 from .registry import check_name
 from .rpc import Rpc
+from .shares import Memory, kept
 from .wire import LIMIT
 
 #: seconds a call may take at most

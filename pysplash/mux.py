@@ -34,6 +34,17 @@ _NOTHING = object()
 _pack: Any = hiredis.pack_command
 
 
+class _Packet:
+    """Commands that were sent together: their replies so far, and whoever waits for all."""
+
+    __slots__ = ("count", "future", "replies")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Any]]) -> None:
+        self.count = count
+        self.future = future
+        self.replies: list[Any] = []
+
+
 class Mux(asyncio.BufferedProtocol):
     """One connection shared by many callers of one event loop; once broken it stays so."""
 
@@ -41,7 +52,7 @@ class Mux(asyncio.BufferedProtocol):
         self._connection: Any = connection_class(place)(**place.options | {"protocol": 3})
         self._transport: Any = None
         self._hear = hear
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[_Packet] = deque()
         self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(BUFFER)
         self._packed: list[bytes] = []
@@ -84,9 +95,11 @@ class Mux(asyncio.BufferedProtocol):
         """Send commands in one packet and return their replies, errors among them as they are."""
         if self._error is not None:
             raise self._error
+        if not commands:
+            return []
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in commands]
-        self._waiting.extend(futures)
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append(_Packet(len(commands), future))
         packed = [_pack(command) for command in commands]
         self._packed += packed
         if sum(map(len, packed)) >= BUFFER:
@@ -95,7 +108,7 @@ class Mux(asyncio.BufferedProtocol):
             self._flushing = loop.call_soon(self._flush)
         if not self._writable.is_set():
             await self._writable.wait()
-        return [await future for future in futures]
+        return await future
 
     async def script(self, text: str, *words: Word) -> Any:
         """Run a script, which the server keeps."""
@@ -166,9 +179,12 @@ class Mux(asyncio.BufferedProtocol):
                 for key in reply[1] or (None,):
                     self._hear(key)
             return
-        future = self._waiting.popleft()
-        if not future.done():
-            future.set_result(reply)
+        packet = self._waiting[0]
+        packet.replies.append(reply)
+        if len(packet.replies) == packet.count:
+            self._waiting.popleft()
+            if not packet.future.done():
+                packet.future.set_result(packet.replies)
 
     def _break(self, error: Exception) -> None:
         """Fail all who wait, and tell that anything may have changed."""
@@ -179,7 +195,7 @@ class Mux(asyncio.BufferedProtocol):
         self._writable.set()
         self._packed.clear()
         while self._waiting:
-            future = self._waiting.popleft()
+            future = self._waiting.popleft().future
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # a caller that went away does not ask

@@ -52,6 +52,10 @@ class Rpc:
         self._lane = lane
         self._tracebacks = tracebacks
 
+    def is_full(self) -> bool:
+        """Return whether the door has taken on all it may."""
+        return self._lane.is_full()
+
     @staticmethod
     def busy() -> bytes:
         """Return the answer to a request that was not even read."""

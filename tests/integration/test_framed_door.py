@@ -18,8 +18,11 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
+from pysplash.commons import Commons
 from pysplash.ending import Ending
+from pysplash.exchange import FEWEST, Exchange
 from pysplash.logins import TRIES
+from pysplash.shares import Memory
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -382,6 +385,30 @@ def test_doors_in_use_divide_what_is_on_its_way(url: str, redis: Redis, queue: Q
         assert queue.count == 5
         with workers(queue, 1):
             assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
+
+
+def test_a_crowd_at_one_door_goes_by_ticks(url: str) -> None:
+    """While another door is in use, those that wait are let go together, a little later."""
+
+    async def crowd() -> None:
+        commons = Commons(2)
+        memory = Memory(100, commons)
+        exchange = Exchange(url, None, timeout=1, patience=0, commons=commons, memory=memory)
+        lane = exchange.lane(0, 100)
+        turns = [asyncio.ensure_future(lane.enter(1)) for _ in range(12)]
+        await asyncio.sleep(0)
+        assert sum(turn.done() for turn in turns) == FEWEST
+        lane.leave(1)
+        await turns[FEWEST]  # nobody else is there: at once
+        commons.taken[1] = 1
+        for _ in range(FEWEST):
+            lane.leave(1)
+        await asyncio.sleep(0)
+        assert sum(turn.done() for turn in turns) == FEWEST + 1
+        await asyncio.wait_for(asyncio.gather(*turns), BOUND)
+        await exchange.close()
+
+    asyncio.run(crowd())
 
 
 def test_a_loop_of_somebodys_own_stays_as_it_is(url: str, redis: Redis) -> None:

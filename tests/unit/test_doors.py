@@ -11,10 +11,10 @@ from pysplash import Coprocess, Gateway, Stage
 from pysplash.binding import check_bind, is_local
 from pysplash.commons import Commons
 from pysplash.errors import Busy, ConfigError, NotBytes, StageError, UnsafeBind
-from pysplash.exchange import Memory, kept
 from pysplash.forwarding import check_output, entry, stage_name
 from pysplash.framed import split_address
 from pysplash.handlers import Handler, decode, encode, handler_path, task_name
+from pysplash.shares import Memory, kept
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
 #: the gateway's own modules: what a peer's bytes pass through

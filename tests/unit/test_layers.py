@@ -32,6 +32,7 @@ LEVELS: dict[str, float] = {
     "accounts": 3,
     "parentage": 3,
     "pulses": 3,
+    "shares": 3.3,
     "ending": 3,
     "porter": 3.6,
     "porters": 5.6,

@@ -1,0 +1,87 @@
+"""Shares: the bytes that peers may make the doors of a gateway hold, and how they are refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .commons import Commons
+from .errors import Busy
+
+#: seconds a refusal waits for each that waits already, and at most
+REFUSING, LONGEST = 0.002, 0.05
+
+
+class Memory:
+    """The bytes that peers may make a gateway hold, *most* of them, in a share for each door.
+
+    *kept* bytes of each share cannot be taken by another: a flood at one door leaves room at all.
+    """
+
+    def __init__(self, most: int, commons: Commons, kept: int = 0) -> None:
+        self._most = most
+        self._kept = kept
+        self._held = commons.held
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return sum(self._held)
+
+    def share(self, door: int) -> Share:
+        """Return the share of the door in this place."""
+        return Share(self, self._held, door)
+
+    def room(self, door: int) -> int:
+        """Return how many bytes more a door may hold; less than 0 if it holds too many."""
+        kept = self._kept
+        others = sum(max(kept, held) for held in self._held) - max(kept, self._held[door])
+        return self._most - self._held[door] - others
+
+
+class Share:
+    """The bytes that the peers of one door make a gateway hold."""
+
+    def __init__(self, memory: Memory, held: memoryview[int], door: int) -> None:
+        self._memory = memory
+        self._held = held
+        self._door = door
+        #: how many peers wait to be told that they are refused
+        self._refused = 0
+
+    def take(self, count: int) -> None:
+        """Hold *count* bytes more; raise :class:`Busy` if that is too much.
+
+        It looks whether there was room after it has taken it, for another process may do the same:
+        of two that want the last bytes at the same moment not both have them.
+        """
+        self.keep(count)
+        if self._memory.room(self._door) < 0:
+            self.free(count)
+            raise Busy
+
+    async def pause(self) -> None:
+        """Wait before a refusal is told: hardly at all, but the longer the more are refused.
+
+        Who is refused comes again at once, and a crowd of those would keep door and machine busy.
+        """
+        self._refused += 1
+        try:
+            await asyncio.sleep(min(LONGEST, REFUSING * self._refused))
+        finally:
+            self._refused -= 1
+
+    def keep(self, count: int) -> None:
+        """Hold *count* bytes that are there already: they keep others from coming."""
+        self._held[self._door] += count
+
+    def free(self, count: int) -> None:
+        """Hold *count* bytes less."""
+        self._held[self._door] -= count
+
+
+def kept(most: int, doors: int, limit: int) -> int:
+    """Return what to keep of *most* bytes for each of *doors*: half of it, divided.
+
+    Less where a request of *limit* bytes would not find room any more.
+    """
+    return min(most // (2 * doors), (most - limit) // max(1, doors - 1))
