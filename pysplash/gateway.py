@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib
 import math
 import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import replace
 
 import psutil
 from redis import Redis
 
 from .allocation import return_large_blocks
-from .binding import LOCAL_NAMES, check_bind, listen
+from .binding import check_bind, listen
 from .commons import Commons
 from .config import check_number
-from .door_tcp import FramedDoor
+from .doors import Door, Plan, Way, build, door_module
 from .ending import Ending
 from .errors import EXIT_OK, ConfigError
 from .exchange import Exchange
@@ -33,7 +32,6 @@ from .log import logger
 from .logins import Logins
 from .porters import Porters
 from .registry import check_name
-from .rpc import Rpc
 from .shares import Memory, kept
 from .wire import LIMIT
 
@@ -44,22 +42,6 @@ SWITCH = 0.0005
 TOKEN = "a token with --token-file"
 
 log = logger("gateway")
-
-
-class Door(Protocol):
-    """One way in, of a *kind*."""
-
-    kind: str
-
-    @property
-    def address(self) -> str:
-        """Where it is."""
-
-    async def open(self) -> None:
-        """Open it."""
-
-    async def close(self, seconds: float) -> None:
-        """Close it once those who are in have their answers, *seconds* at most."""
 
 
 class Gateway:
@@ -120,17 +102,20 @@ class Gateway:
         check_number("limit", limit, 1, 2**32 - 1, whole=True)
         check_number("memory", memory, limit, math.inf, whole=True)
         self._redis = (url, connection)
-        self._tcp, self._http, self._zmq = tcp, http, zmq
-        self._task = None if handler is None else handler_task(handler)
-        self._logins = None if token is None else Logins(token)
-        self._curve = (curve_secret, curve_clients)
+        self._tcp, self._http = tcp, http
+        self._plan = Plan(
+            task=None if handler is None else handler_task(handler),
+            http=http,
+            zmq=zmq,
+            logins=None if token is None else Logins(token),
+            curve=(curve_secret, curve_clients),
+            tracebacks=tracebacks,
+            limit=limit,
+            deadline=deadline,
+            connections=connections,
+        )
         self._calls = {"timeout": timeout, "patience": patience}
-        self._inflight, self._memory, self._tracebacks = inflight, memory, tracebacks
-        self._limits: dict[str, Any] = {
-            "limit": limit,
-            "deadline": deadline,
-            "connections": connections,
-        }
+        self._inflight, self._memory = inflight, memory
         self._drain = drain
         self._doors: list[Door] = []
         ways = {"framed": tcp, "HTTP": http, "ZeroMQ": zmq}
@@ -146,9 +131,9 @@ class Gateway:
             if isinstance(address, str):
                 check_bind(door, split_address(address)[0], token, TOKEN)
         if http is not None:
-            _door("door_http")
+            door_module("HTTP")
         if zmq is not None:
-            _door("door_zmq").check_endpoint(zmq, curve_secret, curve_clients)
+            door_module("ZeroMQ").check_endpoint(zmq, curve_secret, curve_clients)
 
     def run(self, opened: Callable[[Gateway], None] | None = None) -> int:
         """Serve until TERM or INT; return the exit status. *opened* is told once it serves.
@@ -190,7 +175,7 @@ class Gateway:
     async def open(self) -> None:
         """Open all doors, in this process and the loop that runs; on an error none stays open."""
         url, connection = self._redis
-        kept_each = kept(self._memory, len(self._kinds), self._limits["limit"])
+        kept_each = kept(self._memory, len(self._kinds), self._plan.limit)
         memory = Memory(self._memory, self._commons, kept_each)
         self._exchange = Exchange(
             url, connection, **self._calls, commons=self._commons, memory=memory
@@ -199,7 +184,9 @@ class Gateway:
             self._bind()
             for number, kind in enumerate(self._kinds):
                 if kind in self._mine:
-                    self._doors.append(self._build(kind, number, self._exchange))
+                    listener = self._listeners.get(kind)
+                    way = Way(self._exchange, number, self._inflight, listener)
+                    self._doors.append(build(kind, way, self._plan))
                     await self._doors[-1].open()
             await self._exchange.open()
         except BaseException:
@@ -242,7 +229,8 @@ class Gateway:
         self._mine = (kind,)
         self._unbind(kind)
         if kind == "ZeroMQ":  # one that follows another opens the same
-            self._zmq = self.addresses.get(kind, self._zmq)
+            place = self.addresses.get(kind, self._plan.zmq)
+            self._plan = replace(self._plan, zmq=place)
         have_the_loop()
         await self.serve(ending, lambda _: tell(self.addresses[kind]))
 
@@ -260,43 +248,6 @@ class Gateway:
         """Listen no longer."""
         for kind in self._listeners.keys() - set(but):
             self._listeners.pop(kind).close()
-
-    def _build(self, kind: str, number: int, exchange: Exchange) -> Door:
-        lane, share = exchange.lane(number, self._inflight), exchange.memory.share(number)
-        if kind == "framed":
-            assert self._task is not None
-            listener = self._listeners[kind]
-            return FramedDoor(
-                listener, lane, share, task=self._task, logins=self._logins, **self._limits
-            )
-        rpc = Rpc(exchange, lane, tracebacks=self._tracebacks)
-        door: Door
-        if kind == "HTTP":
-            door = _door("door_http").HttpDoor(
-                self._listeners[kind],
-                rpc,
-                share,
-                hosts=self._hosts(),
-                logins=self._logins,
-                **self._limits,
-            )
-        else:
-            door = _door("door_zmq").ZmqDoor(
-                self._zmq,
-                rpc,
-                share,
-                secret=self._curve[0],
-                clients=self._curve[1],
-                limit=self._limits["limit"],
-                deadline=self._limits["deadline"],
-            )
-        return door
-
-    def _hosts(self) -> list[str] | None:
-        """Return what a Host header may say: without a token, only what means this machine."""
-        if self._logins is not None or self._http is None:
-            return None
-        return [*LOCAL_NAMES, "127.0.0.1", "::1", split_address(self._http)[0]]
 
 
 def have_the_process() -> None:
@@ -316,11 +267,3 @@ def have_the_loop() -> None:
 def handler_task(handler: str) -> str:
     """Return the task that *handler* means: ``module:function``, or a task's own name."""
     return task_name(handler) if ":" in handler else check_name(handler)
-
-
-def _door(module: str) -> Any:
-    """Return the module of a door, which needs what not everybody has installed."""
-    try:
-        return importlib.import_module(f".{module}", __package__)
-    except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: pip install 'pysplash[gateway]'") from error

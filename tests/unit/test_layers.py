@@ -41,6 +41,7 @@ LEVELS: dict[str, float] = {
     "door_tcp": 5.6,
     "door_http": 5.6,
     "door_zmq": 5.6,
+    "doors": 5.65,
     "gateway": 5.7,
     "daemon_pool": 6,
     "daemon": 6,
