@@ -31,7 +31,7 @@ TURN, BULK = 16, 2**16
 LARGE, LOOK = 2**16, 0.02
 #: seconds for which nothing is taken in, for each byte of a message that was refused: a crowd that
 #: is refused comes again at once
-REFUSED = 0.01 / 2**20
+REFUSED = 0.1 / 2**20
 #: seconds for which a door that has taken on all it may takes in nothing more
 FULL = 0.005
 #: milliseconds a handshake may take

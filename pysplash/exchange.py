@@ -26,8 +26,8 @@ from .shares import Memory
 
 #: calls on their way at once, per living worker; the fewest, and the fewest of one door
 PER_WORKER, FEWEST, SHARE = 8, 8, 2
-#: seconds between two times that a door with a crowd lets calls go, while others are in use; of
-#: large ones so many for each second call that one counts as
+#: seconds between two times that a door with a crowd lets calls go, while others are in use, after
+#: a small one; after one that counts as more, twice as long for each more
 TICK = 0.005
 #: seconds after its last call for which a door counts as in use
 USED = 1.0
@@ -128,7 +128,7 @@ class Lane:
             self.widen()
         elif not self._ticking:
             self._ticking = True
-            asyncio.get_running_loop().call_later(TICK * max(1.0, weight / 2), self._tick)
+            asyncio.get_running_loop().call_later(TICK * (2 * weight - 1), self._tick)
 
     def _tick(self) -> None:
         """Let all go for which there is room by now; a crowd so leaves others some machine."""

@@ -8,7 +8,7 @@ from .commons import Commons
 from .errors import Busy
 
 #: seconds a refusal waits for each that waits already, and at most
-REFUSING, LONGEST = 0.002, 0.05
+REFUSING, LONGEST = 0.005, 0.5
 
 
 class Memory:
