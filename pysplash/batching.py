@@ -10,8 +10,6 @@ import os
 import time
 from typing import Any, NamedTuple
 
-from redis.exceptions import ResponseError
-
 from .batch import BASE, HAND, SCRIPT, Reply, Request, read, words
 from .claims import FIRST_PAUSE, REFRESH, Claims
 from .lane import Word
@@ -82,7 +80,7 @@ class BatchingClaims(Claims):
         elif self._answer is None:
             reply = read(self._lane.reply(), sent.base)
         else:
-            reply = read(self._checked(self._answer), sent.base)
+            reply = read(self._lane.checked(self._answer), sent.base)
             self.watching = not reply.jobs and not reply.skipped
         self._sent = self._answer = None
         self._resting = False
@@ -90,12 +88,6 @@ class BatchingClaims(Claims):
             self._counters = reply.counters
         if sent.refresh and reply.jobs:
             self._refreshed_at = time.time()
-        return reply
-
-    def _checked(self, reply: Any) -> Any:
-        """Return *reply*; raise ResponseError if it is an error."""
-        if isinstance(reply, Exception):
-            raise ResponseError(str(reply))
         return reply
 
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
