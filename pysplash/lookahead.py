@@ -73,6 +73,8 @@ class LookingAhead(Nesting):
         self._reach, self._deep = 1, False
         #: the seconds jobs took lately, and how many were asked for last
         self._pace, self._wanted = self.brief_seconds, 0
+        #: whether jobs came several at once lately: a lone one is claimed by itself
+        self._crowded = False
         #: outcomes that wait for the next turn; those that are on their way
         self._shelved: list[_Outcome] = []
         self._leaving_shelf: list[_Outcome] = []
@@ -105,9 +107,10 @@ class LookingAhead(Nesting):
         return known and not self._outer and not self._stop_requested
 
     def _is_hasty(self) -> bool:
-        """Whether the next job will probably be as brief as the last ones were."""
-        known = self._streaks.get(self._hoped, 0) >= self.streak and self.slot is not None
-        return known and not self.eager and not self._outer and not self._stop_requested
+        """Whether several jobs will probably come at once, as brief as the last ones were."""
+        if not self._crowded or self.eager or self._outer or self._stop_requested:
+            return False
+        return self._streaks.get(self._hoped, 0) >= self.streak and self.slot is not None
 
     def _handful(self) -> int:
         """Return how many jobs make up what a turn costs."""
@@ -260,7 +263,7 @@ class LookingAhead(Nesting):
         reply = self._collect()
         assert reply is not None
         if rested and len(reply.jobs) == 1:
-            self._deep = False
+            self._crowded = self._deep = False
         # What RQ stores may put others on a queue that was found empty before.
         answer = reply.answer
         if self._unseen:
@@ -310,6 +313,8 @@ class LookingAhead(Nesting):
         now = time.monotonic()
         self._present = f"{job.id}:{self._claims.execution}"
         self._hoped = function
+        if not self._light:  # it came with the turn that stored the one before
+            self._crowded, self._deep = True, self._handful() == 1
         late = bool(self._shelved) and now - self._turned_at > self.delay
         if late:
             self._collect()

@@ -371,8 +371,11 @@ def see_all() -> tuple[int, int]:
 
 
 def test_a_handful_is_taken_at_once(queue: Queue, worker: Worker) -> None:
-    """So many very brief jobs, however few wait and after a rest; of longer ones, one."""
+    """So many very brief jobs, however few wait, once they come in a crowd; of longer ones, one."""
     worker.eager, worker.handful_seconds = False, 60.0
+    jobs = [queue.enqueue(see_all) for _ in range(5)]
+    work(worker)
+    assert [job.return_value() for job in jobs[:3]] == [(0, 4), (0, 3), (2, 0)]
     jobs = [queue.enqueue(see_all) for _ in range(5)]
     work(worker)
     assert jobs[0].return_value() == (4, 0)
