@@ -58,6 +58,7 @@ local function write(at, id, key)
     return whole + ttl
   end
   call('PERSIST', results)
+  call('PERSIST', key)
   return '+inf'
 end
 

@@ -239,6 +239,17 @@ def test_a_refused_batch_is_asked_for_again(
     assert left_behind(queue.connection) == []
 
 
+def test_what_is_kept_for_ever_does_not_expire(queue: Queue, greedy: Worker) -> None:
+    """Whatever time to live the job's key was given while it waited."""
+    jobs = [queue.enqueue(math.sqrt, 49, result_ttl=-1) for _ in range(12)]
+    for job in jobs:
+        queue.connection.expire(job.key, 60)
+    work(greedy)
+
+    assert [job.return_value() for job in jobs] == [7] * 12
+    assert [queue.connection.ttl(job.key) for job in jobs] == [-1] * 12
+
+
 def delete(other: str) -> None:
     """Delete the next job when it is in hand."""
     redis = present().connection
