@@ -34,6 +34,8 @@ LARGE, LOOK = 2**16, 0.02
 REFUSED = 0.1 / 2**20
 #: seconds for which a door that has taken on all it may takes in nothing more
 FULL = 0.005
+#: seconds between two lines that tell of dropped answers
+TOLD = 1.0
 #: milliseconds a handshake may take
 HANDSHAKE = 5000
 
@@ -73,6 +75,8 @@ class ZmqDoor:
         self._guard: AsyncioAuthenticator | None = None
         self._listening: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
+        #: answers dropped since they were told of, and when that was on the loop's clock
+        self._dropped, self._told_at = 0, -TOLD
         #: large answers that libzmq still has: how it tells, bytes, and until when they count
         self._leaving: list[tuple[Any, int, float]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -161,6 +165,14 @@ class ZmqDoor:
         if answer is not None:
             await self._send(way, answer)
 
+    def _drop(self, error: zmq.ZMQError) -> None:
+        """Tell of an answer that nobody takes; of many, once a second."""
+        self._dropped += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._told_at >= TOLD:
+            log.info("answers were dropped: %d, the last one: %s", self._dropped, error)
+            self._dropped, self._told_at = 0, now
+
     async def _send(self, way: list[bytes], answer: bytes) -> None:
         """Send an answer; a peer that has gone, or does not read, does without."""
         size = len(answer)
@@ -170,7 +182,7 @@ class ZmqDoor:
                 [*way, answer], flags=zmq.DONTWAIT, copy=not large, track=large
             )
         except zmq.ZMQError as error:
-            log.info("an answer was dropped: %s", error)
+            self._drop(error)
             return
         if large:
             self._memory.keep(size)

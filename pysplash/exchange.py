@@ -29,6 +29,8 @@ PER_WORKER, FEWEST, SHARE = 8, 8, 2
 #: seconds between two times that a door with a crowd lets calls go, while others are in use, after
 #: a small one; after one that counts as more, twice as long for each more
 TICK = 0.005
+#: small calls that wait, for each that may be on its way, which are not a crowd yet
+CALM = 4
 #: seconds after its last call for which a door counts as in use
 USED = 1.0
 #: bytes of a request for which a call counts as one more
@@ -124,11 +126,16 @@ class Lane:
         """End a call's turn."""
         self._moving -= weight
         self._taken[self._door] -= 1
-        if not self._waiting or self._exchange.is_alone(self._door):
+        if self._is_calm(weight) or self._exchange.is_alone(self._door):
             self.widen()
         elif not self._ticking:
             self._ticking = True
             asyncio.get_running_loop().call_later(TICK * (2 * weight - 1), self._tick)
+
+    def _is_calm(self, weight: int) -> bool:
+        """Whether those that wait are no crowd, nor follow upon a large call."""
+        few = len(self._waiting) <= CALM * self._exchange.part(self._door)
+        return not self._waiting or (weight == 1 and few)
 
     def _tick(self) -> None:
         """Let all go for which there is room by now; a crowd so leaves others some machine."""

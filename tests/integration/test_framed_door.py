@@ -20,7 +20,7 @@ from rq import Queue
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
 from pysplash.commons import Commons
 from pysplash.ending import Ending
-from pysplash.exchange import FEWEST, Exchange
+from pysplash.exchange import CALM, FEWEST, Exchange
 from pysplash.logins import TRIES
 from pysplash.shares import Memory
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
@@ -387,15 +387,18 @@ def test_doors_in_use_divide_what_is_on_its_way(url: str, redis: Redis, queue: Q
             assert [hear(peer) for peer in peers] == [b"floodflood"] * len(peers)
 
 
-def test_a_crowd_at_one_door_goes_by_ticks(url: str) -> None:
-    """While another door is in use, those that wait are let go together, a little later."""
+@pytest.mark.parametrize("crowd", [False, True])
+def test_a_crowd_at_one_door_goes_by_ticks(url: str, crowd: bool) -> None:
+    """While another door is in use, those of a crowd are let go together, a little later."""
+    few = FEWEST + 3
+    count = few + CALM * FEWEST if crowd else few
 
-    async def crowd() -> None:
+    async def come() -> None:
         commons = Commons(2)
         memory = Memory(100, commons)
         exchange = Exchange(url, None, timeout=1, patience=0, commons=commons, memory=memory)
-        lane = exchange.lane(0, 100)
-        turns = [asyncio.ensure_future(lane.enter(1)) for _ in range(12)]
+        lane = exchange.lane(0, count)
+        turns = [asyncio.ensure_future(lane.enter(1)) for _ in range(count)]
         await asyncio.sleep(0)
         assert sum(turn.done() for turn in turns) == FEWEST
         lane.leave(1)
@@ -404,11 +407,13 @@ def test_a_crowd_at_one_door_goes_by_ticks(url: str) -> None:
         for _ in range(FEWEST):
             lane.leave(1)
         await asyncio.sleep(0)
-        assert sum(turn.done() for turn in turns) == FEWEST + 1
-        await asyncio.wait_for(asyncio.gather(*turns), BOUND)
+        assert sum(turn.done() for turn in turns) == (FEWEST + 1 if crowd else count)
+        await asyncio.wait_for(asyncio.gather(*turns[:few]), BOUND)
+        for turn in turns:
+            turn.cancel()
         await exchange.close()
 
-    asyncio.run(crowd())
+    asyncio.run(come())
 
 
 def test_a_loop_of_somebodys_own_stays_as_it_is(url: str, redis: Redis) -> None:
