@@ -106,28 +106,26 @@ class HttpDoor:
 
     async def _turn(self, peer: Peer, protocol: h11.Connection) -> bool:
         """Answer one request; return whether another may follow."""
-        held = [0]
+        held, busy = [0], False
         try:
             async with asyncio.timeout(self._deadline):
-                body = await self._request(peer, protocol, held)
-            asked = self._rpc.answer(body)
-            del body
+                asked = self._rpc.answer(await self._request(peer, protocol, held))
             answer = await asked
         except Refusal as refusal:
             await peer.send(_response(protocol, refusal.status, b"", refusal.headers))
             return False
         except Busy:
-            self._memory.free(held[0])
-            held[0] = 0
-            await self._memory.pause()
-            await peer.send(_response(protocol, 503, b"", [("Retry-After", "1")]))
-            return False
+            busy = True  # only beyond this block nothing holds the request any more
         except h11.RemoteProtocolError as error:
             with contextlib.suppress(h11.LocalProtocolError):
                 await peer.send(_response(protocol, error.error_status_hint or 400, b""))
             return False
         finally:
             self._memory.free(held[0])
+        if busy:
+            await self._memory.pause()
+            await peer.send(_response(protocol, 503, b"", [("Retry-After", "1")]))
+            return False
         await self._send(peer, protocol, answer)
         return protocol.our_state is h11.DONE and protocol.their_state is h11.DONE
 

@@ -64,10 +64,11 @@ class FramedDoor:
         await self._peers.close(seconds)
 
     async def _serve(self, peer: Peer) -> None:
+        busy = False
         try:
             answer = await self._answer(peer)
         except Busy:
-            await self._memory.pause()
+            busy = True  # only beyond this block nothing holds the request any more
         except FrameError as error:
             log.debug("a framed request was refused: %s", error)
         except CallError as error:
@@ -82,6 +83,8 @@ class FramedDoor:
                 self._memory.free(len(answer))
             peer.finish()
             return
+        if busy:
+            await self._memory.pause()
         peer.reset()
 
     async def _answer(self, peer: Peer) -> bytes:
