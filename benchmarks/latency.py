@@ -6,8 +6,8 @@ ratios of the medians. A peer that cannot be installed or does not run is named 
 
 A client enqueues a job that does nothing and waits for its result by a blocking read of the
 server, as ``job.latest_result(timeout=10)`` does; Celery's client is told by the server too. Then
-it goes on with the next job: at once, and in another series after a pause in which the caches of
-the processor and the processor itself come to rest, which no program's calls are as fast after.
+it goes on with the next job: at once, and in two other series after a pause. In the longer one the
+processor and its caches come to rest, after which no program's calls are as fast.
 Each run of a peer gives its own percentiles; of these the median over the runs is shown, with the
 least and the most. The last row is the part in it of RQ's own client: the same calls where the
 result is there before, and nobody works.
@@ -29,7 +29,7 @@ from benchmarks.peers import LATENCY, PYSPLASH, Peer
 from benchmarks.report import Frozen, Table, notes, ratio, spread, write
 
 #: seconds between a result and the next job
-PAUSES = (0.0, 0.02)
+PAUSES = (0.0, 0.003, 0.02)
 #: jobs before those that count
 WARM = 20
 #: seconds a series may take, and after which no further turn begins
@@ -147,7 +147,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=numbers, default=[1, 8], help="idle workers, 1,8")
     parser.add_argument("--runs", type=int, default=3, help="rounds")
     parser.add_argument(
-        "--pauses", type=pauses, default=PAUSES, help="seconds between two jobs, 0,0.02"
+        "--pauses", type=pauses, default=PAUSES, help="seconds between two jobs, 0,0.003,0.02"
     )
     parser.add_argument("--peers", default="rq,simple", help="of rq, simple and celery")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
