@@ -113,7 +113,7 @@ def test_a_gateway_ends_gracefully(splash: Start, pool: Start, url: str) -> None
     redis.close()
     gateway.signal(signal.SIGTERM)
     gateway.says("closing")
-    with pytest.raises(OSError, match="refused|reset"):  # reset: it was closing just then
+    with pytest.raises(OSError, match=r"refused|reset"):  # reset: it was closing just then
         wait_until(lambda: raw(address, b"new") is None, BOUND)
     caller.join(BOUND)
     assert said == [b"nap1.0"]
