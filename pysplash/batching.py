@@ -11,13 +11,10 @@ import time
 from typing import Any, NamedTuple
 
 from .batch import BASE, HAND, SCRIPT, Reply, Request, read, words
-from .claims import FIRST_PAUSE, REFRESH, Claims
+from .claims import CACHING, FIRST_PAUSE, REFRESH, Claims
 from .lane import Word
 from .outage import AWAY
 from .turn import Answer, Turn
-
-#: asks the server to tell of changes of what the next command looks at
-CACHING = ("CLIENT", "CACHING", "YES")
 
 
 class _Sent(NamedTuple):

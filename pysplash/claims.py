@@ -28,7 +28,7 @@ FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
 #: asks the server to tell of changes of what the next command looks at
-_CACHING = ("CLIENT", "CACHING", "YES")
+CACHING = ("CLIENT", "CACHING", "YES")
 
 
 class Claims:
@@ -186,7 +186,7 @@ class Claims:
         """
         self._lane.rung = False
         keys = [f"rq:queue:{name}" for name in queues]
-        _, count = self._lane.call_all(_CACHING, ("EXISTS", *keys))
+        _, count = self._lane.call_all(CACHING, ("EXISTS", *keys))
         return bool(count)
 
     def close(self) -> None:
@@ -218,7 +218,7 @@ class Claims:
             if turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
                 self._counters = counters
         else:
-            _, reply = self._lane.call_all(_CACHING, words)
+            _, reply = self._lane.call_all(CACHING, words)
             turn = read(self._lane.checked(reply))
         if refresh and turn.answer is Answer.JOB:
             self._refreshed_at = now
@@ -232,7 +232,7 @@ class Claims:
         if not queues:
             return read(self._lane.call(*words))
         keys = [f"rq:queue:{name}" for name in queues]
-        reply, _, count = self._lane.call_all(tuple(words), _CACHING, ("EXISTS", *keys))
+        reply, _, count = self._lane.call_all(tuple(words), CACHING, ("EXISTS", *keys))
         turn = read(self._lane.checked(reply))
         self.watching = turn.answer is Answer.EMPTY and self._lane.checked(count) == 0
         return turn

@@ -67,6 +67,16 @@ def test_a_look_sees_what_is_left(redis: Redis, claims: Claims) -> None:
     assert redis.llen("rq:queue:low") == 1
 
 
+def assert_listening(redis: Redis, claims: Claims, never: int, queue: str) -> None:
+    """Fail unless *claims* have heard of nothing yet, and hear of the next job on *queue*."""
+    assert claims.watching
+    assert not claims.rung
+    redis.rpush(f"rq:queue:{queue}", "sign")
+    claims.listen(10, never)
+    assert claims.rung
+    redis.lpop(f"rq:queue:{queue}")
+
+
 @pytest.mark.parametrize("queue", QUEUES)
 def test_a_lone_job_takes_two_turns(redis: Redis, claims: Claims, never: int, queue: str) -> None:
     """The one that stores its outcome listens on, and hears of the next job, on any queue."""
@@ -74,12 +84,7 @@ def test_a_lone_job_takes_two_turns(redis: Redis, claims: Claims, never: int, qu
     for _ in range(3):
         done = claimed(redis, claims, queue)
         assert claims.take(done, QUEUES).answer is Answer.EMPTY
-        assert claims.watching
-        assert not claims.rung
-        redis.rpush(f"rq:queue:{queue}", "sign")
-        claims.listen(10, never)
-        assert claims.rung
-        redis.lpop(f"rq:queue:{queue}")
+        assert_listening(redis, claims, never, queue)
     assert calls(redis, "evalsha") == 6
 
 
@@ -93,12 +98,7 @@ def test_a_batch_that_is_empty_listens(redis: Redis, never: int, queue: str) -> 
         reply = claims.gather()
         assert reply is not None
         assert not reply.jobs
-        assert claims.watching
-        assert not claims.rung
-        redis.rpush(f"rq:queue:{queue}", "sign")
-        claims.listen(10, never)
-        assert claims.rung
-        redis.lpop(f"rq:queue:{queue}")
+        assert_listening(redis, claims, never, queue)
     claims.close()
 
 

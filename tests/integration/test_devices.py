@@ -20,6 +20,7 @@ from pysplash.backlog import Backlog
 from pysplash.connection import address, check, from_url, own, portable, reach
 from pysplash.environment import from_settings
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
+from pysplash.outage import WritesRefused
 from pysplash.signals import SignalQueue
 
 
@@ -51,6 +52,17 @@ def test_odd_queues_do_not_stop_the_reading(redis: Redis) -> None:
 
     assert waiting.queues == {"odd": 0, "strange": 1}
     assert waiting.oldest is None
+
+
+def test_refused_writes_are_told_from_errors(redis: Redis) -> None:
+    """By clients of ours over redis-py too, from a command and from within a transaction."""
+    with reach(portable(redis)) as client:
+        redis.config_set("min-replicas-to-write", 1)
+        with pytest.raises(WritesRefused):
+            client.set("key", "value")
+        pipeline = client.pipeline().set("key", "value")
+        with pytest.raises(WritesRefused):
+            pipeline.execute()
 
 
 def test_a_server_that_is_gone_is_unavailable_not_empty() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
 from rq.worker import Worker as ForkingWorker
@@ -314,6 +315,16 @@ def test_an_error_in_any_characters_is_stored(redis: Redis, queue: Queue, text: 
     assert result is not None
     assert f"ValueError: {shown}" in str(result.exc_string)
     assert good.get_status() == JobStatus.FINISHED
+
+
+def test_a_server_that_is_no_primary_is_left(redis: Redis, queue: Queue) -> None:
+    """Another may be it now; where it only has no memory left, the connection is as good as any."""
+    worker = Worker([queue], connection=redis)
+    before = redis.client_id()
+    worker._redis_is_away(OutOfMemoryError(), 0.0)
+    assert redis.client_id() == before
+    worker._redis_is_away(ReadOnlyError(), 0.0)
+    assert redis.client_id() != before
 
 
 def test_an_absent_redis_is_waited_for(redis: Redis, url: str, queue: Queue) -> None:
