@@ -22,7 +22,7 @@ from pysplash.commons import Commons
 from pysplash.ending import Ending
 from pysplash.exchange import CALM, FEWEST, Exchange
 from pysplash.logins import TRIES
-from pysplash.shares import Memory
+from pysplash.shares import REFUSING, Memory
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -414,6 +414,21 @@ def test_a_crowd_at_one_door_goes_by_ticks(url: str, crowd: bool) -> None:
         await exchange.close()
 
     asyncio.run(come())
+
+
+def test_the_more_are_refused_the_later_they_are_told() -> None:
+    """And once all have been told, the next is told nearly at once again."""
+
+    async def refuse(count: int) -> float:
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*[share.pause() for _ in range(count)])
+        return asyncio.get_running_loop().time() - began
+
+    share = Memory(100, Commons(1)).share(0)
+    tick = time.get_clock_info("monotonic").resolution
+    for _ in range(2):
+        assert asyncio.run(refuse(20)) >= 20 * REFUSING - tick
+    assert min(asyncio.run(refuse(1)) for _ in range(20)) < 20 * REFUSING
 
 
 def test_a_loop_of_somebodys_own_stays_as_it_is(url: str, redis: Redis) -> None:
