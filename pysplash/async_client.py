@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 from redis import Redis
 
+from . import parts
 from .answers import CONNECT, Answers, Awaited
 from .calls import (
     BELIEVED,
@@ -129,7 +130,7 @@ class AsyncClient:
             )
         except CallTimeout:
             self._allowance.took(name, time.monotonic() - started, soft)
-            if cancels and not await call.cancel() and await self._answers.look(call.awaited):
+            if cancels and await call.withdraw():
                 return await call.result(0)
             raise CallTimeout(
                 f"task {name} did not answer within {limit:g} s and was "
@@ -137,7 +138,7 @@ class AsyncClient:
             ) from None
         except asyncio.CancelledError:
             if cancels:
-                self._aside(self._cancel(call))
+                self.drop(call)
             raise
         self._allowance.took(name, time.monotonic() - started, soft)
         return value
@@ -145,6 +146,24 @@ class AsyncClient:
     async def submit(self, name: str, /, *arguments: Any, **named: Any) -> AsyncCall:
         """Enqueue a call of the task *name* and return its handle; all arguments are the task's."""
         return await self._submit(name, arguments, named)
+
+    async def submit_together(self, name: str, texts: Sequence[str], ttl: float) -> AsyncCall:
+        """Enqueue calls of the task *name* as one job, with each of *texts*; return its handle.
+
+        Its result is as :class:`~pysplash.bundle.Bundle` returns it. Not begun within *ttl*
+        seconds, it is dropped.
+        """
+        return await self._submit(name, tuple(texts), {}, ttl, True, parts.PLACE + name)
+
+    async def parts(self, call: AsyncCall) -> parts.Known | None:
+        """Return how far calls that were submitted together have got, if that is told."""
+        key = parts.KEY.format(call.id)
+        entries: Any = await self._answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
+        return parts.read(entries)
+
+    def drop(self, call: AsyncCall) -> None:
+        """Cancel a call for which nobody waits any more."""
+        self._aside(self._cancel(call))
 
     async def map(
         self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
@@ -218,10 +237,11 @@ class AsyncClient:
         named: dict[str, Any],
         ttl: float | None = None,
         cancels: bool = False,
+        entry: str | None = None,
     ) -> AsyncCall:
         for _ in range(TRIES):
             route = await self._route(name)
-            built = (route, self._terms, arguments, named, ttl)
+            built = (route, self._terms, arguments, named, ttl, entry)
             large = any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
             request = await asyncio.to_thread(build, *built) if large else build(*built)
             call = AsyncCall(self, Awaited(request))
@@ -239,7 +259,7 @@ class AsyncClient:
         except BaseException as error:
             self._answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):
-                self._aside(self._cancel(call))
+                self.drop(call)
             raise
         call.awaited.enqueued = enqueued
         if not enqueued:
@@ -360,6 +380,10 @@ class AsyncCall:
     async def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
         return await self._client._cancel(self)
+
+    async def withdraw(self) -> bool:
+        """Cancel it; return whether it had ended before, so that its result is there."""
+        return not await self.cancel() and await self._client._answers.look(self.awaited)
 
     def __await__(self) -> Any:
         return self.result().__await__()

@@ -21,6 +21,7 @@ from .config import WorkerSettings
 from .connection import reach
 from .errors import ImportFailed
 from .outage import AWAY
+from .parts import Notes
 from .registry import REGISTRY
 from .scoreboard import Slot, attach
 from .supervised import RETRY_FIRST, RETRY_MOST, Supervised
@@ -104,6 +105,7 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
     """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
     attach(slot)
     StackingDeathPenalty.held = slot.held  # type: ignore[method-assign]
+    Notes.keep = slot.slate.note
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
     connection = connect(settings, name)

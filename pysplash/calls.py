@@ -159,14 +159,16 @@ def build(
     arguments: tuple[Any, ...],
     named: dict[str, Any],
     ttl: float | None = None,
+    entry: str | None = None,
 ) -> Request:
     """Return the call of a task; it is dropped unstarted after *ttl* seconds.
 
-    Raises :class:`CallError` for arguments that cannot be serialised. The job's description is
-    the task's name alone: arguments are nobody's business in a log.
+    *entry* is where a worker finds the task, if not as the terms say. Raises :class:`CallError`
+    for arguments that cannot be serialised. The job's description is the task's name alone:
+    arguments are nobody's business in a log.
     """
     serializer = _serializer(terms, route)
-    function = (PLAIN_ENTRY if terms.plain else ENTRY).format(route.task)
+    function = entry or (PLAIN_ENTRY if terms.plain else ENTRY).format(route.task)
     try:
         data = serializer.dumps((function, None, arguments, named))
     except Exception as error:

@@ -74,7 +74,7 @@ class Casualties:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
-            self._losses.append(replace(loss, outcomes=legible(outcomes)))
+            self._losses.append(replace(loss, outcomes=legible(outcomes), notes=outcomes))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
+from typing import Any
 
 from .binding import shown
 from .drafts import LARGE
-from .errors import Busy, CallError, ConnectionFailed, FrameError
+from .errors import Busy, CallError, ConnectionFailed, FrameError, NotBytes
 from .exchange import Lane
 from .handlers import decode, encode
 from .log import logger
@@ -19,9 +21,22 @@ from .logins import Logins
 from .pace import CHUNK
 from .peers import Peer, Peers
 from .shares import Share
-from .wire import FrameReader
+from .wire import HEADER, FrameReader, is_whole
+
+#: bytes of a request, or characters of an answer, up to which a call is made in passing
+SMALL = 4096
 
 log = logger("gateway")
+
+
+def _tell(error: Exception) -> None:
+    """Say what a request came to."""
+    if isinstance(error, FrameError):
+        log.debug("a framed request was refused: %s", error)
+    elif isinstance(error, ConnectionFailed):
+        log.warning("a framed request was lost: %s", error)
+    else:
+        log.info("a framed request came to nothing: %s", error)
 
 
 class FramedDoor:
@@ -48,7 +63,8 @@ class FramedDoor:
         self._logins = logins
         self._limit = limit
         self._deadline = deadline
-        self._peers = Peers(self._serve, b"", connections, deadline)
+        self._bundles = lane.bundles(task)
+        self._peers = Peers(self._serve, b"", connections, deadline, self._take_on)
 
     @property
     def address(self) -> str:
@@ -62,6 +78,58 @@ class FramedDoor:
     async def close(self, seconds: float) -> None:
         """Close it, once those who are in have their answers."""
         await self._peers.close(seconds)
+        await self._bundles.close()
+
+    # --- small requests that are there as a whole, as most are ---
+
+    def _take_on(self, peer: Peer) -> bool:
+        """Make a peer's call without a task of its own, if nothing has to be waited for."""
+        if self._logins is not None:
+            return False
+        data = peer.look(SMALL)
+        if not is_whole(data) or len(data) - HEADER > self._limit:
+            return False
+        if not self._lane.step_in():
+            return False
+        held = len(data)
+        try:
+            self._memory.take(held)
+        except Busy:
+            self._lane.leave()
+            return False
+        self._bundles.add(encode(data[HEADER:]), partial(self._answer_at_once, peer, held))
+        return True
+
+    def _answer_at_once(self, peer: Peer, held: int, text: Any, error: Exception | None) -> None:
+        """Send a peer its answer; leave it to a task if that takes time."""
+        self._memory.free(held)
+        self._lane.leave()
+        if peer.over:
+            return
+        if error is not None:
+            _tell(error)
+            peer.reset()
+        elif isinstance(text, str) and len(text) > SMALL:
+            self._peers.serve(peer, partial(self._send_large, text))
+            return
+        else:
+            self._send_at_once(peer, text)
+        self._peers.let_go(peer)
+
+    def _send_at_once(self, peer: Peer, text: Any) -> None:
+        try:
+            answer = decode(text)
+            if peer.send_at_once(answer, last=True) == len(answer):
+                peer.finish()
+                return
+        except (OSError, NotBytes) as error:
+            _tell(error)
+        peer.reset()  # a socket that has no room for so little has been treated strangely
+
+    async def _send_large(self, text: str, peer: Peer) -> None:
+        await self._send(peer, await self._decoded(text))
+
+    # --- all others ---
 
     async def _serve(self, peer: Peer) -> None:
         busy = False
@@ -69,19 +137,10 @@ class FramedDoor:
             answer = await self._answer(peer)
         except Busy:
             busy = True  # only beyond this block nothing holds the request any more
-        except FrameError as error:
-            log.debug("a framed request was refused: %s", error)
-        except CallError as error:
-            log.info("a framed request came to nothing: %s", error)
-        except ConnectionFailed as error:
-            log.warning("a framed request was lost: %s", error)
+        except (FrameError, CallError, ConnectionFailed, NotBytes) as error:
+            _tell(error)
         else:
-            self._memory.keep(len(answer))
-            try:
-                await peer.send(answer, last=True)
-            finally:
-                self._memory.free(len(answer))
-            peer.finish()
+            await self._send(peer, answer)
             return
         if busy:
             await self._memory.pause()
@@ -95,11 +154,22 @@ class FramedDoor:
             large = held > LARGE
             async with self._lane.turn(held):
                 asked = await asyncio.to_thread(encode, payload) if large else encode(payload)
-                text: str = await self._lane.ask(self._task, (asked,))
+                text: str = await self._bundles.ask(asked)
         finally:
             self._memory.free(held)
+        return await self._decoded(text)
+
+    async def _decoded(self, text: str) -> bytes:
         large = isinstance(text, str) and len(text) > LARGE
         return await asyncio.to_thread(decode, text) if large else decode(text)
+
+    async def _send(self, peer: Peer, answer: bytes) -> None:
+        self._memory.keep(len(answer))
+        try:
+            await peer.send(answer, last=True)
+        finally:
+            self._memory.free(len(answer))
+        peer.finish()
 
     async def _request(self, peer: Peer, until: float) -> tuple[bytes, int]:
         """Return what a request carries, from one who may ask, and the bytes held for it."""

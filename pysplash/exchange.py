@@ -18,6 +18,7 @@ from typing import Any
 from redis import Redis
 
 from .async_client import AsyncClient
+from .bundles import Bundles
 from .commons import Commons
 from .errors import Busy, CallError, ConnectionFailed
 from .log import logger
@@ -71,13 +72,11 @@ class Lane:
         *size* is how many bytes its request has.
         """
         async with self.turn(size):
-            return await self.ask(name, arguments, named)
+            return await self._exchange.client.call(name, tuple(arguments), dict(named or {}))
 
-    async def ask(
-        self, name: str, arguments: Sequence[Any] = (), named: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Call a task, in a turn."""
-        return await self._exchange.client.call(name, tuple(arguments), dict(named or {}))
+    def bundles(self, task: str) -> Bundles:
+        """Return the way of calls of one *task* that are made in turns."""
+        return Bundles(self._exchange.client, task, self._exchange.timeout)
 
     def notify(
         self, name: str, arguments: Sequence[Any], named: Mapping[str, Any], *, size: int = 0
@@ -107,6 +106,15 @@ class Lane:
         """
         return Turn(self, 1 + size // HEAVY)
 
+    def step_in(self) -> bool:
+        """Take on a small call if its turn is now; return whether it is. It ends with a leave."""
+        if self._waiting or self.is_full() or not self._fits(1):
+            return False
+        self._taken[self._door] += 1
+        self._used[self._door] = time.monotonic()
+        self._moving += 1
+        return True
+
     async def enter(self, weight: int) -> None:
         """Take on a call, and wait for its turn; raise :class:`Busy` if the door has enough."""
         if self.is_full():
@@ -122,7 +130,7 @@ class Lane:
             self._taken[self._door] -= 1
             raise
 
-    def leave(self, weight: int) -> None:
+    def leave(self, weight: int = 1) -> None:
         """End a call's turn."""
         self._moving -= weight
         self._taken[self._door] -= 1
@@ -191,6 +199,8 @@ class Exchange:
         self.client = AsyncClient(
             url, connection=connection, timeout=timeout, patience=patience, plain=True
         )
+        #: seconds a call may take
+        self.timeout = timeout
         self.commons, self.memory = commons, memory
         self._width = FEWEST
         self._lanes: list[Lane] = []

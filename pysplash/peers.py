@@ -21,6 +21,8 @@ CROWD = 4
 QUIET, SHORT = 1.0, 1.0
 #: seconds between two refusals: a crowd that is refused comes again at once
 PACE = 0.001
+#: seconds between two looks whether all have their answers, when the door closes
+LOOK = 0.01
 #: tells the system that more is to come, so that it may wait (on Linux)
 _MORE = getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
@@ -50,9 +52,20 @@ class Peer:
         self._pace = pace
         self._farewells = farewells
         self._over = False
+        #: what has been looked at and is still to be read
+        self._ahead = b""
+
+    def look(self, count: int) -> bytes:
+        """Return what has come, *count* bytes at most, and leave it to be read; b"" for nothing."""
+        with contextlib.suppress(BlockingIOError, InterruptedError):
+            self._ahead = self._connection.recv(count)
+        return self._ahead
 
     async def at_once(self, count: int) -> bytes | None:
         """Return what has come, *count* bytes at most, b"" at the end; None if nothing has."""
+        if self._ahead:
+            data, self._ahead = self._ahead[:count], self._ahead[count:]
+            return data
         try:
             data = self._connection.recv(count)
         except (BlockingIOError, InterruptedError):
@@ -76,20 +89,32 @@ class Peer:
 
         What is the *last* to be sent may leave with the connection's end, by :meth:`finish`.
         """
-        try:
-            sent = self._connection.send(data, _MORE if last else 0)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        if sent < len(data):
-            rest = memoryview(data)[sent:]
+        rest = memoryview(data)[self.send_at_once(data, last=last) :]
+        if rest:
             async with asyncio.timeout(self._patience):
                 await asyncio.get_running_loop().sock_sendall(self._connection, rest)
+
+    def send_at_once(self, data: bytes, *, last: bool = False) -> int:
+        """Send so much of *data* as goes now; return how many bytes that is."""
+        try:
+            return self._connection.send(data, _MORE if last else 0)
+        except (BlockingIOError, InterruptedError):
+            return 0
 
     def finish(self) -> None:
         """Say that nothing more comes, and let the peer read what it has been sent."""
         if not self._over:
             self._over = True
             self._farewells.see_off(self._connection)
+
+    @property
+    def over(self) -> bool:
+        """Whether it has been ended."""
+        return self._over
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
 
     def reset(self) -> None:
         """End the connection so that nobody takes its end for an answer."""
@@ -103,12 +128,20 @@ class Peers:
     """All connections of one door. *serve* has one; those that are too many are told *refusal*.
 
     Without a refusal they are reset. Nothing else is done for them, so refusing is cheap.
+    *take* is asked first: it may take a peer on without a task of its own, and says so; such a
+    peer it hands to :meth:`serve` or :meth:`let_go` at some time.
     """
 
     def __init__(
-        self, serve: Callable[[Peer], Awaitable[None]], refusal: bytes, most: int, patience: float
+        self,
+        serve: Callable[[Peer], Awaitable[None]],
+        refusal: bytes,
+        most: int,
+        patience: float,
+        take: Callable[[Peer], bool] = lambda _: False,
     ) -> None:
         self._serve = serve
+        self._take_on = take
         self._refusal = refusal
         self._most = most
         self._patience = patience
@@ -116,6 +149,7 @@ class Peers:
         self._refused = 0
         self._tell_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._taken: set[Peer] = set()
         self._farewells = Farewells()
         self._pace = Pace()
         self._resting: set[asyncio.Task[Any]] = set()
@@ -136,6 +170,11 @@ class Peers:
             listener.close()
         for task in self._resting:
             task.cancel()
+        until = asyncio.get_running_loop().time() + seconds
+        while self._taken and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(LOOK)
+        for peer in self._taken:
+            peer.reset()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         left = set(self._tasks)
@@ -159,11 +198,10 @@ class Peers:
 
     def _take(self) -> None:
         """Take the connections that wait, some at once: the others' turn is next."""
-        loop = asyncio.get_running_loop()
         for _ in range(CROWD):
             if self._listener is None:
                 return
-            full = len(self._tasks) + len(self._farewells) >= self._most
+            full = len(self) >= self._most
             try:
                 connection, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -178,14 +216,39 @@ class Peers:
                 self._pause(PACE)
                 return
             host = str(address[0]) if isinstance(address, tuple) else ""
-            task = loop.create_task(self._come(connection, host))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._end, connection))
+            peer = Peer(connection, host, self._patience, self._pace, self._farewells)
+            if not self._is_taken_on(peer):
+                self.serve(peer)
 
-    def _end(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+    def __len__(self) -> int:
+        return len(self._tasks) + len(self._taken) + len(self._farewells)
+
+    def _is_taken_on(self, peer: Peer) -> bool:
+        self._taken.add(peer)
+        try:
+            taken = self._take_on(peer)
+        except OSError:
+            peer.reset()
+            taken = True
+        if not taken or peer.over:
+            self._taken.discard(peer)
+        return taken
+
+    def serve(self, peer: Peer, serve: Callable[[Peer], Awaitable[None]] | None = None) -> None:
+        """Serve a peer in a task of its own, by *serve* or as all."""
+        self._taken.discard(peer)
+        task = asyncio.get_running_loop().create_task(self._see_to(peer, serve or self._serve))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._end, peer))
+
+    def let_go(self, peer: Peer) -> None:
+        """Take note that a peer that was taken on has ended."""
+        self._taken.discard(peer)
+
+    def _end(self, peer: Peer, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if task.cancelled():  # before it could do anything, or it would have seen to it
-            connection.close()
+            peer.close()
 
     def _pause(self, seconds: float) -> None:
         """Take no connection for so long: those who come wait with the system meanwhile."""
@@ -211,10 +274,9 @@ class Peers:
             log.warning("connections refused: %d more, %d are open", self._refused, self._most)
             self._refused, self._tell_at = 0, now + QUIET
 
-    async def _come(self, connection: socket.socket, host: str) -> None:
-        peer = Peer(connection, host, self._patience, self._pace, self._farewells)
+    async def _see_to(self, peer: Peer, serve: Callable[[Peer], Awaitable[None]]) -> None:
         try:
-            await self._serve(peer)
+            await serve(peer)
         except (OSError, TimeoutError, EOFError, asyncio.CancelledError):
             peer.reset()
         except Exception:

@@ -25,12 +25,14 @@ from rq.queue import Queue
 from rq.utils import as_text, import_attribute, now
 from rq.worker import BaseWorker, SimpleWorker
 
+from . import parts
 from .batch import HAND, SCRIPT, Reply, Request, read, words
 from .config import WorkerSettings
 from .deadlock import forget
 from .descent import STACK_KEY
 from .log import logger
 from .outage import AWAY
+from .parts import noted
 from .quarantine import Quarantine, diagnosis
 from .restoring import stamp
 from .rq_calls import close_execution, current_job_ids, fail, held, hold, recover
@@ -61,6 +63,8 @@ class Loss:
     relief: bool = False
     #: what its jobs returned that it had not yet seen stored
     outcomes: Sequence[Finish] = ()
+    #: how far its jobs of several calls got, as they noted it
+    notes: Sequence[Sequence[str]] = ()
     #: whether its row could be read; if not, nobody knows which job of a batch had begun
     seen: bool = True
 
@@ -68,6 +72,14 @@ class Loss:
 def legible(outcomes: Sequence[Sequence[str]]) -> list[Finish]:
     """Return those of *outcomes*, as a worker has written them down, that can be made out."""
     return [Finish(*words) for words in outcomes if len(words) == len(Finish._fields)]  # type: ignore[arg-type]
+
+
+def is_bundle(job: Job) -> bool:
+    """Return whether a job is several calls in one."""
+    try:
+        return str(job.func_name).startswith(parts.PLACE) and len(job.args) > 1
+    except Exception:  # it cannot be read: nothing of it has run
+        return False
 
 
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
@@ -258,7 +270,13 @@ class Settlement:
             return "returned"
         if not open_ or status != JobStatus.STARTED:
             return "kept"
+        return self._settle_begun(worker, job, queue, loss)
+
+    def _settle_begun(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
+        """Settle a job whose function had been called, or was about to be."""
         forget(self._connection, job.id)
+        if is_bundle(job):
+            return self._break_up(worker, job, queue, loss)
         if loss.relief:
             return self._relieve(worker, job, queue, loss)
         deaths = self._count_death(DEATHS_KEY.format(loss.job_id)) if loss.suspect else 0
@@ -268,6 +286,22 @@ class Settlement:
         if deaths >= MOST_DEATHS:
             job.retries_left = 0
         return self._fail(worker, job, queue, loss.cause, deaths)
+
+    def _break_up(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
+        """Fail a job of several calls, whose caller makes again what is to be made again.
+
+        It never runs twice: of its calls some are answered, and some may be on their way anew.
+        """
+        answers = noted(loss.notes, job.id)
+        key = parts.KEY.format(job.id)
+        told: Any = self._connection.lrange(key, -1, -1)
+        end = parts.AGAIN if loss.relief or self._requeue else parts.HELD
+        if answers is not None and not told:
+            for words in parts.commands(job.id, answers, end):
+                self._connection.execute_command(*words)
+        elif end == parts.AGAIN and told and as_text(told[0]) != end:
+            self._connection.rpush(key, end)
+        return self._fail(worker, job, queue, loss.cause, 0)
 
     def _relieve(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
         """Put back what was killed for its memory; the third time, fail it."""

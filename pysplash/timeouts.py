@@ -74,6 +74,11 @@ class StackingDeathPenalty(BaseDeathPenalty):
         """Return the seconds for which this process was held so far; a pool sets its own."""
         return 0.0
 
+    @classmethod
+    def in_force(cls) -> bool:
+        """Return whether any is in force, so that there is a timer to add to."""
+        return bool(StackingDeathPenalty._stack)
+
     def __init__(self, timeout: float | None, exception: type[Exception], **details: Any) -> None:
         super().__init__(timeout, exception, **details)  # type: ignore[no-untyped-call]
         self._job_id = details.get("job_id", "")

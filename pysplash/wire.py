@@ -35,6 +35,11 @@ def unpack(frame: bytes, limit: int = LIMIT) -> bytes:
     return payloads[0]
 
 
+def is_whole(data: bytes) -> bool:
+    """Return whether *data* are one frame, no more and no less."""
+    return len(data) >= HEADER and len(data) == HEADER + _LENGTH.unpack_from(data)[0]
+
+
 class FrameReader:
     """Takes in bytes however they are cut, gives out what frames carry.
 

@@ -1,0 +1,67 @@
+"""Parts: how far a job got that is several calls in one, for whoever waits if it does not end well.
+
+Such a job answers its calls in order. What it has answered it notes where its pool finds it should
+it die; what is known at an end that comes early, or late, stands in a list in Redis: the answers,
+and then what became of the call in hand. Those after that one have not begun and never will here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+#: where a worker finds such jobs
+PLACE = "pysplash.bundled_tasks."
+#: the list of a job, and seconds it is kept
+KEY, TTL = "pysplash:parts:{}", 300
+#: what an entry begins with that is an answer; the entries for a call in hand that goes on or came
+#: to nothing, and for one that is to be made again
+ANSWER, HELD, AGAIN = "=", "-", "+"
+_NOTE = "part"
+Words = tuple[str, ...]
+
+
+class Known(NamedTuple):
+    """What a list says."""
+
+    #: in the order of the calls
+    answers: list[Any]
+    #: whether the call after them is to be made again
+    again: bool
+
+
+class Notes:
+    """Where a job notes its answers: memory its pool reads when the worker dies."""
+
+    #: keeps a note, or says that there is no room; a pool's worker sets its own
+    keep: ClassVar[Callable[[Words], bool]] = staticmethod(lambda _: True)
+
+
+def note(job_id: str, count: int, answer: str = "") -> bool:
+    """Note that a job begins (*count* 0), or what its *count*th call answered, if there is room."""
+    return Notes.keep((_NOTE, job_id, str(count), answer))
+
+
+def noted(notes: Iterable[Sequence[str]], job_id: str) -> list[str] | None:
+    """Return what a job has noted that it answered; None if nobody knows whether that is all."""
+    mine = {words[2]: words[3] for words in notes if len(words) == 4 and words[1] == job_id}
+    numbers = [str(number) for number in range(len(mine))]
+    if not mine or any(number not in mine for number in numbers):
+        return None
+    return [mine[number] for number in numbers[1:]]
+
+
+def commands(job_id: str, answers: Iterable[str], end: str) -> tuple[Words, tuple[str | int, ...]]:
+    """Return the commands that write a job's list; *answers* are JSON."""
+    key = KEY.format(job_id)
+    return ("RPUSH", key, *(ANSWER + answer for answer in answers), end), ("EXPIRE", key, TTL)
+
+
+def read(entries: Sequence[bytes]) -> Known | None:
+    """Return what a job's list says; None if there is none."""
+    if not entries:
+        return None
+    texts = [entry.decode() for entry in entries]
+    answers = [json.loads(text[1:]) for text in texts if text.startswith(ANSWER)]
+    return Known(answers, texts[-1] == AGAIN)
