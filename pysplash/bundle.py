@@ -27,6 +27,7 @@ from .timeouts import StackingDeathPenalty
 ENOUGH, LATE = 0.002, 0.01
 
 log = logger("worker")
+_encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Bundle:
@@ -54,9 +55,9 @@ class Bundle:
         goes_on = self._note()
         for text in self._texts:
             value = self._function(text)
-            if asyncio.iscoroutine(value):
+            if not isinstance(value, str) and asyncio.iscoroutine(value):
                 value = asyncio.run(value)
-            self._answers.append(json.dumps(value, allow_nan=False))
+            self._answers.append(_encode(value))
             if not (self._note() and goes_on) or self._handed_in or time.monotonic() > until:
                 break
 

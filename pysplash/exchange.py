@@ -134,6 +134,8 @@ class Lane:
         """End a call's turn."""
         self._moving -= weight
         self._taken[self._door] -= 1
+        if not self._waiting:
+            return
         if self._is_calm(weight) or self._exchange.is_alone(self._door):
             self.widen()
         elif not self._ticking:
@@ -142,8 +144,7 @@ class Lane:
 
     def _is_calm(self, weight: int) -> bool:
         """Whether those that wait are no crowd, nor follow upon a large call."""
-        few = len(self._waiting) <= CALM * self._exchange.part(self._door)
-        return not self._waiting or (weight == 1 and few)
+        return weight == 1 and len(self._waiting) <= CALM * self._exchange.part(self._door)
 
     def _tick(self) -> None:
         """Let all go for which there is room by now; a crowd so leaves others some machine."""

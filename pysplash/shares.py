@@ -19,7 +19,8 @@ class Memory:
 
     def __init__(self, most: int, commons: Commons, kept: int = 0) -> None:
         self._most = most
-        self._kept = kept
+        #: bytes of each share that no other can take
+        self.kept = kept
         self._held = commons.held
 
     @property
@@ -33,7 +34,7 @@ class Memory:
 
     def room(self, door: int) -> int:
         """Return how many bytes more a door may hold; less than 0 if it holds too many."""
-        kept = self._kept
+        kept = self.kept
         others = sum(max(kept, held) for held in self._held) - max(kept, self._held[door])
         return self._most - self._held[door] - others
 
@@ -55,6 +56,8 @@ class Share:
         of two that want the last bytes at the same moment not both have them.
         """
         self.keep(count)
+        if self._held[self._door] <= self._memory.kept:  # no other may have taken that
+            return
         if self._memory.room(self._door) < 0:
             self.free(count)
             raise Busy
