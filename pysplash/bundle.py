@@ -15,12 +15,12 @@ from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 from typing import Any
 
-from rq.job import Job, get_current_job
+from rq.job import Job
 from rq.timeouts import BaseTimeoutException
 
 from .lane import Lane
 from .log import logger
-from .parts import HELD, commands, note
+from .parts import HELD, Keep, Notes, commands, note
 from .timeouts import StackingDeathPenalty
 
 #: seconds after which a bundle begins no other call, and after which it hands in what it has
@@ -31,12 +31,24 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 
 
 class Bundle:
-    """The calls of *function*, one with each of *texts*."""
+    """The calls of *function*, one with each of *texts*, in *job*; *keep* keeps its notes.
 
-    def __init__(self, function: Callable[[str], Any], texts: Sequence[str]) -> None:
+    After *enough* seconds it begins no other.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[str], Any],
+        texts: Sequence[str],
+        job: Job | None = None,
+        keep: Keep = Notes.keep,
+        enough: float = ENOUGH,
+    ) -> None:
         self._function = function
         self._texts = texts
-        self._job: Job | None = get_current_job()
+        self._job = job
+        self._keep = keep
+        self._enough = enough
         self._answers: list[str] = []
         self._handed_in = False
 
@@ -45,7 +57,7 @@ class Bundle:
         began = time.monotonic()
         try:
             with self._watch():
-                self._call_all(began + ENOUGH)
+                self._call_all(began + self._enough)
         except BaseException:
             self._hand_in()
             raise
@@ -65,7 +77,7 @@ class Bundle:
         """Note what is done; return whether there was room."""
         if self._job is None or len(self._texts) == 1:
             return True
-        return note(self._job.id, len(self._answers), *self._answers[-1:])
+        return self._keep(note(self._job.id, len(self._answers), *self._answers[-1:]))
 
     def _watch(self) -> AbstractContextManager[Any]:
         """Return a block in which a late call keeps no other waiting."""

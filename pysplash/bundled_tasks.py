@@ -2,7 +2,10 @@
 
 from collections.abc import Callable as _Callable
 
+from rq.job import get_current_job as _job
+
 from .bundle import Bundle as _Bundle
+from .parts import Notes as _Notes
 from .registry import REGISTRY as _REGISTRY
 from .registry import shelve as _shelve
 
@@ -12,7 +15,7 @@ def __getattr__(name: str) -> _Callable[..., str]:
         raise AttributeError(name)
 
     def call(*texts: str) -> str:
-        return _Bundle(_REGISTRY.function(name), texts).run()
+        return _Bundle(_REGISTRY.function(name), texts, _job(), _Notes.keep).run()
 
     _shelve(__name__, name)
     return call

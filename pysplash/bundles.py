@@ -48,12 +48,18 @@ class _Call:
 
 
 class Bundles:
-    """The calls of *task*, from text to text, of one door; each may take *timeout* seconds."""
+    """The calls of *task*, from text to text, of one door; each may take *timeout* seconds.
 
-    def __init__(self, client: AsyncClient, task: str, timeout: float) -> None:
+    While others are on their way, calls wait for more at most *gather* seconds.
+    """
+
+    def __init__(
+        self, client: AsyncClient, task: str, timeout: float, gather: float = GATHER
+    ) -> None:
         self._client = client
         self._task = task
         self._timeout = timeout
+        self._gather = gather
         self._waiting: deque[_Call] = deque()
         self._carriers: set[asyncio.Task[None]] = set()
         #: how many go together, and how many must go alone before that is more
@@ -119,7 +125,7 @@ class Bundles:
             self._carriers.add(carrier)
             carrier.add_done_callback(self._carriers.discard)
         if self._waiting and not self._closed and self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(GATHER, self._hurry)
+            self._alarm = asyncio.get_running_loop().call_later(self._gather, self._hurry)
 
     def _hurry(self) -> None:
         self._alarm = None

@@ -20,6 +20,8 @@ KEY, TTL = "pysplash:parts:{}", 300
 ANSWER, HELD, AGAIN = "=", "-", "+"
 _NOTE = "part"
 Words = tuple[str, ...]
+#: keeps a note, or says that there is no room
+Keep = Callable[[Words], bool]
 
 
 class Known(NamedTuple):
@@ -34,13 +36,13 @@ class Known(NamedTuple):
 class Notes:
     """Where a job notes its answers: memory its pool reads when the worker dies."""
 
-    #: keeps a note, or says that there is no room; a pool's worker sets its own
-    keep: ClassVar[Callable[[Words], bool]] = staticmethod(lambda _: True)
+    #: a pool's worker sets its own
+    keep: ClassVar[Keep] = staticmethod(lambda _: True)
 
 
-def note(job_id: str, count: int, answer: str = "") -> bool:
-    """Note that a job begins (*count* 0), or what its *count*th call answered, if there is room."""
-    return Notes.keep((_NOTE, job_id, str(count), answer))
+def note(job_id: str, count: int, answer: str = "") -> Words:
+    """Return the note that a job begins (*count* 0), or what its *count*th call answered."""
+    return (_NOTE, job_id, str(count), answer)
 
 
 def noted(notes: Iterable[Sequence[str]], job_id: str) -> list[str] | None:

@@ -198,27 +198,33 @@ class Peers:
 
     def _take(self) -> None:
         """Take the connections that wait, some at once: the others' turn is next."""
-        for _ in range(CROWD):
-            if self._listener is None:
-                return
-            full = len(self) >= self._most
-            try:
-                connection, address = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.warning("no connection can be taken: %s", error)
-                self._pause(SHORT)
-                return
-            connection.setblocking(False)
-            if full:
-                self._refuse(connection)
-                self._pause(PACE)
-                return
-            host = str(address[0]) if isinstance(address, tuple) else ""
-            peer = Peer(connection, host, self._patience, self._pace, self._farewells)
+        peers: list[Peer] = []
+        while len(peers) < CROWD and (peer := self._accept(len(peers))) is not None:
+            peers.append(peer)
+        for peer in peers:  # what they ask has had some time to come
             if not self._is_taken_on(peer):
                 self.serve(peer)
+
+    def _accept(self, before: int) -> Peer | None:
+        """Accept one connection, *before* being accepted; None: no more may come now."""
+        if self._listener is None:
+            return None
+        full = len(self) + before >= self._most
+        try:
+            connection, address = self._listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return None
+        except OSError as error:
+            log.warning("no connection can be taken: %s", error)
+            self._pause(SHORT)
+            return None
+        connection.setblocking(False)
+        if full:
+            self._refuse(connection)
+            self._pause(PACE)
+            return None
+        host = str(address[0]) if isinstance(address, tuple) else ""
+        return Peer(connection, host, self._patience, self._pace, self._farewells)
 
     def __len__(self) -> int:
         return len(self._tasks) + len(self._taken) + len(self._farewells)

@@ -1,0 +1,245 @@
+"""Calls on their way together: who goes with whom, and when."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pysplash.bundles import MOST, WARY, Bundles
+from pysplash.errors import CallError, ExecutionError
+
+
+class Job:
+    """A job by hand: its calls, and how they end."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.texts = list(texts)
+        self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def answer(self, seconds: float = 0.0, count: int | None = None) -> None:
+        """End it, with *count* answers, after *seconds*."""
+        self.ended.set_result([seconds, *self.texts[:count]])
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait for its end, however long."""
+        await asyncio.wait([self.ended])
+        return True
+
+    async def result(self, timeout: float) -> Any:
+        """Return its end."""
+        return self.ended.result()
+
+
+class Hand:
+    """A client by hand: it keeps the jobs it is given."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
+        """Take a job."""
+        self.jobs.append(Job(texts))
+        return self.jobs[-1]
+
+    async def parts(self, job: Job) -> None:
+        """Know nothing of how far a job got."""
+
+    def drop(self, job: Job) -> None:
+        """Forget it."""
+
+
+def played(
+    play: Callable[[Bundles, Hand, list[Any]], Awaitable[None]], gather: float = 1000
+) -> list[Any]:
+    """Return what calls came to, as a play makes them."""
+    told: list[Any] = []
+
+    async def run() -> None:
+        hand: Any = Hand()
+        some = Bundles(hand, "task", 1000, gather)
+        await play(some, hand, told)
+        await some.close()
+
+    asyncio.run(run())
+    return told
+
+
+async def settled() -> None:
+    """Let the loop do all that is to be done at once."""
+    loop = asyncio.get_running_loop()
+    for _ in range(20):
+        turn: asyncio.Future[None] = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+
+
+def add(some: Bundles, told: list[Any], *texts: str) -> None:
+    """Make calls at the same moment."""
+    for text in texts:
+        some.add(text, lambda answer, error: told.append(error or answer))
+
+
+async def warm(some: Bundles, hand: Hand, told: list[Any]) -> None:
+    """Make brief calls, one after the other, until as many go together as may."""
+    while some._reach < MOST:
+        add(some, told, "w")
+        await settled()
+        hand.jobs[-1].answer()
+        await settled()
+    hand.jobs.clear()
+    told.clear()
+
+
+def test_at_first_each_call_has_its_job() -> None:
+    """Nobody knows yet how long they take."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        add(some, told, "a", "b", "c")
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["a"], ["b"], ["c"]]
+        for job in reversed(hand.jobs):
+            job.answer()
+        await settled()
+
+    assert played(play) == ["c", "b", "a"]
+
+
+def test_brief_calls_go_together() -> None:
+    """The first at once; what comes meanwhile with the next, when that one has landed."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a", "b")
+        await settled()
+        add(some, told, "c")
+        await settled()
+        add(some, told, "d")
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["a", "b"]]
+        hand.jobs[0].answer()
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["a", "b"], ["c", "d"]]
+        hand.jobs[1].answer()
+        await settled()
+
+    assert played(play) == ["a", "b", "c", "d"]
+
+
+def test_enough_do_not_wait_for_others() -> None:
+    """Half of what may go together goes while others are on their way."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a")
+        await settled()
+        add(some, told, *"bcdefgh")
+        await settled()
+        assert [len(job.texts) for job in hand.jobs] == [1]
+        add(some, told, "i")
+        await settled()
+        assert [len(job.texts) for job in hand.jobs] == [1, 8]
+
+    assert len(played(play)) == 9
+
+
+def test_nobody_waits_long_for_others() -> None:
+    """What is on its way may be behind others in its queue."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a")
+        await settled()
+        add(some, told, "b")
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["a"], ["b"]]
+
+    played(play, gather=0)
+
+
+def test_calls_that_take_long_go_alone_again() -> None:
+    """As soon as one job has shown it."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a", "b")
+        await settled()
+        hand.jobs[0].answer(1.0)
+        await settled()
+        add(some, told, "c", "d")
+        await settled()
+        assert [job.texts for job in hand.jobs[1:]] == [["c"], ["d"]]
+
+    played(play)
+
+
+def test_calls_that_were_not_begun_go_first() -> None:
+    """And have their answers from another job."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, *"abc")
+        await settled()
+        add(some, told, "d")
+        await settled()
+        hand.jobs[0].answer(count=1)
+        await settled()
+        hand.jobs[1].answer()
+        await settled()
+        assert [job.texts for job in hand.jobs] == [list("abc"), ["d"], list("bc")]
+        hand.jobs[2].answer()
+        await settled()
+
+    assert played(play) == ["a", "d", "b", "c"]
+
+
+def test_after_a_failure_calls_go_alone_for_a_while() -> None:
+    """A task that fails now and then has its failures where RQ's tools show them."""
+    failure = ExecutionError("task", "failed", "", "id")
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a", "b")
+        await settled()
+        hand.jobs[0].ended.set_exception(failure)
+        await settled()
+        assert told == [failure, failure], "nobody knows with which it failed"
+        for _ in range(WARY):
+            add(some, told, "c")
+            await settled()
+            hand.jobs[-1].answer()
+            await settled()
+        assert some._reach == 1
+        add(some, told, "d")
+        await settled()
+        hand.jobs[-1].answer()
+        await settled()
+        assert some._reach == 2
+
+    played(play)
+
+
+def test_an_answer_that_makes_no_sense_is_an_error() -> None:
+    """Somebody else's function may stand where the task should."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        for answer in ("text", [], [1.0], ["a", "b"], None):
+            add(some, told, "a")
+            await settled()
+            hand.jobs[-1].ended.set_result(answer)
+            await settled()
+
+    assert [type(each) for each in played(play)] == [CallError] * 5
+
+
+def test_what_waits_when_the_door_closes_is_told_so() -> None:
+    """Nobody is left without an answer."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a")
+        await settled()
+        add(some, told, "b")
+        await settled()
+
+    assert [str(each) for each in played(play)] == ["the door was closed"] * 2
