@@ -122,8 +122,10 @@ class FramedDoor:
             if peer.send_at_once(answer, last=True) == len(answer):
                 peer.finish()
                 return
-        except (OSError, NotBytes) as error:
+        except NotBytes as error:
             _tell(error)
+        except OSError as error:
+            log.debug("a framed peer has gone: %s", error)
         peer.reset()  # a socket that has no room for so little has been treated strangely
 
     async def _send_large(self, text: str, peer: Peer) -> None:

@@ -40,7 +40,7 @@ def together(url: str, payloads: Sequence[bytes], timeout: float = BOUND) -> dic
                 over.set()
 
         for payload in payloads:
-            bundles.add(encode(payload), lambda *told, payload=payload: end(payload, *told))  # type: ignore[misc]
+            bundles.add(encode(payload), lambda *told, payload=payload: end(payload, *told))
         await asyncio.wait_for(over.wait(), 2 * BOUND)
         await bundles.close()
         await client.close()
