@@ -15,7 +15,7 @@ from .log import logger
 from .pace import CHUNK, Pace
 
 #: connections taken at once, before those that are there have their turn
-CROWD = 4
+CROWD = 8
 #: seconds between two lines about connections that were refused, and before the next try to take
 #: one after there was no descriptor for it
 QUIET, SHORT = 1.0, 1.0
