@@ -21,6 +21,8 @@ from .parts import Known
 SECONDS, MOST, BYTES = 0.0005, 16, 32768
 #: seconds for which calls wait for others at most, while some are on their way
 GATHER = 0.002
+#: seconds that the ends of calls may be apart that go together
+APART = 1.0
 #: calls that go alone after one that failed
 WARY = 64
 #: seconds after which it is first looked how far a job of several has got, and at most between two
@@ -137,7 +139,7 @@ class Bundles:
         size = len(some[0].text)
         while self._waiting and len(some) < self._reach:
             size += len(self._waiting[0].text)
-            if size > BYTES:
+            if size > BYTES or abs(self._waiting[0].until - some[0].until) > APART:
                 break
             some.append(self._waiting.popleft())
         return some
@@ -163,7 +165,7 @@ class Bundles:
 
     async def _fly(self, some: list[_Call]) -> AsyncCall:
         """Return the job of *some* calls once it has ended; those that wait may go then."""
-        until = min(call.until for call in some)
+        until = max(call.until for call in some)
         left = max(0.0, until - asyncio.get_running_loop().time())
         texts = [call.text for call in some]
         try:

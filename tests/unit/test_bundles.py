@@ -193,6 +193,23 @@ def test_calls_that_were_not_begun_go_first() -> None:
     assert played(play) == ["a", "d", "b", "c"]
 
 
+def test_calls_whose_time_ends_at_other_times_go_apart() -> None:
+    """One that is sent again may be nearly late: that is no reason to give others up."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "old", "older")
+        some._timeout += 2
+        add(some, told, "new")
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["old", "older"]]
+        hand.jobs[0].answer()
+        await settled()
+        assert [job.texts for job in hand.jobs] == [["old", "older"], ["new"]]
+
+    played(play)
+
+
 def test_after_a_failure_calls_go_alone_for_a_while() -> None:
     """A task that fails now and then has its failures where RQ's tools show them."""
     failure = ExecutionError("task", "failed", "", "id")
