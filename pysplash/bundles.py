@@ -15,6 +15,7 @@ from typing import Any
 
 from .async_client import AsyncCall, AsyncClient
 from .errors import CallError, CallTimeout, ConnectionFailed, ExecutionError
+from .log import logger
 from .parts import Known
 
 #: seconds of calls that go together; calls, and bytes of their requests, that do at most
@@ -28,6 +29,8 @@ WARY = 64
 #: seconds after which it is first looked how far a job of several has got, and at most between two
 #: looks
 LATE, SELDOM = 0.02, 2.0
+
+log = logger("gateway")
 
 #: told what a call answered, or why there is no answer
 Done = Callable[[Any, Exception | None], None]
@@ -190,12 +193,20 @@ class Bundles:
             if await job.wait(min(left, pause) if len(some) > 1 else left):
                 return
             if len(some) > 1:
-                self._free(some, await self._client.parts(job))
+                self._free(some, await self._parts(job))
                 pause = min(2 * pause, SELDOM)
         if not await job.withdraw():
             raise CallTimeout(
                 f"task {self._task} did not answer within {self._timeout:g} s and was cancelled"
             )
+
+    async def _parts(self, job: AsyncCall) -> Known | None:
+        """Return how far a job has got; None if that is not told, or Redis is away."""
+        try:
+            return await self._client.parts(job)
+        except (CallError, ConnectionFailed) as error:
+            log.debug("nobody knows how far job %s has got: %s", job.id, error)
+            return None
 
     def _free(self, some: list[_Call], known: Known | None) -> None:
         """Hand out what a job has answered; take from it what it will not begin."""
@@ -208,7 +219,7 @@ class Bundles:
         """See to the other calls of a job that failed, if it is known with which."""
         self._learn(None)
         if len(some) > 1:
-            known = await self._client.parts(job)
+            known = await self._parts(job)
             self._free(some, known)
             if known is not None and known.again:
                 self._send_again(some, len(known.answers))

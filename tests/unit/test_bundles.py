@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
+
 from pysplash.bundles import MOST, WARY, Bundles
-from pysplash.errors import CallError, ExecutionError
+from pysplash.errors import CallError, ConnectionFailed, ExecutionError
+from pysplash.parts import Known
 
 
 class Job:
@@ -15,6 +18,8 @@ class Job:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = list(texts)
+        self.id = "job"
+        self.looks = 0
         self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def answer(self, seconds: float = 0.0, count: int | None = None) -> None:
@@ -22,7 +27,10 @@ class Job:
         self.ended.set_result([seconds, *self.texts[:count]])
 
     async def wait(self, timeout: float) -> bool:
-        """Wait for its end, however long."""
+        """Wait for its end, however long; where it is to be looked at, let that be done first."""
+        if self.looks:
+            self.looks -= 1
+            return False
         await asyncio.wait([self.ended])
         return True
 
@@ -36,14 +44,20 @@ class Hand:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.looks = 0
+        self.known: Known | Exception | None = None
 
     async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
         """Take a job."""
         self.jobs.append(Job(texts))
+        self.jobs[-1].looks = self.looks
         return self.jobs[-1]
 
-    async def parts(self, job: Job) -> None:
-        """Know nothing of how far a job got."""
+    async def parts(self, job: Job) -> Known | None:
+        """Say what is known of how far a job got."""
+        if isinstance(self.known, Exception):
+            raise self.known
+        return self.known
 
     def drop(self, job: Job) -> None:
         """Forget it."""
@@ -206,6 +220,58 @@ def test_calls_whose_time_ends_at_other_times_go_apart() -> None:
         hand.jobs[0].answer()
         await settled()
         assert [job.texts for job in hand.jobs] == [["old", "older"], ["new"]]
+
+    played(play)
+
+
+def test_a_late_call_keeps_no_other() -> None:
+    """Those before it have their answers, those after it are sent again, once."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        hand.looks, hand.known = 2, Known(["A"], False)
+        add(some, told, *"abcd")
+        await settled()
+        assert told == ["A"]
+        assert [job.texts for job in hand.jobs] == [list("abcd"), ["c"], ["d"]]
+        for job in hand.jobs[1:]:
+            job.answer()
+        await settled()
+        hand.jobs[0].answer(count=2)
+        await settled()
+
+    assert played(play) == ["A", "c", "d", "b"]
+
+
+@pytest.mark.parametrize("error", [ConnectionFailed("away"), CallError("refused")])
+def test_calls_outlive_a_look_that_fails(error: Exception) -> None:
+    """How far a job has got is nice to know, no more."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        hand.looks, hand.known = 1, error
+        add(some, told, "a", "b")
+        await settled()
+        hand.jobs[0].answer()
+        await settled()
+
+    assert played(play) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("again", "sent"), [(False, ["c"]), (True, ["b", "c"])])
+def test_a_job_that_failed_is_broken_up(again: bool, sent: list[str]) -> None:
+    """What it says of the call in hand decides whether that is made again."""
+    failure = ExecutionError("task", "failed", "", "id")
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, *"abc")
+        await settled()
+        hand.known = Known(["A"], again)
+        hand.jobs[0].ended.set_exception(failure)
+        await settled()
+        assert [job.texts for job in hand.jobs[1:]] == [[text] for text in sent]
+        assert told == ["A", *([] if again else [failure])]
 
     played(play)
 
