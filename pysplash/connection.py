@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 from redis import ConnectionPool, Redis
-from redis.backoff import ExponentialBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import DefaultParser
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,6 +30,8 @@ else:
 
 #: seconds the pool waits for an answer before it goes on without
 ANSWER = 2.0
+#: seconds a sentinel may take to answer before the next one is asked, if it is not said
+ASKED = 1.0
 #: what a connection pool keeps for itself among its options, by the versions of redis-py
 STAYS_HERE = {
     "connection_pool",
@@ -72,7 +74,11 @@ def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
 
 def address(client: Redis) -> str:
     """Say where *client* connects to, without its password."""
-    options = client.connection_pool.connection_kwargs
+    pool = client.connection_pool
+    options = pool.connection_kwargs
+    if isinstance(pool, SentinelConnectionPool):
+        places = ", ".join(f"{host}:{port}" for host, port in _places(pool))
+        return f"{pool.service_name}/{options.get('db', 0)} (by Sentinel at {places})"
     if "path" in options:
         return f"unix://{options['path']}"
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
@@ -118,19 +124,12 @@ def portable(client: Redis) -> Address:
     """
     check_prefix()
     redis_class, connection_class, options = parse_connection(client)
-    options = {
-        name: value
-        for name, value in options.items()
-        if name not in STAYS_HERE and type(value) is not object
-    }
     pool = client.connection_pool
     sentinel = None
     if isinstance(pool, SentinelConnectionPool):
-        manager = pool.sentinel_manager
-        hosts = [s.connection_pool.connection_kwargs for s in manager.sentinels]
-        places = tuple((str(host["host"]), int(host["port"])) for host in hosts)
-        sentinel = (pool.service_name, places, dict(manager.sentinel_kwargs))
-    address = Address(redis_class, connection_class, options, sentinel)
+        asking = {"socket_timeout": ASKED} | _travelling(pool.sentinel_manager.sentinel_kwargs)
+        sentinel = (pool.service_name, _places(pool), asking)
+    address = Address(redis_class, connection_class, _travelling(options), sentinel)
     try:
         pickle.dumps(address)
     except Exception as error:
@@ -140,6 +139,20 @@ def portable(client: Redis) -> Address:
     return address
 
 
+def _travelling(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in STAYS_HERE and type(value) is not object
+    }
+
+
+def _places(pool: SentinelConnectionPool) -> tuple[tuple[str, int], ...]:
+    """Return where the sentinels are."""
+    asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
+    return tuple((str(each["host"]), int(each["port"])) for each in asked)
+
+
 def reach(address: Address, **changes: Any) -> Redis:
     """Return a new client for *address*, some of its options changed."""
     options = {"parser_class": Parser} | address.options | _DRIVER | changes
@@ -147,8 +160,10 @@ def reach(address: Address, **changes: Any) -> Redis:
     if address.sentinel is None:
         pool = ConnectionPool(connection_class=address.connection_class, **options)
     else:
-        service, hosts, sentinel_options = address.sentinel
-        sentinel = Sentinel(list(hosts), sentinel_kwargs=sentinel_options)
+        service, hosts, asking = address.sentinel
+        # where one is away the next is asked, not the same again
+        asking = {"retry": Retry(NoBackoff(), 0)} | asking
+        sentinel = Sentinel(list(hosts), sentinel_kwargs=asking)
         pool = SentinelConnectionPool(
             service, sentinel, connection_class=address.connection_class, **options
         )

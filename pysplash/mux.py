@@ -1,8 +1,8 @@
 """Many commands at once over one connection, for asyncio.
 
-redis-py opens the connection (addresses, TLS, authentication); from then on commands go out as
-they come, all of one turn of the loop in one packet, and replies are handed to whoever waits for
-the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
+redis-py opens the connection (addresses, TLS, Sentinel, authentication); from then on commands go
+out as they come, all of one turn of the loop in one packet, and replies are handed to whoever waits
+for the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
 server (RESP3) are heard between replies.
 """
 
@@ -16,12 +16,12 @@ from functools import lru_cache
 from typing import Any
 
 import hiredis
-from redis.asyncio import connection as transports
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from .config import Address
-from .errors import ConfigError
+from .dialing import connect
+from .outage import failure
 
 #: bytes taken in at once, and bytes that are sent without waiting for the turn's end
 BUFFER = 65536
@@ -30,6 +30,8 @@ HIGH_WATER = 2**20
 Word = str | bytes | int | float
 #: told the key that has changed; None: any may have
 Hear = Callable[[bytes | None], None]
+#: what a server says that serves nobody for now: another may be the primary
+ELSEWHERE = (ReadOnlyError, MasterDownError, BusyLoadingError)
 _NOTHING = object()
 _pack: Any = hiredis.pack_command
 
@@ -49,7 +51,8 @@ class Mux(asyncio.BufferedProtocol):
     """One connection shared by many callers of one event loop; once broken it stays so."""
 
     def __init__(self, place: Address, hear: Hear) -> None:
-        self._connection: Any = connection_class(place)(**place.options | {"protocol": 3})
+        self._place = place
+        self._connection: Any = None
         self._transport: Any = None
         self._hear = hear
         self._waiting: deque[_Packet] = deque()
@@ -68,7 +71,7 @@ class Mux(asyncio.BufferedProtocol):
 
     async def open(self) -> None:
         """Connect, and ask to be told when what is read over it changes; raise redis's errors."""
-        await self._connection.connect()
+        self._connection = await connect(self._place)
         self._transport = self._connection._writer.transport
         self._transport.set_write_buffer_limits(HIGH_WATER)
         self._transport.set_protocol(self)
@@ -82,7 +85,8 @@ class Mux(asyncio.BufferedProtocol):
     async def close(self) -> None:
         """Disconnect; whoever still waits for a reply gets an error."""
         self._break(RedisConnectionError("the connection was closed"))
-        await self._connection.disconnect(nowait=True)
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
 
     async def call(self, *words: Word) -> Any:
         """Send one command and return its reply; raise ResponseError if it is an error."""
@@ -144,7 +148,7 @@ class Mux(asyncio.BufferedProtocol):
         """Hand out the replies that are whole."""
         try:
             self._parser.feed(self._buffer, 0, nbytes)
-            while (reply := self._parser.gets()) is not _NOTHING:
+            while self._error is None and (reply := self._parser.gets()) is not _NOTHING:
                 self._deliver(reply)
         except hiredis.ProtocolError as error:
             self._break(RedisConnectionError(str(error)))
@@ -179,6 +183,9 @@ class Mux(asyncio.BufferedProtocol):
                 for key in reply[1] or (None,):
                     self._hear(key)
             return
+        if isinstance(reply, hiredis.ReplyError) and isinstance(failure(str(reply)), ELSEWHERE):
+            self._break(RedisConnectionError(str(reply)))
+            return
         packet = self._waiting[0]
         packet.replies.append(reply)
         if len(packet.replies) == packet.count:
@@ -210,18 +217,3 @@ def _is_unknown(reply: Any) -> bool:
 def sha(text: str) -> str:
     """Return the name under which the server keeps a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def connection_class(place: Address) -> type[transports.AbstractConnection]:
-    """Return asyncio's twin of an address's kind of connection.
-
-    Raises :class:`ConfigError` for a kind that has none.
-    """
-    found = getattr(transports, place.connection_class.__name__, None)
-    if place.sentinel is not None or found is None:
-        raise ConfigError(
-            "an AsyncClient needs a URL such as redis://localhost:6379/0: "
-            f"it cannot connect by {place.connection_class.__name__}"
-        )
-    kind: type[transports.AbstractConnection] = found
-    return kind

@@ -17,7 +17,7 @@ from rq import Queue
 from rq.suspension import resume, suspend
 
 from pysplash.backlog import Backlog
-from pysplash.connection import address, check, from_url, own, portable, reach
+from pysplash.connection import ASKED, address, check, from_url, own, portable, reach
 from pysplash.environment import from_settings
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
 from pysplash.outage import WritesRefused
@@ -130,10 +130,16 @@ def test_a_client_behind_sentinel_travels(redis: Redis) -> None:
     again = pickle.loads(pickle.dumps(portable(client)))
     pool: Any = reach(again).connection_pool
 
+    assert portable(Sentinel(places).master_for("main")).sentinel == (
+        "main",
+        tuple(places),
+        {"socket_timeout": ASKED},
+    )
     assert again.sentinel == ("main", tuple(places), {"socket_timeout": 0.1})
     assert pool.service_name == "main"
     assert pool.connection_kwargs["db"] == 3
     assert len(pool.sentinel_manager.sentinels) == 2
+    assert address(client) == "main/3 (by Sentinel at 127.0.0.1:26379, 127.0.0.1:26380)"
 
 
 def test_a_client_that_cannot_travel_is_refused(url: str) -> None:

@@ -108,6 +108,39 @@ def test_a_broken_connection_fails_all_and_stays_so(redis: Redis) -> None:
     play(redis, scene)
 
 
+def test_a_replica_is_left(redis: Redis) -> None:
+    """A server that is no primary any more has a connection broken: the next may find the one."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        redis.replicaof("127.0.0.1", 1)
+        asking = [mux.call("PING"), mux.call("SET", "key", "value"), mux.call("PING")]
+        replies = await asyncio.gather(*asking, return_exceptions=True)
+        assert [type(reply) for reply in replies] == [bytes, *[RedisConnectionError] * 2]
+        assert mux.broken
+        assert heard == [None]
+
+    play(redis, scene)
+
+
+def test_a_server_that_cannot_say_has_not_answered(redis: Redis) -> None:
+    """A call goes on while a server says that it serves nobody for now."""
+
+    async def scene() -> None:
+        answers = Answers(portable(redis), "here")
+        awaited = Awaited(build(Route("t", "q", None, None, ("k",)), Terms(), (), {}))
+        awaited.enqueued = True
+        answers.add(awaited)
+        redis.config_set("replica-serve-stale-data", "no")
+        redis.replicaof("127.0.0.1", 1)
+        assert await answers.look(awaited) is False
+        redis.replicaof("NO", "ONE")
+        assert await answers.look(awaited) is True
+        assert awaited.future.result().status == "vanished"
+        await answers.close()
+
+    asyncio.run(scene())
+
+
 def test_a_call_that_is_not_there_yet_has_not_vanished(redis: Redis) -> None:
     """A look at all calls that falls between two packets says nothing of one that is on its way."""
 

@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.sentinel import Sentinel
 
 from pysplash.calls import Named, Request, Route, build, find_route, read_answer
 from pysplash.connection import from_url, portable
+from pysplash.dialing import connection_class
 from pysplash.door_commands import parse_word, show_value
 from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
-from pysplash.mux import connection_class
 from pysplash.presence import PoolFacts, Task
 from pysplash.primitive import PrimitiveSerializer
 from pysplash.terms import Allowance, Terms, check_terms
@@ -328,6 +329,14 @@ def test_connections_have_twins(url: str, kind: str) -> None:
     connection = connection_class(place)(**place.options | {"protocol": 3})
     assert type(connection).__name__ == kind
     assert str(connection.db) == str(place.options.get("db", 0))
+
+
+def test_sentinels_have_twins_too() -> None:
+    """A client that asks Sentinel gives asyncio one that does, with TLS where it has it."""
+    sentinel = Sentinel([("localhost", 26379)])
+    for tls, kind in ((False, "SentinelManagedConnection"), (True, "SentinelManagedSSLConnection")):
+        found = connection_class(portable(sentinel.master_for("main", ssl=tls)))
+        assert (found.__module__, found.__name__) == ("redis.asyncio.sentinel", kind)
 
 
 def test_requests_are_all_different() -> None:

@@ -121,6 +121,7 @@ LEVELS: dict[str, float] = {
     "terms": 2,
     "drafts": 3.8,
     "calls": 4,
+    "dialing": 3.4,
     "mux": 3.5,
     "answers": 4.8,
     "outbox": 4.9,
