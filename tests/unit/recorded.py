@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -48,10 +49,11 @@ def loads(random: Random) -> dict[str, Arrivals]:
     }
 
 
+@functools.cache
 def play(
     load: str, limits: Limits = LIMITS, *, machine: Machine = MACHINE, seconds: float = 90.0
 ) -> Recorded:
-    """Return what was recorded of a load."""
+    """Return what was recorded of a load, once for all who ask and change nothing of it."""
     policy = Recorded(limits)
     Plant(machine, loads(Random(1))[load], policy).run(seconds)
     return policy

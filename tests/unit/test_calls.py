@@ -200,7 +200,7 @@ plain_values = st.recursive(
     | st.binary()
     | st.floats(allow_nan=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
-    max_leaves=20,
+    max_leaves=10,
 )
 
 

@@ -64,8 +64,8 @@ def test_requests() -> None:
         pickle.dumps([1, 2]),
         pickle.dumps([1, 2], protocol=0),
         b"GET / HTTP/1.1\r\n\r\n",
-        b'"' * 1_000_001,
-        b'"\\' * 500_000,
+        b'"' * 200_001,
+        b'"\\' * 100_000,
     ],
     ids=lambda data: repr(data[:12]),
 )
@@ -192,7 +192,7 @@ def test_any_bytes_are_judged(data: bytes) -> None:
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
-        max_leaves=20,
+        max_leaves=10,
     )
 )
 def test_any_json_is_judged(value: object) -> None:

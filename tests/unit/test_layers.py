@@ -6,7 +6,8 @@ import ast
 import pathlib
 from collections.abc import Iterator
 
-PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
+from . import source
+from .source import PACKAGE
 
 #: A module may import only from levels below its own, or from the modules named beside it.
 LEVELS: dict[str, float] = {
@@ -154,19 +155,20 @@ LEVELS: dict[str, float] = {
 }
 FORBIDDEN_IN_CORE = {"os", "time", "signal", "socket", "subprocess", "psutil", "redis", "rq"}
 TESTS = pathlib.Path(__file__).parent
-TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(PACKAGE.glob("*.py"))}
+MODULES = {path.stem: path for path in sorted(PACKAGE.glob("*.py"))}
+#: names by which a test would sleep or patch
+TRICKS = {"sleep", "monkeypatch", "MagicMock", "patch"}
 
 
 def imports(module: str) -> Iterator[tuple[int, str]]:
     """Yield (relative level, dotted name) of every import anywhere in *module*."""
-    for node in ast.walk(TREES[module]):
-        if isinstance(node, ast.ImportFrom):
-            if node.level and not node.module:
-                yield from ((node.level, alias.name) for alias in node.names)
-            else:
-                yield node.level, node.module or ""
-        elif isinstance(node, ast.Import):
+    for node in source.imports(MODULES[module]):
+        if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
+        elif node.level and not node.module:
+            yield from ((node.level, alias.name) for alias in node.names)
+        else:
+            yield node.level, node.module or ""
 
 
 def internal(module: str) -> Iterator[str]:
@@ -180,10 +182,12 @@ def internal(module: str) -> Iterator[str]:
 
 def hidden(module: str) -> list[int]:
     """Return the lines inside functions of *module* that import the package's own modules."""
+    if not any(node.col_offset for node in source.imports(MODULES[module])):
+        return []
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return [
         node.lineno
-        for function in ast.walk(TREES[module])
+        for function in source.nodes(MODULES[module])
         if isinstance(function, functions)
         for node in ast.walk(function)
         if isinstance(node, ast.ImportFrom) and (node.level or "pysplash" in (node.module or ""))
@@ -192,14 +196,14 @@ def hidden(module: str) -> list[int]:
 
 def test_every_module_has_a_level() -> None:
     """Who adds a module says where it stands."""
-    assert sorted(TREES.keys() - LEVELS.keys()) == []
+    assert sorted(MODULES.keys() - LEVELS.keys()) == []
 
 
 def test_imports_point_down() -> None:
     """Every module imports only from lower levels, so devices never know one another."""
     wrong = [
         (module, name)
-        for module in TREES
+        for module in MODULES
         for name in internal(module)
         if LEVELS[name] >= LEVELS[module]
     ]
@@ -210,7 +214,7 @@ def test_the_core_touches_nothing() -> None:
     """Levels 0 to 2 import neither clock, process, socket, psutil, redis nor rq."""
     wrong = [
         (module, name)
-        for module in TREES
+        for module in MODULES
         if LEVELS[module] < 3
         for level, name in imports(module)
         if not level and name.partition(".")[0] in FORBIDDEN_IN_CORE
@@ -220,7 +224,7 @@ def test_the_core_touches_nothing() -> None:
 
 def test_no_import_hides_in_a_function() -> None:
     """No import of our own modules stands inside a function to dodge a cycle."""
-    assert [(module, lines) for module in TREES if (lines := hidden(module))] == []
+    assert [(module, lines) for module in MODULES if (lines := hidden(module))] == []
 
 
 def test_files_stay_readable() -> None:
@@ -231,11 +235,15 @@ def test_files_stay_readable() -> None:
 
 def test_unit_tests_neither_sleep_nor_patch() -> None:
     """Unit tests inject their doubles: no sleep, no monkeypatch, no mock."""
+    suspects = [
+        path
+        for path in sorted(TESTS.glob("*.py"))
+        if any(trick in path.read_text() for trick in TRICKS)
+    ]
     found = [
         (path.name, name)
-        for path in sorted(TESTS.glob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if (name := getattr(node, "attr", None) or getattr(node, "id", None))
-        in {"sleep", "monkeypatch", "MagicMock", "patch"}
+        for path in suspects
+        for node in source.nodes(path)
+        if (name := getattr(node, "attr", None) or getattr(node, "id", None)) in TRICKS
     ]
     assert found == []

@@ -144,7 +144,7 @@ def test_a_line_stays_small() -> None:
     """128 workers that compute, a line a second: within 12 kB a line on the mean."""
     machine_lines = []
     writer = FactWriter()
-    for second in range(120):
+    for second in range(EVERY):
         crowd = (
             busy(f"somehost-a1b2c3-{i:08x}", cores=0.5 + second / (i + 7), beat=NOW + second / 3)
             for i in range(128)
