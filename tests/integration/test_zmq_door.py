@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import ConfigError, Gateway, UnsafeBind
+from pysplash.door_zmq import REFUSED, TOLD
+from pysplash.exchange import FEWEST
 from tests.integration.gateways import BOUND, announce, opened, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -140,6 +143,49 @@ def test_a_door_that_is_full_says_so(url: str, redis: Redis, queue: Queue) -> No
         with workers(queue, 1):
             dealer.send(request(4))
             assert json.loads(dealer.recv())["result"] == 16
+
+
+def test_a_refused_message_costs_a_pause(url: str, redis: Redis, queue: Queue) -> None:
+    """For so long, by its bytes, nothing is taken in: who is refused comes again at once."""
+    big, count = 2**20, 4
+    announce(redis)
+    told: dict[str, Any] = {"limit": big, "memory": big}
+    with (
+        opened(url, zmq="tcp://127.0.0.1:*", **told) as gateway,
+        peer(zmq.DEALER, gateway.addresses["ZeroMQ"]) as dealer,
+    ):
+        dealer.send(request(1))
+        wait_until(lambda: queue.count == 1, BOUND)
+        began = time.monotonic()
+        for _ in range(count):
+            dealer.send(b" " * big)
+        for _ in range(count):
+            assert json.loads(dealer.recv())["error"]["code"] == -32000
+        passed = time.monotonic() - began
+        tick = time.get_clock_info("monotonic").resolution
+        assert passed >= (count - 1) * (big * REFUSED - tick)
+        work(queue)
+        assert json.loads(dealer.recv())["result"] == 1
+
+
+def test_dropped_answers_are_told_of_rarely(
+    url: str, redis: Redis, queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A peer that goes before its many answers costs a line a second, not a line for each."""
+    count = 40
+    caplog.set_level("INFO", "pysplash")
+    with door(url, redis) as address:
+        began = time.monotonic()
+        with peer(zmq.DEALER, address) as dealer:
+            for number in range(count):
+                dealer.send(request(number))
+            wait_until(lambda: queue.count == FEWEST, BOUND, "as many calls as go at once")
+        with workers(queue, 1), peer(zmq.REQ, address) as req:
+            req.send(request(7))
+            assert json.loads(req.recv())["result"] == 49
+        told = [line for line in caplog.messages if line.startswith("answers were dropped: ")]
+        assert told[0].startswith("answers were dropped: 1, the last one: ")
+        assert len(told) <= 1 + (time.monotonic() - began) / TOLD
 
 
 def test_an_ipc_door_is_its_users_own(url: str, redis: Redis, queue: Queue, tmp_path: Path) -> None:
