@@ -57,7 +57,7 @@ def test_refused_writes_cost_nothing(
     refuse(redis)
     gate.touch()
     command.says("takes nothing in")
-    command.await_ticks(5)
+    command.await_ticks(2)
     assert sorted(command.workers()) == workers
     accept(redis)
     for job in (plain, called_back, *waiting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def test_a_daemon_has_as_many_processes_as_wanted(splash: Start, tmp_path: Path)
     with ThreadPoolExecutor(2) as peers:
         asked = [peers.submit(framed.request, address, b"", BOUND) for _ in range(2)]
         assert len({one.result(BOUND) for one in asked}) == 2
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait(BOUND) == 0
 
 
 def test_two_pools_serve_one_pipeline(pool: Start, redis: Redis, url: str, tmp_path: Path) -> None:

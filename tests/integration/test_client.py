@@ -356,9 +356,14 @@ def test_many_threads_share_few_connections(url: str, pool: HandPool, queue: Que
             return [many.it.square(number) for number in range(first, first + 5)]
 
         answers = [aside(ask, 10 * number) for number in range(asking)]
-        while not all(answer.done() for answer in answers):
+
+        def all_done() -> bool:
+            nonlocal most
             listed = queue.connection.client_list()
             most = max(most, sum(c["name"] == "many" for c in listed))
+            return all(answer.done() for answer in answers)
+
+        wait_until(all_done, 60, "all answers")
         for number, answer in enumerate(answers):
             first = 10 * number
             assert answer.result(BOUND) == [square(n) for n in range(first, first + 5)]

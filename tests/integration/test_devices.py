@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from redis import CredentialProvider, Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 from rq import Queue
 from rq.suspension import resume, suspend
@@ -68,7 +70,7 @@ def test_refused_writes_are_told_from_errors(redis: Redis) -> None:
 def test_a_server_that_is_gone_is_unavailable_not_empty() -> None:
     """A pool must not take an absent Redis for empty queues."""
     with pytest.raises(BacklogUnavailable):
-        Backlog(Redis(port=closed_port()), ["default"]).read()
+        Backlog(once(closed_port()), ["default"]).read()
 
 
 def test_a_server_that_demands_a_password_is_unavailable(redis: Redis, url: str) -> None:
@@ -82,6 +84,11 @@ def test_a_server_that_demands_a_password_is_unavailable(redis: Redis, url: str)
     stranger.close()
 
 
+def once(port: int) -> Redis:
+    """Return a client that tries no second time; redis-py's own would, for seconds."""
+    return Redis(port=port, retry=Retry(NoBackoff(), 0))
+
+
 def closed_port() -> int:
     """Return a port nobody listens on."""
     with socket.socket() as probe:
@@ -93,7 +100,7 @@ def test_no_answer_is_one_line_that_says_how_to_get_one() -> None:
     """Where it looked, and the three ways out."""
     port = closed_port()
     with pytest.raises(ConnectionFailed, match=rf"localhost:{port}/0.*-u.*--embedded") as caught:
-        check(Redis(port=port))
+        check(once(port))
     assert "\n" not in str(caught.value)
 
 

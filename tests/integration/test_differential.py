@@ -120,6 +120,8 @@ if RQ_3:
     ALLOWED_AHEAD[r".*: run \d: look \d: rq:worker:w\d:executions.*"] = (
         "a job of a batch gets its record, and is listed with its worker, when it takes longer"
     )
+#: scenarios that show the rarer ones of these differences: the first to be looked at for them
+TELLING = ("mixed", "random")
 #: there is nothing to fetch ahead where there is one job; a worker in haste takes several at once
 AHEAD, HASTY = "looking ahead", "in haste"
 
@@ -210,6 +212,7 @@ def deviations(name: str, mode: str, url: str) -> list[str]:
 def test_what_is_allowed_is_needed(mode: str, pattern: str, url: str) -> None:
     """A difference that is gone must be taken off the list."""
     names = [name for name in SCENARIOS if re.fullmatch(pattern.split(": ", maxsplit=1)[0], name)]
+    names.sort(key=lambda name: name not in TELLING)
     found = (line for name in names for line in deviations(name, mode, url))
 
     assert any(permitted(line, [pattern]) for line in found), names
