@@ -25,8 +25,9 @@ from .presence import Presence
 from .process import Event, Plan, Processes
 from .recorder import Recorder
 from .registry import TaskSpec
+from .row import Row
 from .sampling import Sampler
-from .scoreboard import Row, Scoreboard
+from .scoreboard import Scoreboard
 from .settlement import Loss, Settlement
 from .signals import SignalQueue
 from .state import Decision, Lesson, Limits, PoolView, Sample

@@ -16,24 +16,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from .row import FIELDS, STATES, VALUES, Row, decode
 from .slate import SIZE, Slate
 from .state import MAX_JOB_ID, WorkerState
 
 ROW_SIZE = 512
-STATES = tuple(WorkerState)
 _NUMBERS = {state: number for number, state in enumerate(STATES)}
 _IDLE = _NUMBERS[WorkerState.IDLE]
 _BUSY = _NUMBERS[WorkerState.BUSY]
 
 _SEQUENCE = struct.Struct("<Q")
-#: state, whether it listens, pid, since, beat, job started, job timeout, seconds held before the
-#: job, jobs, failed, name, execution, job id
-_FIELDS = "B?xxxxxx q d d d d d Q Q 64s 40s H 255s"
-_ROW = struct.Struct("<" + _FIELDS)
 #: the row after its sequence number: packed in this order
-_WHOLE = struct.Struct("<Q" + _FIELDS)
+_WHOLE = struct.Struct("<Q" + FIELDS)
 _READ_ATTEMPTS = 8
 #: the end of a row is the pool's: a digest of the id of the job that is to be stopped
 _DIGEST = 16
@@ -43,30 +38,6 @@ _FUNCTION = 44
 _HELD = struct.Struct("<d")
 #: asks for whatever job runs to be stopped
 ANY = bytes(_DIGEST)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One worker's row, as last written."""
-
-    name: str
-    pid: int
-    state: WorkerState
-    since: float
-    beat: float
-    job_started: float | None
-    job_timeout: float | None
-    jobs: int
-    failed: int
-    job_id: str
-    execution_id: str
-    #: whether the worker heeds :meth:`Scoreboard.ask`
-    listens: bool = False
-    #: name of the function of the job, or of the last one
-    function: str = ""
-    #: seconds it was held by the fast loop, ever and in the present job
-    held: float = 0.0
-    held_in_job: float = 0.0
 
 
 class Scoreboard:
@@ -102,13 +73,13 @@ class Scoreboard:
         raw = b""
         for _ in range(_READ_ATTEMPTS):
             before = _SEQUENCE.unpack_from(self._map, start)[0]
-            raw = self._map[start + _SEQUENCE.size : start + _SEQUENCE.size + _ROW.size]
+            raw = self._map[start + _SEQUENCE.size : start + _SEQUENCE.size + VALUES.size]
             if before % 2 == 0 and before == _SEQUENCE.unpack_from(self._map, start)[0]:
                 break
         end = start + ROW_SIZE - _DIGEST
         if not before:
             return None
-        return _decode(raw, self._map[end - _FUNCTION : end], self.held(index))
+        return decode(raw, self._map[end - _FUNCTION : end], self.held(index))
 
     def held(self, index: int) -> float:
         """Return the seconds for which the worker of row *index* was held."""
@@ -171,10 +142,6 @@ def digest(job_id: str) -> bytes:
     return hashlib.blake2b(job_id.encode(), digest_size=_DIGEST).digest() if job_id else ANY
 
 
-def _text(raw: bytes) -> str:
-    return raw.rstrip(b"\0").decode(errors="replace")
-
-
 def shortened(function: str) -> bytes:
     """Return the name of *function* as it fits into a row, a long one with a digest for its end."""
     name = function.encode(errors="replace")
@@ -182,42 +149,6 @@ def shortened(function: str) -> bytes:
         return name
     mark = hashlib.blake2b(name, digest_size=6).hexdigest().encode()
     return name[: _FUNCTION - len(mark) - 1] + b"~" + mark
-
-
-def _decode(raw: bytes, function: bytes, held: float) -> Row:
-    (
-        state,
-        listens,
-        pid,
-        since,
-        beat,
-        started,
-        timeout,
-        held_before,
-        jobs,
-        failed,
-        name,
-        execution,
-        length,
-        job,
-    ) = _ROW.unpack(raw)
-    return Row(
-        name=_text(name),
-        pid=pid,
-        state=STATES[state],
-        since=since,
-        beat=beat,
-        job_started=None if math.isnan(started) else started,
-        job_timeout=None if math.isnan(timeout) else timeout,
-        jobs=jobs,
-        failed=failed,
-        job_id=job[:length].decode(errors="replace"),
-        execution_id=_text(execution),
-        listens=listens,
-        function=_text(function),
-        held=held,
-        held_in_job=0.0 if math.isnan(started) else max(0.0, held - held_before),
-    )
 
 
 class Slot:

@@ -26,7 +26,7 @@ from .heartbeats import Pulse
 from .plant import Law, Plant
 from .process import Event, Exited, Spawned
 from .registry import TaskSpec
-from .scoreboard import Row
+from .row import Row
 from .settlement import Loss
 from .state import Decision, Lesson, Limits, PoolView, Sample, WorkerState
 

@@ -18,7 +18,8 @@ from rq.worker import Worker as ForkingWorker
 
 from pysplash.boot import resolve, worker_class
 from pysplash.errors import ImportFailed
-from pysplash.scoreboard import Row, Scoreboard, Slot
+from pysplash.row import Row
+from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.supervised import Supervised
 from pysplash.worker import Worker
 from tests.generation import since_3

@@ -81,6 +81,7 @@ LEVELS: dict[str, float] = {
     "presence": 3.8,
     "signals": 3.5,
     "backlog": 3.5,
+    "row": 3.4,
     "scoreboard": 3.5,
     "slate": 3.4,
     "process": 3.5,

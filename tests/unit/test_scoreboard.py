@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pysplash.scoreboard import ROW_SIZE, STATES, Scoreboard, Slot, attach, attached
+from pysplash.row import STATES
+from pysplash.scoreboard import ROW_SIZE, Scoreboard, Slot, attach, attached
 from pysplash.state import WorkerState
 
 
