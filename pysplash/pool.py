@@ -22,7 +22,7 @@ from .config import (
     import_path,
     parse_size,
 )
-from .connection import check, from_url, portable
+from .connection import check, from_url, own, portable
 from .devices import Devices, open_devices
 from .errors import ConfigError
 from .handlers import handler_path
@@ -30,6 +30,8 @@ from .state import Limits
 from .supervisor import Observer, Supervisor
 from .worker import Worker
 
+#: seconds within which Redis has to answer at the start
+START = 10.0
 Importable = str | type[Any] | Callable[..., Any]
 
 
@@ -201,7 +203,8 @@ class Pool:
         """
         devices = self._devices
         if devices is None:
-            check(self.connection)
+            with own(self.connection, START) as asking:
+                check(asking)
             devices = self._open()
         supervisor = self._supervisor = self.supervise(devices)
         try:

@@ -27,7 +27,7 @@ def test_a_fail_over_costs_nothing(splash: Start, tmp_path: Path, marks: Path, k
     gate = tmp_path / "gate"
     with group(tmp_path) as servers, deaf_places(2) as away:
         (tmp_path / "place.py").write_text(
-            f"SENTINEL = {{'INSTANCES': [{servers.place!r}], 'MASTER_NAME': {MAIN!r}}}\n"
+            f"SENTINEL = {{'INSTANCES': {[*away, servers.place]!r}, 'MASTER_NAME': {MAIN!r}}}\n"
         )
         tasks = ("--preload", "tests.acceptance.door_tasks")
         pool = splash("-c", "place", *QUICK, "-n", "1", *tasks, "--record", "record.jsonl")
