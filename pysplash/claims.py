@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import ResponseError
 
 from . import descent
 from .descent import Descent
-from .lane import Lane, Word
+from .lane import Lane, Word, packed
 from .outage import AWAY
 from .restoring import stamp
 from .rq_calls import claimed
@@ -29,6 +29,32 @@ FIRST_PAUSE = 0.1
 REFRESH = 15.0
 #: asks the server to tell of changes of what the next command looks at
 CACHING = ("CLIENT", "CACHING", "YES")
+_CACHING = packed(*CACHING)
+#: stand for the moment in a claim that is packed ahead, and are as long as it will be
+NOW, STAMP = b"seconds.sincethen", b"the same moment, as RQ has "
+#: the counters of a turn that counts nothing
+_NONE = (0, 0.0)
+
+
+class _Ready(NamedTuple):
+    """A claim that is packed but for the moment, which stands between its parts."""
+
+    queues: Sequence[str]
+    execution: str
+    parts: Sequence[bytes]
+    refresh: bool
+
+
+class _Asked(NamedTuple):
+    """A turn that is under way."""
+
+    execution: str
+    now: float
+    refresh: bool
+    counters: tuple[int, float]
+    #: how many replies there will be, and which of them is the turn's
+    replies: int
+    place: int
 
 
 class Claims:
@@ -64,27 +90,84 @@ class Claims:
         self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
+        self._ready: _Ready | None = None
+        self._asked: _Asked | None = None
 
-    def take(self, done: Finish | None, queues: list[str], seconds: float = 0.0) -> Turn:
-        """Store *done*, which took *seconds*, and claim from *queues*.
+    def take(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> Turn:
+        """Store *done*, which took *seconds*, and claim from *queues*; or end what was begun.
 
         Waits for Redis as long as it takes; a worker that is to leave and has nothing to store
         does not.
         """
         pause = FIRST_PAUSE
-        execution = os.urandom(16).hex()
+        asked, self._asked = self._asked, None
+        execution = asked.execution if asked is not None else os.urandom(16).hex()
         while True:
             try:
-                turn = self._lost_claim(execution) or self._ask(done, queues, execution, seconds)
+                turn = None
+                if not self._lane.open:
+                    asked, turn = None, self._lost_claim(execution)
+                if turn is None:
+                    asked = asked or self._begin_turn(done, queues, execution, seconds)
+                    turn = self._end_turn(asked, done)
             except AWAY as error:
+                asked = self._asked = None
                 if done is None and self._leaving():
                     return Turn(Answer.EMPTY)
                 pause = self._away(error, pause)
                 continue
             if turn.answer is Answer.JOB:
                 self.execution = execution
-            self._resting = turn.answer in (Answer.EMPTY, Answer.SUSPENDED)
+            self._resting = turn.answer is Answer.EMPTY or turn.answer is Answer.SUSPENDED
             return turn
+
+    # --- turns begun ahead ---
+
+    @property
+    def asked(self) -> bool:
+        """Whether a turn is under way, which only :meth:`take` ends."""
+        return self._asked is not None
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a turn could be begun without anything else to be asked of the server."""
+        return self._lane.open and self._counters is not None
+
+    def ask(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> None:
+        """Begin a turn; the next :meth:`take`, with the same arguments, ends it.
+
+        Nothing else may be asked of the server until then.
+        """
+        ready, self._ready = self._ready, None
+        try:
+            if ready is not None and done is None and ready.queues == queues:
+                self._send_ready(ready)
+            else:
+                self._begin_turn(done, queues, os.urandom(16).hex(), seconds)
+        except AWAY:
+            return  # the lane is closed, and it is known by which execution a job may be claimed
+
+    def prepare(self, queues: Sequence[str]) -> None:
+        """Pack a claim from *queues* while there is time, for :meth:`ask` to send."""
+        self._ready = None
+        if not self._resting or not self._lane.open:
+            return
+        execution, refresh = os.urandom(16).hex(), self._to_refresh(time.time())
+        head = ("EVALSHA", self._script, 0, self._worker, NOW, STAMP, self.lease_cap)
+        tail = (self._idle_ttl, int(refresh), 0, 0, *NOTHING, execution)
+        packet = _CACHING + packed(*head, *tail, *queues)
+        before, _, rest = packet.partition(NOW)
+        between, _, after = rest.partition(STAMP)
+        self._ready = _Ready(queues, execution, (before, between, after), refresh)
+
+    def _send_ready(self, ready: _Ready) -> None:
+        now = time.time()
+        before, between, after = ready.parts
+        moment = b"%.6f" % now
+        packet = b"".join((before, moment, between, stamp(now).encode(), after))
+        self._asked = _Asked(ready.execution, now, ready.refresh, _NONE, 2, 1)
+        self._lane.rung, self.watching = False, True
+        self._lane.post(packet)
 
     def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> Descent:
         """Store *done*, which took *seconds*, and claim one of the jobs *named*.
@@ -201,40 +284,49 @@ class Claims:
             self._counters = (int(jobs or 0), float(worked or 0))
         return (self._counters[0] + 1, self._counters[1] + seconds)
 
-    def _ask(self, done: Finish | None, queues: list[str], execution: str, seconds: float) -> Turn:
-        now = time.time()
-        refresh = now - self._refreshed_at > REFRESH
-        counters = self._count(seconds) if done is not None else (0, 0.0)
-        outcome = done or (NOTHING if self._resting else UNREST)
-        head = self._words(self._script, now, refresh, counters, outcome, execution)
-        words = (*head, *queues)
-        alone, self.watching = self.watching, done is None
-        self._lane.rung = False
-        if done is not None:
-            try:
-                turn = self._store(words, queues if alone else ())
-            except ResponseError as error:
-                turn = self._reopen(done, error)
-            if turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
-                self._counters = counters
-        else:
-            _, reply = self._lane.call_all(CACHING, words)
-            turn = read(self._lane.checked(reply))
-        if refresh and turn.answer is Answer.JOB:
-            self._refreshed_at = now
-        return turn
+    def _to_refresh(self, now: float) -> bool:
+        return now - self._refreshed_at > REFRESH
 
-    def _store(self, words: Sequence[Word], queues: Sequence[str]) -> Turn:
-        """Take a turn that stores; ask in the same packet to be told of changes of *queues*.
+    def _begin_turn(
+        self, done: Finish | None, queues: Sequence[str], execution: str, seconds: float
+    ) -> _Asked:
+        """Begin a turn.
 
-        That is for a job that came alone: probably none follows, and no other turn is needed.
+        In the packet of one that claims, or stores the outcome of a job that came alone, it is
+        asked to be told of changes of *queues*: then probably none follows, and no other turn is
+        needed.
         """
-        if not queues:
-            return read(self._lane.call(*words))
-        keys = [f"rq:queue:{name}" for name in queues]
-        reply, _, count = self._lane.call_all(tuple(words), CACHING, ("EXISTS", *keys))
-        turn = read(self._lane.checked(reply))
-        self.watching = turn.answer is Answer.EMPTY and self._lane.checked(count) == 0
+        counters = self._count(seconds) if done is not None else _NONE
+        now = time.time()
+        refresh = self._to_refresh(now)
+        outcome = done or (NOTHING if self._resting else UNREST)
+        words = self._words(self._script, now, refresh, counters, outcome, execution)
+        packet, replies, place = packed(*words, *queues), 1, 0
+        if done is None:
+            packet, replies, place = _CACHING + packet, 2, 1
+        elif self.watching and queues:
+            keys = [f"rq:queue:{name}" for name in queues]
+            packet, replies = packet + _CACHING + packed("EXISTS", *keys), 3
+        asked = self._asked = _Asked(execution, now, refresh, counters, replies, place)
+        self._lane.rung, self.watching = False, done is None
+        self._lane.post(packet)
+        return asked
+
+    def _end_turn(self, asked: _Asked, done: Finish | None) -> Turn:
+        """Return what became of a turn."""
+        self._asked = None
+        replies = self._lane.replies(asked.replies)
+        try:
+            turn = read(self._lane.checked(replies[asked.place]))
+        except ResponseError as error:
+            turn = self._reopen(done, error)
+        if done is not None and turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
+            self._counters = asked.counters
+        if len(replies) > 2:
+            count = self._lane.checked(replies[2])
+            self.watching = turn.answer is Answer.EMPTY and count == 0
+        if asked.refresh and turn.answer is Answer.JOB:
+            self._refreshed_at = asked.now
         return turn
 
     def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:

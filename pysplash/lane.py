@@ -28,6 +28,12 @@ Word = str | bytes | int | float
 _pack: Any = hiredis.pack_command
 
 
+def packed(*words: Word) -> bytes:
+    """Return a command as it is sent."""
+    command: bytes = _pack(words)
+    return command
+
+
 def _bound(sock: socket.socket, seconds: float) -> None:
     """Let no call on *sock* last longer than *seconds*.
 
@@ -91,10 +97,14 @@ class Lane:
 
     def send(self, *words: Word) -> None:
         """Send one command whose reply is waited for later, by :meth:`reply`."""
+        self.post(_pack(words))
+
+    def post(self, packet: bytes) -> None:
+        """Send commands that are packed, whose replies are waited for later, by :meth:`replies`."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         try:
-            self._socket.sendall(_pack(words))
+            self._socket.sendall(packet)
         except OSError as error:
             raise self._broken(error) from error
         except BaseException:
@@ -103,16 +113,19 @@ class Lane:
 
     def reply(self) -> Any:
         """Return the reply to what was sent; raise redis's error if it is one."""
+        return self.checked(self.replies(1)[0])
+
+    def replies(self, count: int) -> list[Any]:
+        """Return the replies to *count* commands that were sent, errors among them as they are."""
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         try:
-            reply = self._reply()
+            return [self._reply() for _ in range(count)]
         except OSError as error:
             raise self._broken(error) from error
         except BaseException:
             self.close()
             raise
-        return self.checked(reply)
 
     def checked(self, reply: Any) -> Any:
         """Return *reply*; raise what it is if it is an error.
@@ -128,16 +141,8 @@ class Lane:
 
     def call_all(self, *commands: tuple[Word, ...]) -> list[Any]:
         """Send commands in one packet and return their replies, errors among them as they are."""
-        if self._socket is None:
-            raise RedisConnectionError("the lane is closed")
-        try:
-            self._socket.sendall(b"".join([_pack(command) for command in commands]))
-            return [self._reply() for _ in commands]
-        except OSError as error:
-            raise self._broken(error) from error
-        except BaseException:
-            self.close()
-            raise
+        self.post(b"".join([_pack(command) for command in commands]))
+        return self.replies(len(commands))
 
     def _broken(self, error: OSError) -> Exception:
         """Close the lane, which may be in the middle of a reply; return the error to raise."""

@@ -64,6 +64,8 @@ class Supervised(BaseWorker):
     _stop_signal_at: float | None = None
     _job_failed = False
     _storing_success = False
+    #: whether the worker may leave after the job that comes next, or runs
+    _last = False
     _memory_floor = 0
     _heartbeat_at = 0.0
     _born = 0.0
@@ -150,9 +152,12 @@ class Supervised(BaseWorker):
             self._memory_floor = own_memory()
         self._patiently(self._maintain)
         done = 0
+        limited = self.max_age is not None or self.max_job_memory is not None
         try:
+            self._last = limited or max_jobs == 1
             while self._turn(burst, max_idle_time):
                 done += 1
+                self._last = limited or done + 1 == max_jobs
                 reason = f"{done} jobs are done" if done == max_jobs else self._worn_out()
                 if reason:
                     log.info("worker %s leaves: %s", self.name, reason, extra={"action": "recycle"})

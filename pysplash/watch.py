@@ -46,18 +46,22 @@ class Watch:
                 os.close(fd)
         self._bell, self._rope = -1, -1
 
-    def wait(self, until: float, queues: Sequence[str], slot: Slot | None) -> None:
-        """Wait until a queue has changed, the worker is to leave, or monotonic time *until*."""
+    def wait(self, until: float, queues: Sequence[str], slot: Slot | None) -> bool:
+        """Wait until a queue has changed, the worker is to leave, or monotonic time *until*.
+
+        Return whether a queue has changed.
+        """
         while not self._leaving():
             if self._claims.rung and self._is_needed(queues, slot):
-                return
+                return True
             left = until - time.monotonic()
             if left <= 0:
-                return
+                return False
             if slot is not None:
                 slot.beat()
             if self._claims.listen(min(BEAT, left), self._bell):
                 os.read(self._bell, 64)
+        return False
 
     def _is_needed(self, queues: Sequence[str], slot: Slot | None) -> bool:
         """Let the idle workers before this one go first; return whether they left anything."""

@@ -134,7 +134,7 @@ class Worker(LookingAhead, SimpleWorker):
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
         idle_since = time.monotonic()
-        while not self._leaving():
+        while self._claims.asked or not self._leaving():
             turn = self._in_hand() or self._take_turn(self._names())
             if turn.answer is Answer.JOB:
                 if self._run(turn):
@@ -167,10 +167,15 @@ class Worker(LookingAhead, SimpleWorker):
             ends.append(idle_since + max_idle_time)
         if ends:
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
+        queues, hasty = self._names(), self._has_shelved()
         try:
             self._maintain()
-            self._watch.wait(time.monotonic() + seconds, self._names(), self.slot)
-            if self.slot is not None and not self._claims.rung:
+            if not hasty:
+                self._claims.prepare(queues)
+            heard = self._watch.wait(time.monotonic() + seconds, queues, self.slot)
+            if heard and not hasty:
+                self._claims.ask(None, queues)
+            elif self.slot is not None and not self._claims.rung:
                 self._hang_up()
         except AWAY as error:
             self._redis_is_away(error)
@@ -182,7 +187,7 @@ class Worker(LookingAhead, SimpleWorker):
 
     def _take_turn(self, queues: list[str]) -> Turn:
         """Store the last outcome and claim the next job from *queues*, or the next ones."""
-        if self._has_shelved():
+        if not self._claims.asked and self._has_shelved():
             return self._exchange(queues)
         done, self._done = self._done, None
         held, self._held = self._held, None
@@ -342,8 +347,16 @@ class Worker(LookingAhead, SimpleWorker):
             "1" if job._dependency_ids else "",
         )
         self._took = ended - began
+        if self._goes_on():
+            self._claims.ask(self._done, self._names(), self._took)
         self._note(self._done)
         self._learn(job.func_name or "", self._took)
+
+    def _goes_on(self) -> bool:
+        """Whether the turn that stores the outcome may be taken at once."""
+        if self._outer or self._last or self._in_batch() or self._has_shelved():
+            return False
+        return self._claims.may_ask and not self._leaving()
 
     def _may_store(self, job: Job) -> bool:
         """See to the outcome before; then say whether the execution is still this worker's."""

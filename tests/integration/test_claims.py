@@ -149,8 +149,8 @@ class Cut(Claims):
 
     cut = False
 
-    def _ask(self, *arguments: Any) -> Turn:
-        turn = super()._ask(*arguments)
+    def _end_turn(self, *arguments: Any) -> Turn:
+        turn = super()._end_turn(*arguments)
         if not self.cut:
             self.cut = True
             self._lane.close()
