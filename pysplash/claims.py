@@ -20,7 +20,8 @@ from . import descent
 from .descent import Descent
 from .lane import Lane, Word, packed
 from .outage import AWAY
-from .restoring import stamp
+from .packing import NONE, Packer, bare
+from .restoring import stamp, written
 from .rq_calls import claimed
 from .turn import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
@@ -30,28 +31,16 @@ REFRESH = 15.0
 #: asks the server to tell of changes of what the next command looks at
 CACHING = ("CLIENT", "CACHING", "YES")
 _CACHING = packed(*CACHING)
-#: stand for the moment in a claim that is packed ahead, and are as long as it will be
-NOW, STAMP = b"seconds.sincethen", b"the same moment, as RQ has "
-#: the counters of a turn that counts nothing
-_NONE = (0, 0.0)
-
-
-class _Ready(NamedTuple):
-    """A claim that is packed but for the moment, which stands between its parts."""
-
-    queues: Sequence[str]
-    execution: str
-    parts: Sequence[bytes]
-    refresh: bool
+#: stores nothing, and is from a worker that Redis still has as busy
+_RESTLESS = bare(0, 0, *UNREST)
 
 
 class _Asked(NamedTuple):
     """A turn that is under way."""
 
     execution: str
-    now: float
     refresh: bool
-    counters: tuple[int, float]
+    counters: tuple[int, float] | None
     #: how many replies there will be, and which of them is the turn's
     replies: int
     place: int
@@ -90,7 +79,10 @@ class Claims:
         self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
-        self._ready: _Ready | None = None
+        self._packer = Packer(worker, idle_ttl)
+        #: what the next turns claim by
+        self._fresh: list[str] = []
+        self._watched: tuple[Sequence[str], bytes] = ((), b"")
         self._asked: _Asked | None = None
 
     def take(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> Turn:
@@ -101,7 +93,7 @@ class Claims:
         """
         pause = FIRST_PAUSE
         asked, self._asked = self._asked, None
-        execution = asked.execution if asked is not None else os.urandom(16).hex()
+        execution = asked.execution if asked is not None else self._draw()
         while True:
             try:
                 turn = None
@@ -138,36 +130,18 @@ class Claims:
 
         Nothing else may be asked of the server until then.
         """
-        ready, self._ready = self._ready, None
+        moment = (done.execution_ended_at, done.ended_at) if done is not None else None
         try:
-            if ready is not None and done is None and ready.queues == queues:
-                self._send_ready(ready)
-            else:
-                self._begin_turn(done, queues, os.urandom(16).hex(), seconds)
+            self._begin_turn(done, queues, self._draw(), seconds, moment)
         except AWAY:
             return  # the lane is closed, and it is known by which execution a job may be claimed
 
-    def prepare(self, queues: Sequence[str]) -> None:
-        """Pack a claim from *queues* while there is time, for :meth:`ask` to send."""
-        self._ready = None
-        if not self._resting or not self._lane.open:
-            return
-        execution, refresh = os.urandom(16).hex(), self._to_refresh(time.time())
-        head = ("EVALSHA", self._script, 0, self._worker, NOW, STAMP, self.lease_cap)
-        tail = (self._idle_ttl, int(refresh), 0, 0, *NOTHING, execution)
-        packet = _CACHING + packed(*head, *tail, *queues)
-        before, _, rest = packet.partition(NOW)
-        between, _, after = rest.partition(STAMP)
-        self._ready = _Ready(queues, execution, (before, between, after), refresh)
+    def prepare(self) -> None:
+        """Draw what the next turns claim by, while there is time."""
+        self._fresh = [os.urandom(16).hex() for _ in range(2)]
 
-    def _send_ready(self, ready: _Ready) -> None:
-        now = time.time()
-        before, between, after = ready.parts
-        moment = b"%.6f" % now
-        packet = b"".join((before, moment, between, stamp(now).encode(), after))
-        self._asked = _Asked(ready.execution, now, ready.refresh, _NONE, 2, 1)
-        self._lane.rung, self.watching = False, True
-        self._lane.post(packet)
+    def _draw(self) -> str:
+        return self._fresh.pop() if self._fresh else os.urandom(16).hex()
 
     def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> Descent:
         """Store *done*, which took *seconds*, and claim one of the jobs *named*.
@@ -284,11 +258,16 @@ class Claims:
             self._counters = (int(jobs or 0), float(worked or 0))
         return (self._counters[0] + 1, self._counters[1] + seconds)
 
-    def _to_refresh(self, now: float) -> bool:
-        return now - self._refreshed_at > REFRESH
+    def _to_refresh(self) -> bool:
+        return time.time() - self._refreshed_at > REFRESH
 
     def _begin_turn(
-        self, done: Finish | None, queues: Sequence[str], execution: str, seconds: float
+        self,
+        done: Finish | None,
+        queues: Sequence[str],
+        execution: str,
+        seconds: float,
+        moment: tuple[str, str] | None = None,
     ) -> _Asked:
         """Begin a turn.
 
@@ -296,21 +275,30 @@ class Claims:
         asked to be told of changes of *queues*: then probably none follows, and no other turn is
         needed.
         """
-        counters = self._count(seconds) if done is not None else _NONE
-        now = time.time()
-        refresh = self._to_refresh(now)
-        outcome = done or (NOTHING if self._resting else UNREST)
-        words = self._words(self._script, now, refresh, counters, outcome, execution)
-        packet, replies, place = packed(*words, *queues), 1, 0
-        if done is None:
-            packet, replies, place = _CACHING + packet, 2, 1
-        elif self.watching and queues:
-            keys = [f"rq:queue:{name}" for name in queues]
-            packet, replies = packet + _CACHING + packed("EXISTS", *keys), 3
-        asked = self._asked = _Asked(execution, now, refresh, counters, replies, place)
+        moment = moment or written(time.time_ns() // 1000)
+        kind, refresh = (self._script, self.lease_cap, queues), self._to_refresh()
+        if done is not None:
+            counters = self._count(seconds)
+            packet = self._packer.turn(kind, moment, refresh, bare(*counters, *done), execution)
+            told = self.watching and bool(queues)
+            replies, place = 3 if told else 1, 0
+            if told:
+                packet += self._watch(queues)
+        else:
+            counters, replies, place = None, 2, 1
+            outcome = NONE if self._resting else _RESTLESS
+            packet = _CACHING + self._packer.turn(kind, moment, refresh, outcome, execution)
+        asked = self._asked = _Asked(execution, refresh, counters, replies, place)
         self._lane.rung, self.watching = False, done is None
         self._lane.post(packet)
         return asked
+
+    def _watch(self, queues: Sequence[str]) -> bytes:
+        """Return what asks whether anything is in *queues*, and to be told of changes."""
+        if queues != self._watched[0]:
+            keys = [f"rq:queue:{name}" for name in queues]
+            self._watched = (queues, _CACHING + packed("EXISTS", *keys))
+        return self._watched[1]
 
     def _end_turn(self, asked: _Asked, done: Finish | None) -> Turn:
         """Return what became of a turn."""
@@ -326,7 +314,7 @@ class Claims:
             count = self._lane.checked(replies[2])
             self.watching = turn.answer is Answer.EMPTY and count == 0
         if asked.refresh and turn.answer is Answer.JOB:
-            self._refreshed_at = asked.now
+            self._refreshed_at = time.time()
         return turn
 
     def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:

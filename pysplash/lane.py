@@ -120,7 +120,16 @@ class Lane:
         if self._socket is None:
             raise RedisConnectionError("the lane is closed")
         try:
-            return [self._reply() for _ in range(count)]
+            found: list[Any] = []
+            while len(found) < count:
+                reply = self._reader.gets()
+                if reply is _NOTHING:
+                    self._receive()
+                elif isinstance(reply, hiredis.PushNotification):
+                    self.rung = True
+                else:
+                    found.append(reply)
+            return found
         except OSError as error:
             raise self._broken(error) from error
         except BaseException:
@@ -150,16 +159,6 @@ class Lane:
         if isinstance(error, TimeoutError | BlockingIOError):
             return RedisTimeoutError("Redis did not answer in time")
         return RedisConnectionError(str(error))
-
-    def _reply(self) -> Any:
-        while True:
-            reply = self._reader.gets()
-            if reply is _NOTHING:
-                self._receive()
-            elif isinstance(reply, hiredis.PushNotification):
-                self.rung = True
-            else:
-                return reply
 
     def _receive(self) -> None:
         assert self._socket is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from binascii import b2a_base64
 from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any
@@ -61,4 +61,4 @@ def serialised(job: Job, value: Any, limit: int) -> bytes | None:
             f"the result has {len(raw)} bytes, {limit} are allowed: "
             "store it elsewhere and return where"
         )
-    return b64encode(raw)
+    return b2a_base64(raw, newline=False)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 from redis import Redis
@@ -35,17 +36,14 @@ _EMPTY = (
     b"group_id",
 )
 _ALL = frozenset((*_NEEDED, *_EMPTY, b"description", *(name for name, _ in _NUMBERS)))
-
-
-def is_plain(fields: Mapping[bytes, bytes]) -> bool:
-    """Return whether a job's hash holds what every queued job has, and nothing else."""
-    return (
-        _NEEDED <= fields.keys() <= _ALL
-        and fields[b"status"] == b"queued"
-        and fields[b"created_at"] != b""
-        and fields[b"enqueued_at"] != b""
-        and not any(map(fields.get, _EMPTY))
-    )
+#: the fields of a plain job in the order in which they are looked at
+_ORDER = (
+    *(b"status", b"data", b"created_at", b"enqueued_at", b"origin", b"description"),
+    *(name for name, _ in _NUMBERS),
+    *_EMPTY,
+)
+#: digits of a plain job's numbers at most: more are no seconds
+_DIGITS = 18
 
 
 class Restorer:
@@ -53,20 +51,72 @@ class Restorer:
 
     def __init__(self, client: Redis, serializer: Any) -> None:
         self._blank = dict(Job("blank", connection=client, serializer=serializer).__dict__)
+        #: a job to be, if there is one
+        self._spare: Job | None = None
+        #: the names of the last plain job's fields, which the next one's probably are, and where
+        #: among their values those are that are looked at
+        self._names: Sequence[bytes] = ()
+        self._pick: Callable[[Sequence[bytes]], tuple[bytes, ...]] = tuple
 
-    def restore(self, job_id: str, fields: Mapping[bytes, bytes], plain: bool) -> Job:
-        """Return the job; raise whatever RQ raises for an id or a field that makes no sense.
+    def restore_plain(self, job_id: str, raw: Sequence[bytes]) -> Job | None:
+        """Return the job whose hash is *raw*, names and values in turn; None if it is not plain.
 
-        *plain* is what :func:`is_plain` says of the fields.
+        Raises what :meth:`restore` does.
         """
-        validate_job_id(job_id)
+        names = raw[::2]
+        if names != self._names and not self._learn(names):
+            return None
+        picked = self._pick((*raw[1::2], b""))
+        status, data, created, enqueued, origin, description, *numbers = picked[:9]
+        if status != b"queued" or not created or not enqueued or any(picked[9:]):
+            return None
+        if max(map(len, numbers)) > _DIGITS:
+            return None
+        job = self._blank_job(job_id)
+        attributes = job.__dict__
+        try:
+            attributes["_data"] = zlib.decompress(data)
+        except zlib.error:
+            attributes["_data"] = data
+        attributes["created_at"] = _moment(created)
+        attributes["enqueued_at"] = _moment(enqueued)
+        attributes["origin"] = origin.decode()
+        attributes["description"] = description.decode() or None
+        attributes["_status"] = JobStatus.QUEUED
+        for (_, attribute), text in zip(_NUMBERS, numbers, strict=True):
+            if text:
+                attributes[attribute] = int(text)
+        return job
+
+    def _learn(self, names: Sequence[bytes]) -> bool:
+        """Learn where the fields of a plain job are; return whether all *names* are such fields."""
+        if not _NEEDED <= set(names) <= _ALL:
+            return False
+        places = {name: place for place, name in enumerate(names)}
+        self._pick = itemgetter(*(places.get(name, len(names)) for name in _ORDER))
+        self._names = names
+        return True
+
+    def prepare(self) -> None:
+        """Make what the next job will be, while there is time."""
+        if self._spare is None:
+            self._spare = self._make()
+
+    def _make(self) -> Job:
         job = Job.__new__(Job)
-        attributes = self._blank.copy()
-        attributes.update(_id=job_id, webhooks=[], _dependency_ids=[], meta={})
-        job.__dict__ = attributes
-        if plain:
-            _fill(attributes, fields)
-            return job
+        job.__dict__ = attributes = self._blank.copy()
+        attributes.update(webhooks=[], _dependency_ids=[], meta={})
+        return job
+
+    def _blank_job(self, job_id: str) -> Job:
+        validate_job_id(job_id)
+        job, self._spare = self._spare or self._make(), None
+        job._id = job_id
+        return job
+
+    def restore(self, job_id: str, fields: Mapping[bytes, bytes]) -> Job:
+        """Return the job; raise whatever RQ raises for an id or a field that makes no sense."""
+        job = self._blank_job(job_id)
         job.restore({name: value for name, value in fields.items() if name not in _TIMES})
         for name in _TIMES:
             text = fields.get(name)
@@ -75,23 +125,6 @@ class Restorer:
             elif name != b"created_at":
                 setattr(job, name.decode(), None)
         return job
-
-
-def _fill(attributes: dict[str, Any], fields: Mapping[bytes, bytes]) -> None:
-    data = fields[b"data"]
-    try:
-        attributes["_data"] = zlib.decompress(data)
-    except zlib.error:
-        attributes["_data"] = data
-    attributes["created_at"] = _moment(fields[b"created_at"])
-    attributes["enqueued_at"] = _moment(fields[b"enqueued_at"])
-    attributes["origin"] = fields[b"origin"].decode()
-    attributes["description"] = fields.get(b"description", b"").decode() or None
-    attributes["_status"] = JobStatus.QUEUED
-    for name, attribute in _NUMBERS:
-        text = fields.get(name)
-        if text:
-            attributes[attribute] = int(text)
 
 
 def _moment(text: bytes) -> datetime:
@@ -106,14 +139,20 @@ def _moment(text: bytes) -> datetime:
 class _Second:
     """The last second that was written out, and its text: most stamps share it."""
 
-    number = -1
+    digits = ""
     text = ""
+
+
+def written(micros: int) -> tuple[str, str]:
+    """Return a time, in microseconds since the epoch, in seconds, and in UTC as RQ writes it."""
+    digits = str(micros).zfill(7)
+    second, micro = digits[:-6], digits[-6:]
+    if second != _Second.digits:
+        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(second)))
+        _Second.digits = second
+    return f"{second}.{micro}", f"{_Second.text}.{micro}Z"
 
 
 def stamp(moment: float) -> str:
     """Return a time, in seconds since the epoch, in UTC as RQ writes it."""
-    second, micro = divmod(round(moment * 1e6), 1_000_000)
-    if second != _Second.number:
-        _Second.text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _Second.number = second
-    return f"{_Second.text}.{micro:06d}Z"
+    return written(round(moment * 1e6))[1]

@@ -282,7 +282,7 @@ class Slot:
 
     def idle_before(self) -> int:
         """Return how many workers in the rows before this one are idle."""
-        return self._board.idle_before(self._index)
+        return self._board.idle_before(self._index) if self._index else 0
 
     def to_stop(self, *names: str) -> bool:
         """Return whether the pool last asked for one of *names*, or any, to be stopped."""

@@ -103,16 +103,16 @@ class StackingDeathPenalty(BaseDeathPenalty):
             return
         kind = StackingDeathPenalty
         now = time.monotonic()
-        if not kind._stack:
-            kind._before = (_raw.getsignal(_ALARM), _raw.getitimer(_TIMER), now)
         self._level, self._shielded, self._due = kind.level, kind._shield, now + seconds
         self._granted = kind.held()
         kind._stack.append(self)
         try:
-            _arm(now)
+            before = _arm(now)
         except BaseException:
             kind._stack.remove(self)
             raise
+        if len(kind._stack) == 1:
+            kind._before = (*before, now)
 
     def cancel_death_penalty(self) -> None:
         """Take the timer away; the next of the others takes its place."""
@@ -163,14 +163,17 @@ class StackingDeathPenalty(BaseDeathPenalty):
         self._due = time.monotonic() + REMIND
 
 
-def _arm(now: float) -> None:
-    """Set the timer to the first that is due of those not kept back."""
+def _arm(now: float) -> tuple[Any, tuple[float, float]]:
+    """Set the timer to the first that is due of those not kept back.
+
+    Return what SIGALRM did, and what its timer had left.
+    """
     kind = StackingDeathPenalty
     due = [penalty._due for penalty in kind._stack[kind._shield :]]
     if kind.errand is not None and not kind._shield:
         due.append(kind.errand[0])
-    _raw.signal(_ALARM, _ring)
-    _raw.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
+    did = _raw.signal(_ALARM, _ring)
+    return did, _raw.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
 
 
 def _ring(_signum: int, frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from .lookahead import LookingAhead
 from .outage import AWAY
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
-from .restoring import Restorer, is_plain, stamp
+from .restoring import Restorer, written
 from .rq_calls import enter, held, hold, leave, perform, run
 from .state import MOST_SECONDS
 from .timeouts import StackingDeathPenalty
@@ -168,10 +169,10 @@ class Worker(LookingAhead, SimpleWorker):
         if ends:
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
         queues, hasty = self._names(), self._has_shelved()
+        self._claims.prepare()
+        self._restorer.prepare()
         try:
             self._maintain()
-            if not hasty:
-                self._claims.prepare(queues)
             heard = self._watch.wait(time.monotonic() + seconds, queues, self.slot)
             if heard and not hasty:
                 self._claims.ask(None, queues)
@@ -218,12 +219,10 @@ class Worker(LookingAhead, SimpleWorker):
 
     def _run(self, turn: Turn) -> bool:
         """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
-        fields = turn.hash()
-        plain = turn.light or is_plain(fields)
         try:
-            job = self._restore(turn.job_id, fields, plain)
+            job, special = self._restored(turn)
         except Exception as error:
-            self._set_claim_aside(turn, fields, error)
+            self._set_claim_aside(turn, error)
             self._drop_present()
             return False
         queue = self._queue(turn.queue)
@@ -241,12 +240,12 @@ class Worker(LookingAhead, SimpleWorker):
         self.reorder_queues(reference_queue=queue)
         if self.log.isEnabledFor(20):
             self._announce(job, queue)
-        os.environ["RQ_JOB_ID"] = job.id
+        os.environb[b"RQ_JOB_ID"] = turn.job_id
         if brief:
             self._look_ahead(job, function)
         try:
             if self._plain:
-                self._perform(job, queue, not plain and _is_special(fields))
+                self._perform(job, queue, special)
             else:
                 log.debug("job %s: slow: a class of the user's own", job.id)
                 hold(self, self._execution(job))
@@ -261,14 +260,24 @@ class Worker(LookingAhead, SimpleWorker):
                 self.slot.finished(self._job_failed, more=self._has_more())
         return True
 
-    def _set_claim_aside(self, turn: Turn, fields: Mapping[bytes, bytes], error: Exception) -> None:
-        why = reason(lambda some: self._restore(turn.job_id, some, False), fields, error)
+    def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
+        fields = turn.hash()
+        why = reason(lambda some: self._restore(turn.job_id, some), fields, error)
         self._quarantine.let_go(turn.queue, turn.job_id, self._claims.execution, fields, why)
 
-    def _restore(self, raw_id: bytes, fields: Mapping[bytes, bytes], plain: bool) -> Job:
+    def _restored(self, turn: Turn) -> tuple[Job, bool]:
+        """Return a claimed job, and whether its success is RQ's business."""
+        if self.job_class is Job:
+            plain = self._restorer.restore_plain(turn.job_id.decode(), turn.raw)
+            if plain is not None:
+                return plain, False
+        fields = turn.hash()
+        return self._restore(turn.job_id, fields), _is_special(fields)
+
+    def _restore(self, raw_id: bytes, fields: Mapping[bytes, bytes]) -> Job:
         job_id = raw_id.decode()
         if self.job_class is Job:
-            job = self._restorer.restore(job_id, fields, plain)
+            job = self._restorer.restore(job_id, fields)
         else:
             job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
             job.restore(fields)
@@ -287,8 +296,8 @@ class Worker(LookingAhead, SimpleWorker):
         return execution
 
     def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
-        now = time.time()
-        job.started_at = datetime.fromtimestamp(now, UTC)
+        began = time.time_ns() // 1000
+        job.started_at = datetime.fromtimestamp(began / 1e6, UTC)
         before = portrait(job)
         timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         try:
@@ -297,7 +306,7 @@ class Worker(LookingAhead, SimpleWorker):
             if value is SETTLED:
                 self._claims.recount()
                 return
-            self._finish(job, queue, value, now, slow or portrait(job) != before)
+            self._finish(job, queue, value, began, slow or portrait(job) != before)
         except BaseException:
             self._fail(job, queue)
 
@@ -308,9 +317,7 @@ class Worker(LookingAhead, SimpleWorker):
         settles = SETTLES.set(True)
         try:
             self._open()
-            function = job.func
-            if function is None:
-                raise ValueError("Cannot execute job: function is None")
+            function = self._called(job)
             result = function(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
@@ -321,9 +328,24 @@ class Worker(LookingAhead, SimpleWorker):
             self._shut()
             leave(entered)
 
-    def _finish(self, job: Job, queue: Queue, value: Any, began: float, slow: bool) -> None:
-        """Make the outcome ready for the next turn, or let RQ store it now."""
-        ended = time.time()
+    def _called(self, job: Job) -> Any:
+        """Return what the job calls: as RQ finds it, but where it is there without an import."""
+        module, _, attribute = (job.func_name or "").rpartition(".")
+        function = None
+        if module in sys.modules and not job.instance:
+            function = getattr(sys.modules[module], attribute, None)
+        if function is None:
+            function = job.func
+        if function is None:
+            raise ValueError("Cannot execute job: function is None")
+        return function
+
+    def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:
+        """Make the outcome ready for the next turn, or let RQ store it now.
+
+        *began* is in microseconds since the epoch.
+        """
+        ended = time.time_ns() // 1000
         ttl = self.default_result_ttl if job.result_ttl is None else job.result_ttl
         ttl = min(ttl, MOST_SECONDS)
         payload = None
@@ -334,19 +356,11 @@ class Worker(LookingAhead, SimpleWorker):
             self._finish_by_rq(job, queue, value)
             return
         self._held = (job, queue, value)
-        self._done = Finish(
-            job.id,
-            self._claims.execution,
-            job.origin,
-            ttl,
-            stamp(began),
-            stamp(ended),
-            payload,
-            repr(began),
-            repr(ended),
-            "1" if job._dependency_ids else "",
-        )
-        self._took = ended - began
+        execution, depends = self._claims.execution, "1" if job._dependency_ids else ""
+        (began_at, started_at), (over_at, ended_at) = written(began), written(ended)
+        moments = (started_at, ended_at, payload, began_at, over_at)
+        self._done = Finish(job.id, execution, job.origin, ttl, *moments, depends)
+        self._took = (ended - began) / 1e6
         if self._goes_on():
             self._claims.ask(self._done, self._names(), self._took)
         self._note(self._done)

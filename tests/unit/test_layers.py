@@ -100,6 +100,7 @@ LEVELS: dict[str, float] = {
     "commands": 3.5,
     "heartbeats": 3.8,
     "liaison": 5,
+    "packing": 3.6,
     "claims": 3.8,
     "batch": 3.7,
     "batching": 3.9,
