@@ -41,9 +41,9 @@ class _Asked(NamedTuple):
     execution: str
     refresh: bool
     counters: tuple[int, float] | None
-    #: how many replies there will be, and which of them is the turn's
-    replies: int
-    place: int
+    #: what is to be sent after it: whoever waits for the outcome of a job that came alone does not
+    #: wait for this, too. It asks to be told of changes, as probably no job follows
+    after: bytes
 
 
 class Claims:
@@ -269,26 +269,18 @@ class Claims:
         seconds: float,
         moment: tuple[str, str] | None = None,
     ) -> _Asked:
-        """Begin a turn.
-
-        In the packet of one that claims, or stores the outcome of a job that came alone, it is
-        asked to be told of changes of *queues*: then probably none follows, and no other turn is
-        needed.
-        """
+        """Begin a turn; one that claims only asks to be told of changes of *queues*."""
         moment = moment or written(time.time_ns() // 1000)
         kind, refresh = (self._script, self.lease_cap, queues), self._to_refresh()
         if done is not None:
             counters = self._count(seconds)
             packet = self._packer.turn(kind, moment, refresh, bare(*counters, *done), execution)
-            told = self.watching and bool(queues)
-            replies, place = 3 if told else 1, 0
-            if told:
-                packet += self._watch(queues)
+            after = self._watch(queues) if self.watching and queues else b""
         else:
-            counters, replies, place = None, 2, 1
+            counters, after = None, b""
             outcome = NONE if self._resting else _RESTLESS
             packet = _CACHING + self._packer.turn(kind, moment, refresh, outcome, execution)
-        asked = self._asked = _Asked(execution, refresh, counters, replies, place)
+        asked = self._asked = _Asked(execution, refresh, counters, after)
         self._lane.rung, self.watching = False, done is None
         self._lane.post(packet)
         return asked
@@ -303,14 +295,16 @@ class Claims:
     def _end_turn(self, asked: _Asked, done: Finish | None) -> Turn:
         """Return what became of a turn."""
         self._asked = None
-        replies = self._lane.replies(asked.replies)
+        if asked.after:
+            self._lane.post(asked.after)
+        replies = self._lane.replies(3 if asked.after else 2 if done is None else 1)
         try:
-            turn = read(self._lane.checked(replies[asked.place]))
+            turn = read(self._lane.checked(replies[done is None]))
         except ResponseError as error:
             turn = self._reopen(done, error)
         if done is not None and turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = asked.counters
-        if len(replies) > 2:
+        if asked.after:
             count = self._lane.checked(replies[2])
             self.watching = turn.answer is Answer.EMPTY and count == 0
         if asked.refresh and turn.answer is Answer.JOB:

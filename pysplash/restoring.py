@@ -8,6 +8,7 @@ of a later RQ included, is left to RQ's own code.
 
 from __future__ import annotations
 
+import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -125,6 +126,19 @@ class Restorer:
             elif name != b"created_at":
                 setattr(job, name.decode(), None)
         return job
+
+
+def called(job: Job) -> Any:
+    """Return what *job* calls, as RQ finds it; what is there already is found without an import."""
+    module, _, attribute = (job.func_name or "").rpartition(".")
+    function = None
+    if module in sys.modules and not job.instance:
+        function = getattr(sys.modules[module], attribute, None)
+    if function is None:
+        function = job.func
+    if function is None:
+        raise ValueError("Cannot execute job: function is None")
+    return function
 
 
 def _moment(text: bytes) -> datetime:

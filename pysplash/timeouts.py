@@ -80,7 +80,7 @@ class StackingDeathPenalty(BaseDeathPenalty):
         return bool(StackingDeathPenalty._stack)
 
     def __init__(self, timeout: float | None, exception: type[Exception], **details: Any) -> None:
-        super().__init__(timeout, exception, **details)  # type: ignore[no-untyped-call]
+        self._timeout, self._exception = timeout, exception
         self._job_id = details.get("job_id", "")
         self._told = False
 

@@ -211,13 +211,16 @@ SCRIPT = (
     + """
 local function rest(answer)
   if id ~= '' then
-    call('HSET', worker_key, 'successful_job_count', count, 'total_working_time', seconds)
+    call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp,
+      'successful_job_count', count, 'total_working_time', seconds)
+  elseif execution ~= '' then
+    call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp)
   end
   if id ~= '' or execution ~= '' then
-    call('HSET', worker_key, 'state', 'idle', 'last_heartbeat', stamp)
     ABSENT
     call('EXPIRE', worker_key, idle_ttl)
   end
+  if #skipped == 0 then return {answer} end
   return {answer, '', '', skipped}
 end
 
@@ -226,8 +229,11 @@ end
     + """
 local found = take(20)
 if found then return found end
--- Only reading commands are tracked: whoever asked to be told hears of the next push.
-for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
+-- Only reading commands are tracked: who asked to be told hears of the next push. Who stores
+-- something asks by another command.
+if id == '' then
+  for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
+end
 return rest('empty')
 """
 )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,7 +29,7 @@ from .lookahead import LookingAhead
 from .outage import AWAY
 from .payload import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from .quarantine import Quarantine, described, is_kept, reason
-from .restoring import Restorer, written
+from .restoring import Restorer, called, written
 from .rq_calls import enter, held, hold, leave, perform, run
 from .state import MOST_SECONDS
 from .timeouts import StackingDeathPenalty
@@ -317,8 +316,7 @@ class Worker(LookingAhead, SimpleWorker):
         settles = SETTLES.set(True)
         try:
             self._open()
-            function = self._called(job)
-            result = function(*job.args, **job.kwargs)
+            result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
             return result
@@ -327,18 +325,6 @@ class Worker(LookingAhead, SimpleWorker):
             self._in_job = False
             self._shut()
             leave(entered)
-
-    def _called(self, job: Job) -> Any:
-        """Return what the job calls: as RQ finds it, but where it is there without an import."""
-        module, _, attribute = (job.func_name or "").rpartition(".")
-        function = None
-        if module in sys.modules and not job.instance:
-            function = getattr(sys.modules[module], attribute, None)
-        if function is None:
-            function = job.func
-        if function is None:
-            raise ValueError("Cannot execute job: function is None")
-        return function
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now.
