@@ -137,8 +137,10 @@ class Claims:
             return  # the lane is closed, and it is known by which execution a job may be claimed
 
     def prepare(self) -> None:
-        """Draw what the next turns claim by, while there is time."""
+        """Have ready what the next turns take, while there is time."""
         self._fresh = [os.urandom(16).hex() for _ in range(2)]
+        if self._counters is None and self._lane.open:
+            self._learn_counters()
 
     def _draw(self) -> str:
         return self._fresh.pop() if self._fresh else os.urandom(16).hex()
@@ -252,11 +254,14 @@ class Claims:
 
     def _count(self, seconds: float) -> tuple[int, float]:
         """Return the worker's counters with one more job of *seconds*."""
-        if self._counters is None:
-            names = ("successful_job_count", "total_working_time")
-            jobs, worked = self._lane.call("HMGET", f"rq:worker:{self._worker}", *names)
-            self._counters = (int(jobs or 0), float(worked or 0))
-        return (self._counters[0] + 1, self._counters[1] + seconds)
+        jobs, worked = self._counters or self._learn_counters()
+        return (jobs + 1, worked + seconds)
+
+    def _learn_counters(self) -> tuple[int, float]:
+        names = ("successful_job_count", "total_working_time")
+        jobs, worked = self._lane.call("HMGET", f"rq:worker:{self._worker}", *names)
+        self._counters = (int(jobs or 0), float(worked or 0))
+        return self._counters
 
     def _to_refresh(self) -> bool:
         return time.time() - self._refreshed_at > REFRESH

@@ -168,10 +168,10 @@ class Worker(LookingAhead, SimpleWorker):
         if ends:
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
         queues, hasty = self._names(), self._has_shelved()
-        self._claims.prepare()
         self._restorer.prepare()
         try:
             self._maintain()
+            self._claims.prepare()
             heard = self._watch.wait(time.monotonic() + seconds, queues, self.slot)
             if heard and not hasty:
                 self._claims.ask(None, queues)

@@ -22,6 +22,7 @@ from pysplash.lane import Lane
 from pysplash.turn import Answer, Finish, Turn
 from pysplash.watch import Watch
 from tests.integration.rq_life import calls
+from tests.waiting import wait_until
 
 QUEUES = ["high", "low"]
 
@@ -168,6 +169,43 @@ def test_a_claim_whose_reply_was_lost_is_found_again(redis: Redis) -> None:
     assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, jobs[0].id)
     assert redis.lrange("rq:queue:high", 0, -1) == [jobs[1].id.encode()]
     assert redis.exists(f"rq:execution:{jobs[0].id}:{claims.execution}")
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_claim_begun_ahead_is_made_once(redis: Redis, claims: Claims, sent: bool) -> None:
+    """Also if the connection is lost before the server has it, or before its answer is read."""
+    jobs = [Queue("high", connection=redis).enqueue("it.square", number) for number in range(2)]
+    if not sent:
+        claims._lane.close()
+    claims.ask(None, QUEUES)
+    if sent:
+        wait_until(lambda: redis.llen("rq:queue:high") == 1, 10)
+        claims._lane.close()
+    turn = claims.take(None, QUEUES)
+
+    assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, jobs[0].id)
+    assert redis.lrange("rq:queue:high", 0, -1) == [jobs[1].id.encode()]
+    assert redis.exists(f"rq:execution:{jobs[0].id}:{claims.execution}")
+    assert not claims.asked
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_an_outcome_sent_ahead_is_stored_once(redis: Redis, claims: Claims, lost: bool) -> None:
+    """And what was claimed with it is not forgotten, though the answer was lost."""
+    done = claimed(redis, claims, "high")
+    job = Queue("low", connection=redis).enqueue("it.square", 1)
+    claims.prepare()
+    claims.ask(done, QUEUES, 0.5)
+    wait_until(lambda: redis.llen("rq:queue:low") == 0, 10)
+    if lost:
+        claims._lane.close()
+    turn = claims.take(done, QUEUES, 0.5)
+
+    assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, job.id)
+    assert claims.execution != done.execution_id
+    assert redis.xlen(f"rq:results:{done.job_id}") == 1
+    counters = redis.hmget("rq:worker:w", "successful_job_count", "total_working_time")
+    assert counters == [b"1", b"0.5"]
 
 
 class Counted(Claims):

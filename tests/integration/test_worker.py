@@ -230,6 +230,49 @@ def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> No
     assert took < 1
 
 
+def stop_as_it_asks(worker: Worker) -> None:
+    """Have *worker* told to stop each time it has begun a turn ahead."""
+    ask = worker._claims.ask
+
+    def asked(*arguments: Any) -> None:
+        ask(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    worker._claims.ask = asked  # type: ignore[method-assign]
+
+
+def test_what_was_claimed_as_a_stop_came_is_run(redis: Redis, queue: Queue) -> None:
+    """The turn that stores one job's outcome has claimed the next: that is run, and no other."""
+    jobs = [queue.enqueue(nap, 0) for _ in range(4)]
+    worker = Worker([queue], connection=redis)
+    stop_as_it_asks(worker)
+    worker.work(burst=True, logging_level="CRITICAL")
+
+    # The turn that stores the first job's outcome also learns the counters: it is not begun ahead.
+    assert [job.return_value() for job in jobs] == [*["rested"] * 3, None]
+    assert queue.job_ids == [jobs[3].id]
+    assert redis.keys("rq:execution*") + redis.keys("rq:wip:*") == []
+
+
+def test_what_an_idle_worker_claims_as_a_stop_comes_is_run(redis: Redis, queue: Queue) -> None:
+    """It hears of a job, claims it, and is told to stop before it knows what it has claimed."""
+    worker = Worker([queue], connection=redis)
+    stop_as_it_asks(worker)
+    jobs = []
+
+    def enqueue() -> None:
+        wait_until(lambda: worker.get_state() == "idle", 5, "an idle worker")
+        jobs.append(queue.enqueue(nap, 0))
+
+    client = threading.Thread(target=enqueue)
+    client.start()
+    worker.work(max_idle_time=5, logging_level="CRITICAL")
+    client.join()
+
+    assert jobs[0].return_value() == "rested"
+    assert redis.keys("rq:execution*") + redis.keys("rq:wip:*") == []
+
+
 def lose_execution(url: str) -> str:
     """Have this job's execution closed by somebody else while it runs."""
     with Redis.from_url(url) as redis:

@@ -1,0 +1,163 @@
+"""What a lone job's way is made short by: turns packed in parts, plain jobs restored by places."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import zlib
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rq.job import Job
+
+from pysplash.drafts import NOWHERE, job_fields
+from pysplash.lane import packed
+from pysplash.packing import NONE, Packer, bare
+from pysplash.restoring import Restorer, called, stamp, written
+from pysplash.turn import NOTHING, Finish
+
+MOMENT = ("1763752011.123456", "2025-11-21T19:06:51.123456Z")
+DONE = Finish("job", "e" * 32, "söme queue", 500, "began", "over", b"\0\r\n$1", "1.5", "2.5", "")
+words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+
+
+@given(st.lists(words, max_size=3), words, st.integers(0, 99), st.booleans())
+def test_a_turn_is_packed_as_a_whole_would_be(
+    queues: list[str], worker: str, cap: int, refresh: bool
+) -> None:
+    """In parts or in one, for any names, first and again, the server gets the same bytes."""
+    packer = Packer(worker, 480)
+    head = ("EVALSHA", "script", 0, worker, *MOMENT, cap, 480, int(refresh))
+    for names in (queues, queues, [*queues, "new"]):
+        kind = ("script", cap, names)
+        stores = packer.turn(kind, MOMENT, refresh, bare(7, 0.25, *DONE), "f" * 32)
+        assert stores == packed(*head, 7, 0.25, *DONE, "f" * 32, *names)
+        claims = packer.turn(kind, MOMENT, refresh, NONE, "f" * 32)
+        assert claims == packed(*head, 0, 0, *NOTHING, "f" * 32, *names)
+
+
+@given(st.integers(0, 4 * 10**15))
+def test_a_time_is_written_in_both_ways(micros: int) -> None:
+    """In seconds, and as RQ writes it, to the microsecond."""
+    seconds, text = written(micros)
+    assert round(float(seconds) * 1e6) == micros
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
+    assert datetime.fromisoformat(text) == moment
+    assert len(text) == len(MOMENT[1])
+    assert stamp(float(seconds)) == text
+
+
+def hash_of(**changes: Any) -> dict[bytes, bytes]:
+    """Return the hash of a plain job, but for the *changes*; None takes a field away."""
+    call = pickle.dumps(("operator.abs", None, (-1,), {}))
+    flat = job_fields("operator.abs", "fast", 7, (60, 90), "abs", call)
+    fields = dict(zip(flat[::2], flat[1::2], strict=True)) | changes
+    stored = {}
+    for name, each in fields.items():
+        text = each if isinstance(each, str | bytes) else str(each)
+        stored[str(name).encode()] = text.encode() if isinstance(text, str) else text
+    return {name: text for name, text in stored.items() if text != b"None"}
+
+
+def raw(fields: dict[bytes, bytes]) -> list[bytes]:
+    """Return *fields* as the server gives them, in some order."""
+    pairs = list(fields.items())
+    random.Random(len(pairs)).shuffle(pairs)
+    return [word for pair in pairs for word in pair]
+
+
+def seen(job: Job | None) -> dict[str, Any]:
+    """Return all that is to be seen of *job*."""
+    assert job is not None
+    return {name: value for name, value in vars(job).items() if name != "connection"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"description": None},
+        {"result_ttl": None, "failure_ttl": None},
+        {"data": pickle.dumps(("operator.neg", None, (2,), {}))},
+        {"result_ttl": -1, "timeout": -1},
+    ],
+)
+def test_a_plain_job_is_what_rq_makes_of_it(changes: dict[str, Any]) -> None:
+    """All its attributes are, whatever was restored before, and no two jobs share any of them."""
+    restorer = Restorer(NOWHERE, None)
+    fields = hash_of(**changes)
+    restorer.prepare()
+    theirs = Job("same", connection=NOWHERE)
+    theirs.restore(fields)
+    for _ in range(2):
+        ours = restorer.restore_plain("same", raw(fields))
+        assert seen(ours) == seen(theirs)
+        assert ours is not None
+        ours.meta["mine"] = 1
+        restorer.restore_plain("other", raw(hash_of()))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"status": "canceled"},
+        {"created_at": ""},
+        {"enqueued_at": None},
+        {"started_at": MOMENT[1]},
+        {"group_id": "group"},
+        {"success_callback_name": "f"},
+        {"retries_left": 1},
+        {"dependency_ids": "[]"},
+        {"timeout": "9" * 300},
+        {"data": None},
+    ],
+)
+def test_what_is_special_is_left_to_rq(changes: dict[str, Any]) -> None:
+    """A job is plain by its names and by its values, also where the one before was plain."""
+    restorer = Restorer(NOWHERE, None)
+    for _ in range(2):
+        assert restorer.restore_plain("special", raw(hash_of(**changes))) is None
+        assert restorer.restore_plain("plain", raw(hash_of())) is not None
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    """As it is by RQ: an id that is none, numbers and times that are none."""
+    restorer = Restorer(NOWHERE, None)
+    restorer.prepare()
+    for job_id, changes in [("a b", {}), ("a", {"timeout": "soon"}), ("a", {"created_at": "now"})]:
+        with pytest.raises(ValueError):  # noqa: PT011 -- each has a text of its own, RQ's
+            restorer.restore_plain(job_id, raw(hash_of(**changes)))
+        assert restorer.restore_plain("fine", raw(hash_of())) is not None
+
+
+class Counter:
+    """Something with a method."""
+
+    def real(self) -> int:
+        """Return one."""
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("name", "instance"),
+    [("operator.abs", None), ("len", None), (f"{__name__}.Counter.real", None), ("real", 7)],
+)
+def test_what_a_job_calls_is_what_rq_calls(name: str, instance: Any) -> None:
+    """A function of a module, a built-in one, one of a class, a method of an object."""
+    job = Job.create(name, connection=NOWHERE)
+    job._instance = instance
+    assert called(job) == job.func
+
+
+def test_what_a_job_calls_may_be_replaced() -> None:
+    """It is looked up each time."""
+    job = Job.create(f"{__name__}.NAMED", connection=NOWHERE)
+    before = called(job)
+    globals()["NAMED"] = zlib.crc32
+    assert (before, called(job)) == (len, zlib.crc32)
+
+
+NAMED: Any = len
