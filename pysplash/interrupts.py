@@ -55,14 +55,12 @@ class Interruptible(RQOutcomes):
 
     def _open(self) -> None:
         """Let interrupts of outer jobs through in the function of this one."""
-        if self._outer:
-            unshield(0)
-            self._make_good()
+        unshield(0)
+        self._make_good()
 
     def _shut(self) -> None:
         """Keep them back again."""
-        if self._outer:
-            shield()
+        shield()
 
     def _make_good(self) -> None:
         if self._put_off:

@@ -327,10 +327,9 @@ class LookingAhead(Nesting):
 
     def _catch_up(self, job: Job) -> None:
         """Keep no other waiting for *job*, which is not brief, and have it on record."""
-        if self._in_batch():
-            self._present = f"{job.id}:{self._claims.execution}"
-            self._insist(self._settle_down)
-            self._see_behind()
+        self._present = f"{job.id}:{self._claims.execution}"
+        self._insist(self._settle_down)
+        self._see_behind()
 
     # --- while a job runs ---
 

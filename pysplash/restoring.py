@@ -43,6 +43,7 @@ _ORDER = (
     *(name for name, _ in _NUMBERS),
     *_EMPTY,
 )
+_iso = datetime.fromisoformat
 #: digits of a plain job's numbers at most: more are no seconds
 _DIGITS = 18
 
@@ -79,8 +80,12 @@ class Restorer:
             attributes["_data"] = zlib.decompress(data)
         except zlib.error:
             attributes["_data"] = data
-        attributes["created_at"] = _moment(created)
-        attributes["enqueued_at"] = _moment(enqueued)
+        try:
+            attributes["created_at"] = _iso(created.decode())
+            attributes["enqueued_at"] = _iso(enqueued.decode())
+        except ValueError:
+            attributes["created_at"] = str_to_date(created)
+            attributes["enqueued_at"] = str_to_date(enqueued)
         attributes["origin"] = origin.decode()
         attributes["description"] = description.decode() or None
         attributes["_status"] = JobStatus.QUEUED
@@ -144,7 +149,7 @@ def called(job: Job) -> Any:
 def _moment(text: bytes) -> datetime:
     """Return a time as RQ writes it, or used to."""
     try:
-        return datetime.fromisoformat(text.decode())
+        return _iso(text.decode())
     except ValueError:
         moment: datetime = str_to_date(text)
         return moment

@@ -83,19 +83,20 @@ class Scoreboard:
 
     def held(self, index: int) -> float:
         """Return the seconds for which the worker of row *index* was held."""
-        held: float = _HELD.unpack_from(self._map, self._held_place(index))[0]
+        held: float = _HELD.unpack_from(*self.place_of_held(index))[0]
         return held
 
     def hold(self, index: int, seconds: float) -> None:
         """Add to the seconds for which the worker of row *index* was held; its parent's alone."""
-        _HELD.pack_into(self._map, self._held_place(index), self.held(index) + seconds)
+        _HELD.pack_into(*self.place_of_held(index), self.held(index) + seconds)
 
     def busy(self, index: int) -> bool:
         """Return whether the worker of row *index* runs a job; at a glance."""
         return self._map[index * ROW_SIZE + _SEQUENCE.size] == _BUSY
 
-    def _held_place(self, index: int) -> int:
-        return (index + 1) * ROW_SIZE - _DIGEST - _FUNCTION - _HELD.size
+    def place_of_held(self, index: int) -> tuple[mmap.mmap, int]:
+        """Return where it stands how long the worker of row *index* was held."""
+        return self._map, (index + 1) * ROW_SIZE - _DIGEST - _FUNCTION - _HELD.size
 
     def name_function(self, index: int, name: bytes) -> None:
         """Say which function the worker of row *index* runs."""
@@ -177,6 +178,7 @@ class Slot:
         self._job = self._execution = b""
         self._outer: list[tuple[float, WorkerState]] = []
         self._function = ""
+        self._map, self._held_place = board.place_of_held(index)
         self._held_before = 0.0
         self.slate = board.slate(index)
         self.beat()
@@ -239,7 +241,9 @@ class Slot:
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
         self._held_before = self.held()
-        self._enter(WorkerState.BUSY, self._started)
+        if self._state is not WorkerState.BUSY:
+            self._state, self._since = WorkerState.BUSY, self._started
+        self._write(self._started)
 
     def _descend(self, timeout: float | None) -> None:
         self._outer.append((self._timeout, self._state))
@@ -256,7 +260,8 @@ class Slot:
 
     def held(self) -> float:
         """Return the seconds for which this worker was held so far."""
-        return self._board.held(self._index)
+        held: float = _HELD.unpack_from(self._map, self._held_place)[0]
+        return held
 
     def runs(self, function: str) -> None:
         """Say which function the job in hand calls; of jobs inside one another the outermost's."""

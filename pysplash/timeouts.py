@@ -114,6 +114,8 @@ class StackingDeathPenalty(BaseDeathPenalty):
         if len(kind._stack) == 1:
             kind._before = (*before, now)
 
+    __enter__ = setup_death_penalty
+
     def cancel_death_penalty(self) -> None:
         """Take the timer away; the next of the others takes its place."""
         kind = StackingDeathPenalty

@@ -192,8 +192,10 @@ class Worker(LookingAhead, SimpleWorker):
         done, self._done = self._done, None
         held, self._held = self._held, None
         turn = self._claims.take(done, queues, self._took)
-        self._wipe()
-        self._settle_turn(turn, done, held)
+        if done is not None:
+            self._wipe()
+        if turn.answer is not Answer.JOB or turn.skipped:
+            self._settle_turn(turn, done, held)
         return turn
 
     def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
@@ -230,7 +232,7 @@ class Worker(LookingAhead, SimpleWorker):
         hold(self, None)
         function = self._function(job)
         brief = self._is_brief(job, function)
-        if not brief:
+        if not brief and self._in_batch():
             self._catch_up(job)
         self._job_failed = False
         if self.slot is not None:
@@ -315,7 +317,8 @@ class Worker(LookingAhead, SimpleWorker):
         self._in_job = True
         settles = SETTLES.set(True)
         try:
-            self._open()
+            if self._outer:
+                self._open()
             result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
@@ -323,7 +326,8 @@ class Worker(LookingAhead, SimpleWorker):
         finally:
             SETTLES.reset(settles)
             self._in_job = False
-            self._shut()
+            if self._outer:
+                self._shut()
             leave(entered)
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:
@@ -354,7 +358,7 @@ class Worker(LookingAhead, SimpleWorker):
 
     def _goes_on(self) -> bool:
         """Whether the turn that stores the outcome may be taken at once."""
-        if self._outer or self._last or self._in_batch() or self._has_shelved():
+        if self._outer or self._last or self._in_batch() or self._is_hasty():
             return False
         return self._claims.may_ask and not self._leaving()
 
