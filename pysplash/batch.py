@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from .rq_calls import ABSENT, PRESENT
 from .state import MAX_JOB_ID, MOST_SECONDS
-from .turn import CLAIM, REGISTER, WRITE, Answer, Finish, Turn
+from .turn import CLAIM, HEAD, REGISTER, WRITE, Answer, Finish, Turn
 
 #: jobs in a batch at most, and of how many that wait it takes one, as the others are for others
 MOST, SHARE = 16, 4
@@ -25,8 +25,10 @@ HAND, BASE = "pysplash_hand", "pysplash_turn"
 
 SCRIPT = (
     (
-        WRITE
+        HEAD
+        + WRITE
         + """
+local skipped = {}
 local base, present, wanted = ARGV[7], ARGV[8], tonumber(ARGV[10])
 local number, light, returned = tonumber(ARGV[12]), ARGV[13], tonumber(ARGV[14])
 local share, outcomes = tonumber(ARGV[16]), 17

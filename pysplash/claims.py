@@ -263,9 +263,6 @@ class Claims:
         self._counters = (int(jobs or 0), float(worked or 0))
         return self._counters
 
-    def _to_refresh(self) -> bool:
-        return time.time() - self._refreshed_at > REFRESH
-
     def _begin_turn(
         self,
         done: Finish | None,
@@ -276,7 +273,8 @@ class Claims:
     ) -> _Asked:
         """Begin a turn; one that claims only asks to be told of changes of *queues*."""
         moment = moment or written(time.time_ns() // 1000)
-        kind, refresh = (self._script, self.lease_cap, queues), self._to_refresh()
+        kind = (self._script, self.lease_cap, queues)
+        refresh = time.time() - self._refreshed_at > REFRESH
         if done is not None:
             counters = self._count(seconds)
             packet = self._packer.turn(kind, moment, refresh, bare(*counters, *done), execution)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .rq_calls import PRESENT
-from .turn import AT_ONCE, REGISTER, STORE, Answer, Turn
+from .turn import AT_ONCE, BUSY, REGISTER, Answer, Turn
 
 #: the jobs a worker holds, outermost first, as "job:execution"; only while it holds several
 STACK_KEY = "pysplash:stack:{}"
@@ -24,8 +24,8 @@ STACK_TTL = 7 * 86400
 NEAR = 1000
 
 SCRIPT = (
-    STORE
-    + AT_ONCE
+    AT_ONCE
+    + BUSY
     + REGISTER
     + """
 local keeper, depth, root, stack = ARGV[20], tonumber(ARGV[21]), ARGV[22], ARGV[23]

@@ -172,6 +172,7 @@ class Slot:
         self._pid = os.getpid()
         self._sequence = 0
         self._state = WorkerState.STARTING
+        self._number = _NUMBERS[self._state]
         self._since = clock()
         self._started = self._timeout = math.nan
         self._jobs = self._failed = 0
@@ -193,7 +194,7 @@ class Slot:
             self._index,
             self._sequence,
             (
-                _NUMBERS[self._state],
+                self._number,
                 self.listens,
                 self._pid,
                 self._since,
@@ -214,7 +215,7 @@ class Slot:
         if now is None:
             now = self._clock()
         if state is not self._state:
-            self._state = state
+            self._state, self._number = state, _NUMBERS[state]
             self._since = now
         self._write(now)
 
@@ -241,8 +242,8 @@ class Slot:
         self._started = self._clock()
         self._timeout = math.nan if timeout is None else timeout
         self._held_before = self.held()
-        if self._state is not WorkerState.BUSY:
-            self._state, self._since = WorkerState.BUSY, self._started
+        if self._number != _BUSY:
+            self._state, self._number, self._since = WorkerState.BUSY, _BUSY, self._started
         self._write(self._started)
 
     def _descend(self, timeout: float | None) -> None:

@@ -17,6 +17,7 @@ was held.
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import traceback
@@ -171,11 +172,11 @@ def _arm(now: float) -> tuple[Any, tuple[float, float]]:
     Return what SIGALRM did, and what its timer had left.
     """
     kind = StackingDeathPenalty
-    due = [penalty._due for penalty in kind._stack[kind._shield :]]
-    if kind.errand is not None and not kind._shield:
-        due.append(kind.errand[0])
+    due = kind.errand[0] if kind.errand is not None and not kind._shield else math.inf
+    for penalty in kind._stack[kind._shield :]:
+        due = min(due, penalty._due)
     did = _raw.signal(_ALARM, _ring)
-    return did, _raw.setitimer(_TIMER, max(SOON, min(due) - now) if due else 0)
+    return did, _raw.setitimer(_TIMER, max(SOON, due - now) if due < math.inf else 0)
 
 
 def _ring(_signum: int, frame: FrameType | None) -> None:

@@ -22,9 +22,8 @@ MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
 
-#: what every script of a turn begins with, and `write`: write the outcome whose words begin at
-#: argument `at` to the job `key`; return its score in the finished registry, or false if it is gone
-WRITE = (
+#: what every script of a turn begins with
+HEAD = (
     """
 local worker, now, stamp, cap = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local idle_ttl, refresh = tonumber(ARGV[5]), ARGV[6] == '1'
@@ -34,7 +33,11 @@ local call, pcall_ = redis.call, redis.pcall
 local suspended = false
 """
     + RECORDS
-    + """
+)
+
+#: `write`: write the outcome whose words begin at argument `at` to the job `key`; return its score
+#: in the finished registry, or false if it is gone
+WRITE = """
 local function write(at, id, key)
   local ended, ttl, value = ARGV[at + 5], tonumber(ARGV[at + 3]), ARGV[at + 6]
   if call('HSET', key, 'status', 'finished', 'started_at', ARGV[at + 4], 'ended_at', ended,
@@ -61,17 +64,12 @@ local function write(at, id, key)
   call('PERSIST', key)
   return '+inf'
 end
-
 """
-)
 
 #: `store`: store an outcome, or say that it must not be stored, or that RQ has to
 STORE = (
     WRITE
     + """
-local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
-local count, seconds = ARGV[7], ARGV[8]
-local ended = id .. ':' .. execution
 local function store()
   local key, execution_key = 'rq:job:' .. id, 'rq:execution:' .. ended
   -- One look for three keys. The job's counts for more than the others together.
@@ -91,18 +89,32 @@ local function store()
   call('ZREM', 'rq:executions:' .. id, execution)
   close(id, execution)
 end
-
 """
 )
 
-#: storing it first, and a worker's hash while it runs a job, for scripts that claim to run at once
+#: storing what there is, and a worker's hash while it runs a job: the beginning of scripts that
+#: claim to run at once. Of functions there are only those that are called: making one takes time.
 AT_ONCE = (
-    """
+    HEAD
+    + """
+local id, execution, queue = ARGV[9], ARGV[10], ARGV[11]
+local count, seconds = ARGV[7], ARGV[8]
 if id == '' then suspended = call('EXISTS', 'rq:suspended') == 1
 else
+  local ended = id .. ':' .. execution
+"""
+    + STORE
+    + """
   local answer = store()
   if answer then return answer end
 end
+local skipped = {}
+"""
+)
+
+#: a worker's hash while it runs a job
+BUSY = (
+    """
 local claim = ARGV[19]
 local function busy(next)
   if id == '' then
@@ -119,7 +131,6 @@ end
 #: what a claim writes, for scripts that say how the worker is `busy` with it
 REGISTER = (
     """
-local skipped = {}
 -- Whether the id of a job that depends on others is in its queue once more than it may run. RQ puts
 -- it there twice if two of those others fail at the same time.
 local function surplus(next, status, origin)
@@ -205,9 +216,7 @@ end
 """.replace("MOST_SKIPPED", str(MOST_SKIPPED))
 
 SCRIPT = (
-    STORE
-    + AT_ONCE
-    + REGISTER
+    AT_ONCE
     + """
 local function rest(answer)
   if id ~= '' then
@@ -224,16 +233,21 @@ local function rest(answer)
   return {answer, '', '', skipped}
 end
 
+-- A job that came alone is probably followed by none.
+if id ~= '' and not suspended then
+  local waits = false
+  for i = 20, #ARGV do waits = waits or call('EXISTS', 'rq:queue:' .. ARGV[i]) == 1 end
+  if not waits then return rest('empty') end
+end
 """.replace("ABSENT", ABSENT)
+    + BUSY
+    + REGISTER
     + CLAIM
     + """
 local found = take(20)
 if found then return found end
--- Only reading commands are tracked: who asked to be told hears of the next push. Who stores
--- something asks by another command.
-if id == '' then
-  for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
-end
+-- Only reading commands are tracked: who asked to be told hears of the next push.
+for i = 20, #ARGV do pcall_('LLEN', 'rq:queue:' .. ARGV[i]) end
 return rest('empty')
 """
 )

@@ -302,7 +302,7 @@ class Worker(LookingAhead, SimpleWorker):
         before = portrait(job)
         timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         try:
-            with self.death_penalty_class(timeout, JobTimeoutException, job_id=job.id):
+            with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
                 value = self._call(job)
             if value is SETTLED:
                 self._claims.recount()
