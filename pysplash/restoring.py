@@ -137,7 +137,7 @@ def called(job: Job) -> Any:
     """Return what *job* calls, as RQ finds it; what is there already is found without an import."""
     module, _, attribute = (job.func_name or "").rpartition(".")
     function = None
-    if module in sys.modules and not job.instance:
+    if module in sys.modules and not job._instance:
         function = getattr(sys.modules[module], attribute, None)
     if function is None:
         function = job.func
