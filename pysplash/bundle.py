@@ -53,7 +53,10 @@ class Bundle:
         self._handed_in = False
 
     def run(self) -> str:
-        """Return the seconds it took and the answers, as a list in JSON; one call at least."""
+        """Return the seconds it took and the answers, as a list in JSON.
+
+        If there is no room for its notes it makes no call.
+        """
         began = time.monotonic()
         try:
             with self._watch():
@@ -61,16 +64,17 @@ class Bundle:
         except BaseException:
             self._hand_in()
             raise
-        return f"[{time.monotonic() - began:.6f},{','.join(self._answers)}]"
+        return f"[{','.join([f'{time.monotonic() - began:.6f}', *self._answers])}]"
 
     def _call_all(self, until: float) -> None:
-        goes_on = self._note()
+        if not self._note():
+            return
         for text in self._texts:
             value = self._function(text)
             if not isinstance(value, str) and asyncio.iscoroutine(value):
                 value = asyncio.run(value)
             self._answers.append(_encode(value))
-            if not (self._note() and goes_on) or self._handed_in or time.monotonic() > until:
+            if not self._note() or self._handed_in or time.monotonic() > until:
                 break
 
     def _note(self) -> bool:
@@ -86,7 +90,10 @@ class Bundle:
         return _Late(self._hand_in)
 
     def _hand_in(self) -> None:
-        """Let the caller have what is answered, and make elsewhere what is not begun, once."""
+        """Let the caller have what is answered, and make elsewhere what is not begun, once.
+
+        If that fails, all is noted once more: by the time this ends, what was may be wiped.
+        """
         if self._handed_in or self._job is None or len(self._texts) == 1:
             return
         self._handed_in = True
@@ -97,6 +104,8 @@ class Bundle:
                 lane.checked(reply)
         except Exception as error:
             log.warning("job %s: its callers wait for all of it: %s", self._job.id, error)
+            for count, answer in enumerate(("", *self._answers)):
+                self._keep(note(self._job.id, count, answer))
         finally:
             lane.close()
 

@@ -151,6 +151,7 @@ class Bundles:
 
     async def _carry(self, some: list[_Call]) -> None:
         """See *some* calls to their ends."""
+        several = len(some) > 1
         error: Exception = CallError("the door was closed")
         try:
             job = await self._fly(some)
@@ -158,7 +159,9 @@ class Bundles:
                 self._hand_out(some, await job.result(0))
             except ExecutionError as failure:
                 error = failure
-                await self._break_up(job, some)
+                self._learn(None)
+                if several:
+                    await self._break_up(job, some)
         except (CallError, ConnectionFailed) as failure:
             error = failure
             self._learn(None)
@@ -217,22 +220,19 @@ class Bundles:
 
     async def _break_up(self, job: AsyncCall, some: list[_Call]) -> None:
         """See to the other calls of a job that failed, if it is known with which."""
-        self._learn(None)
-        if len(some) > 1:
-            known = await self._parts(job)
-            self._free(some, known)
-            if known is not None and known.again:
-                self._send_again(some, len(known.answers))
+        known = await self._parts(job)
+        self._free(some, known)
+        if known is not None and known.again:
+            self._send_again(some, len(known.answers))
 
     def _hand_out(self, some: list[_Call], value: Any) -> None:
         match value:
-            case [float() | int() as seconds, _, *_]:
-                answers = value[1:]
+            case [float() | int() as seconds, *answers] if answers or len(some) > 1:
+                self._answer(some, answers)
+                self._send_again(some, len(answers))
+                self._learn(seconds / len(answers) if answers else None)
             case _:
                 raise CallError(f"task {self._task} answered what is no list of answers")
-        self._answer(some, answers)
-        self._send_again(some, len(answers))
-        self._learn(seconds / len(answers))
 
     def _answer(self, some: Sequence[_Call], answers: Sequence[Any]) -> None:
         for call, answer in zip(some, answers, strict=False):

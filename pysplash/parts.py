@@ -45,13 +45,22 @@ def note(job_id: str, count: int, answer: str = "") -> Words:
     return (_NOTE, job_id, str(count), answer)
 
 
-def noted(notes: Iterable[Sequence[str]], job_id: str) -> list[str] | None:
-    """Return what a job has noted that it answered; None if nobody knows whether that is all."""
+class Noted(NamedTuple):
+    """What a job has noted."""
+
+    #: whether any of its calls was made, or was about to be
+    begun: bool
+    #: as JSON, in the order of the calls
+    answers: list[str]
+
+
+def noted(notes: Iterable[Sequence[str]], job_id: str) -> Noted | None:
+    """Return what a job has noted; None if some of it is missing."""
     mine = {words[2]: words[3] for words in notes if len(words) == 4 and words[1] == job_id}
     numbers = [str(number) for number in range(len(mine))]
-    if not mine or any(number not in mine for number in numbers):
+    if any(number not in mine for number in numbers):
         return None
-    return [mine[number] for number in numbers[1:]]
+    return Noted(bool(mine), [mine[number] for number in numbers[1:]])
 
 
 def commands(job_id: str, answers: Iterable[str], end: str) -> tuple[Words, tuple[str | int, ...]]:

@@ -292,15 +292,16 @@ class Settlement:
 
         It never runs twice: of its calls some are answered, and some may be on their way anew.
         """
-        answers = noted(loss.notes, job.id)
+        known = noted(loss.notes, job.id) if loss.seen else None
         key = parts.KEY.format(job.id)
         told: Any = self._connection.lrange(key, -1, -1)
-        end = parts.AGAIN if loss.relief or self._requeue else parts.HELD
-        if answers is not None and not told:
-            for words in parts.commands(job.id, answers, end):
+        again = loss.relief or self._requeue
+        if known is not None and not told:
+            end = parts.AGAIN if again or not known.begun else parts.HELD
+            for words in parts.commands(job.id, known.answers, end):
                 self._connection.execute_command(*words)
-        elif end == parts.AGAIN and told and as_text(told[0]) != end:
-            self._connection.rpush(key, end)
+        elif again and told and as_text(told[0]) != parts.AGAIN:
+            self._connection.rpush(key, parts.AGAIN)
         return self._fail(worker, job, queue, loss.cause, 0)
 
     def _relieve(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:

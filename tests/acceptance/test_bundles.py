@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import random
+import re
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rq import Queue
 
-from pysplash import AsyncClient, CallTimeout, ExecutionError
+from pysplash import AsyncClient, CallTimeout, DoorClosed, ExecutionError, framed
 from pysplash.bundles import Bundles
 from pysplash.handlers import decode, encode
-from tests.acceptance.command import QUICK, Start
+from tests.acceptance.command import QUICK, READY, Command, Start
+from tests.waiting import wait_until
 
 #: seconds for anything that has to happen, on a machine that does much else
 BOUND = 40.0
+#: seconds after which a worker has surely started: one killed before says nothing
+GROWN = 0.4
 NOTE = "tests.acceptance.handlers:note"
-Serve = Callable[..., None]
+Serve = Callable[..., Command]
 
 
 def together(url: str, payloads: Sequence[bytes], timeout: float = BOUND) -> dict[bytes, Any]:
@@ -53,11 +63,12 @@ def together(url: str, payloads: Sequence[bytes], timeout: float = BOUND) -> dic
 def serve(pool: Start, url: str, tmp_path: Path) -> Serve:
     """Starts a pool of so many workers, each of which has made a call."""
 
-    def start(count: int, *more: str) -> None:
-        pool("--handler", NOTE, "-n", str(count), *more, "-q", *QUICK)
+    def start(count: int, *more: str) -> Command:
+        command = pool("--handler", NOTE, "-n", str(count), *more, "-q", *QUICK)
         for _ in range(10 * count):
             assert together(url, [b"ready"]) == {b"ready": b"ready"}
         (tmp_path / "called").unlink()
+        return command
 
     return start
 
@@ -121,3 +132,44 @@ def test_one_that_is_late_is_stopped(serve: Serve, url: str, tmp_path: Path, que
     payloads = [b"%d" % number for number in range(6)]
     assert together(url, payloads) == {payload: payload for payload in payloads}
     assert max(called(tmp_path).values()) == 1
+
+
+def age(pid: int) -> float:
+    """Return the seconds for which a process has lived, 0 if it does no longer."""
+    try:
+        return time.time() - psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def test_calls_under_fire(serve: Serve, splash: Start, url: str, tmp_path: Path) -> None:
+    """Workers are killed at any instant: each costs one call at most, and none is made twice."""
+    pool = serve(2)
+    told = splash("serve", "-u", url, "--tcp", "127.0.0.1:0", "--handler", NOTE)
+    match = wait_until(lambda: re.search(r"framed door at (\S+)", told.out), READY, "the door")
+    assert match is not None
+    address, chance = match[1], random.Random(7)
+    payloads = [b"%d" % number for number in range(6000)]
+    kills = 0
+
+    def call(payload: bytes) -> bool:
+        try:
+            return framed.request(address, payload, BOUND) == payload
+        except DoorClosed:
+            return False
+
+    with ThreadPoolExecutor(16) as callers:
+        answered = [callers.submit(call, payload) for payload in payloads]
+        while not all(each.done() for each in answered):
+            wait([each for each in answered if not each.done()][-1:], chance.uniform(0.02, 0.2))
+            if grown := [pid for pid in pool.workers() if age(pid) > GROWN]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(grown), signal.SIGKILL)
+                    kills += 1
+
+    lost = {payload for payload, each in zip(payloads, answered, strict=True) if not each.result()}
+    made = called(tmp_path)
+    assert max(made.values()) == 1
+    assert made.keys() >= set(payloads) - lost
+    assert len(lost) <= kills
+    assert len(lost) < len(payloads) / 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -358,3 +359,57 @@ def test_an_idle_worker_only_leaves_its_key(redis: Redis, queue: Queue) -> None:
 
     assert settlement(redis).settle(Loss(worker.name, "", "", CAUSE)) == ""
     assert Worker.all(connection=redis) == []
+
+
+@pytest.mark.parametrize(
+    ("notes", "seen", "on_crash", "told"),
+    [
+        ((), True, "fail", [b"+"]),
+        ((("0", ""),), True, "fail", [b"-"]),
+        ((("0", ""), ("1", '"a"')), True, "fail", [b'="a"', b"-"]),
+        ((("0", ""), ("1", '"a"')), True, "requeue", [b'="a"', b"+"]),
+        ((("1", '"a"'),), True, "requeue", []),
+        ((), False, "requeue", []),
+    ],
+    ids=["not begun", "first", "second", "again", "some missing", "nobody knows"],
+)
+def test_a_job_of_several_calls_is_broken_up(
+    redis: Redis,
+    queue: Queue,
+    notes: tuple[tuple[str, str], ...],
+    seen: bool,
+    on_crash: str,
+    told: list[bytes],
+) -> None:
+    """It fails, whatever the policy, and says how far it got and whether the rest goes again."""
+    job = queue.enqueue("pysplash.bundled_tasks.some.task", "a", "b", "c")
+    loss = run(queue)
+    noted = [("part", job.id, *words) for words in notes]
+
+    outcome = settlement(redis, on_crash).settle(replace(loss, notes=noted, seen=seen))
+
+    assert outcome == "failed"
+    assert queue.job_ids == []
+    assert redis.lrange(f"pysplash:parts:{job.id}", 0, -1) == told
+    assert left_behind(redis) == []
+
+
+@pytest.mark.parametrize(("on_crash", "told"), [("fail", [b"-"]), ("requeue", [b"-", b"+"])])
+def test_what_such_a_job_has_told_itself_stands(
+    redis: Redis, queue: Queue, on_crash: str, told: list[bytes]
+) -> None:
+    """One that was late has handed in what it had, before its worker died."""
+    job = queue.enqueue("pysplash.bundled_tasks.some.task", "a", "b")
+    loss = replace(run(queue), notes=[("part", job.id, "0", "")])
+    redis.rpush(f"pysplash:parts:{job.id}", "-")
+
+    assert settlement(redis, on_crash).settle(loss) == "failed"
+    assert redis.lrange(f"pysplash:parts:{job.id}", 0, -1) == told
+
+
+def test_a_call_alone_is_a_job_like_any_other(redis: Redis, queue: Queue) -> None:
+    """There is nothing to break up."""
+    job = queue.enqueue("pysplash.bundled_tasks.some.task", "a")
+
+    assert settlement(redis, "requeue").settle(run(queue)) == "requeued"
+    assert queue.job_ids == [job.id]

@@ -11,7 +11,7 @@ from rq.job import Job
 from pysplash import parts
 from pysplash.bundle import Bundle
 from pysplash.drafts import NOWHERE
-from pysplash.parts import AGAIN, HELD, Known
+from pysplash.parts import AGAIN, HELD, Known, Noted
 
 
 class Notes:
@@ -40,10 +40,10 @@ def test_answers_come_in_order() -> None:
     seconds, *answers = notes.run(lambda text: text * 2, "ab")
     assert 0 <= seconds < 60
     assert answers == ["aa", "bb"]
-    assert parts.noted(notes.kept, "j") == ['"aa"', '"bb"']
+    assert parts.noted(notes.kept, "j") == Noted(True, ['"aa"', '"bb"'])
 
 
-@pytest.mark.parametrize(("room", "made"), [(0, "A"), (1, "A"), (3, "ABC")])
+@pytest.mark.parametrize(("room", "made"), [(0, ""), (1, "A"), (3, "ABC")])
 def test_it_begins_no_more_than_can_be_noted(room: int, made: str) -> None:
     """A call of which no note is kept is the last."""
     assert Notes(room).run(str.upper, "abcdef")[1:] == list(made)
@@ -70,15 +70,16 @@ def test_one_that_has_no_form_in_json_is_refused() -> None:
 @pytest.mark.parametrize(
     ("told", "known"),
     [
-        ([("part", "j", "0", "")], []),
-        ([("part", "j", "1", "x"), ("part", "j", "0", "")], ["x"]),
-        ([("part", "j", "0", ""), ("part", "i", "1", "x"), ("a",) * 10], []),
+        ([("part", "j", "0", "")], Noted(True, [])),
+        ([("part", "j", "1", "x"), ("part", "j", "0", "")], Noted(True, ["x"])),
+        ([("part", "j", "0", ""), ("part", "i", "1", "x"), ("a",) * 10], Noted(True, [])),
+        ([("part", "i", "0", "")], Noted(False, [])),
         ([("part", "j", "1", "x")], None),
         ([("part", "j", "0", ""), ("part", "j", "2", "y")], None),
-        ([], None),
+        ([], Noted(False, [])),
     ],
 )
-def test_what_is_noted_in_part_is_nothing_to_go_by(told: Any, known: list[str] | None) -> None:
+def test_what_is_noted_in_part_is_nothing_to_go_by(told: Any, known: Noted | None) -> None:
     """A note that is missing leaves open which calls were made."""
     assert parts.noted(told, "j") == known
 

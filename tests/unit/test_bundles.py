@@ -224,6 +224,20 @@ def test_calls_whose_time_ends_at_other_times_go_apart() -> None:
     played(play)
 
 
+def test_calls_none_of_which_could_be_made_go_alone() -> None:
+    """A worker without room for its notes makes none, rather than one that may be made twice."""
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        add(some, told, "a", "b")
+        await settled()
+        hand.jobs[0].answer(count=0)
+        await settled()
+        assert [job.texts for job in hand.jobs[1:]] == [["a"], ["b"]]
+
+    played(play)
+
+
 def test_a_late_call_keeps_no_other() -> None:
     """Those before it have their answers, those after it are sent again, once."""
 
@@ -274,6 +288,26 @@ def test_a_job_that_failed_is_broken_up(again: bool, sent: list[str]) -> None:
         assert told == ["A", *([] if again else [failure])]
 
     played(play)
+
+
+def test_a_late_call_that_is_to_go_again_does() -> None:
+    """Though by then it was alone in its job."""
+    failure = ExecutionError("task", "failed", "", "id")
+
+    async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
+        await warm(some, hand, told)
+        hand.looks, hand.known = 1, Known([], False)
+        add(some, told, *"ab")
+        await settled()
+        hand.known = Known([], True)
+        hand.jobs[0].ended.set_exception(failure)
+        await settled()
+        assert [job.texts for job in hand.jobs[1:]] == [["b"], ["a"]]
+        for job in hand.jobs[1:]:
+            job.answer()
+        await settled()
+
+    assert played(play) == ["b", "a"]
 
 
 def test_after_a_failure_calls_go_alone_for_a_while() -> None:
