@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from .farewells import Farewells
+from .farewells import LOOK, Farewells
 from .log import logger
 from .pace import CHUNK, Pace
 
@@ -21,8 +21,6 @@ CROWD = 8
 QUIET, SHORT = 1.0, 1.0
 #: seconds between two refusals: a crowd that is refused comes again at once
 PACE = 0.001
-#: seconds between two looks whether all have their answers, when the door closes
-LOOK = 0.01
 #: tells the system that more is to come, so that it may wait (on Linux)
 _MORE = getattr(socket, "MSG_MORE", 0)
 _RESET = struct.pack("ii", 1, 0)
@@ -165,18 +163,17 @@ class Peers:
     async def close(self, seconds: float) -> None:
         """Take none any more, let those that are there finish, then end them."""
         listener, self._listener = self._listener, None
+        loop = asyncio.get_running_loop()
         if listener is not None:
-            asyncio.get_running_loop().remove_reader(listener)
+            loop.remove_reader(listener)
             listener.close()
         for task in self._resting:
             task.cancel()
-        until = asyncio.get_running_loop().time() + seconds
-        while self._taken and asyncio.get_running_loop().time() < until:
+        until = loop.time() + seconds
+        while (self._taken or self._tasks) and loop.time() < until:
             await asyncio.sleep(LOOK)
         for peer in self._taken:
             peer.reset()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=seconds)
         left = set(self._tasks)
         for task in left:
             task.cancel()
