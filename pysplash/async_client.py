@@ -138,7 +138,7 @@ class AsyncClient:
             ) from None
         except asyncio.CancelledError:
             if cancels:
-                self.drop(call)
+                call.drop()
             raise
         self._allowance.took(name, time.monotonic() - started, soft)
         return value
@@ -154,16 +154,6 @@ class AsyncClient:
         seconds, it is dropped.
         """
         return await self._submit(name, tuple(texts), {}, ttl, True, parts.PLACE + name)
-
-    async def parts(self, call: AsyncCall) -> parts.Known | None:
-        """Return how far calls that were submitted together have got, if that is told."""
-        key = parts.KEY.format(call.id)
-        entries: Any = await self._answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
-        return parts.read(entries)
-
-    def drop(self, call: AsyncCall) -> None:
-        """Cancel a call for which nobody waits any more."""
-        self._aside(self._cancel(call))
 
     async def map(
         self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
@@ -259,7 +249,7 @@ class AsyncClient:
         except BaseException as error:
             self._answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):
-                self.drop(call)
+                call.drop()
             raise
         call.awaited.enqueued = enqueued
         if not enqueued:
@@ -380,6 +370,17 @@ class AsyncCall:
     async def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
         return await self._client._cancel(self)
+
+    async def parts(self) -> parts.Known | None:
+        """Return how far a job of several calls has got, if that is told."""
+        key = parts.KEY.format(self.id)
+        answers = self._client._answers
+        entries: Any = await answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
+        return parts.read(entries)
+
+    def drop(self) -> None:
+        """Cancel it, as nobody waits for it any more."""
+        self._client._aside(self._client._cancel(self))
 
     async def withdraw(self) -> bool:
         """Cancel it; return whether it had ended before, so that its result is there."""

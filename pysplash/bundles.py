@@ -179,7 +179,7 @@ class Bundles:
             try:
                 await self._wait(job, some, until)
             except asyncio.CancelledError:
-                self._client.drop(job)
+                job.drop()
                 raise
         finally:
             self._flying -= 1
@@ -204,10 +204,10 @@ class Bundles:
             )
 
     async def _parts(self, job: AsyncCall) -> Known | None:
-        """Return how far a job has got; None if that is not told, or Redis is away."""
+        """Return how far a job has got; None if that is not told, or cannot be read."""
         try:
-            return await self._client.parts(job)
-        except (CallError, ConnectionFailed) as error:
+            return await job.parts()
+        except (CallError, ConnectionFailed, ValueError) as error:
             log.debug("nobody knows how far job %s has got: %s", job.id, error)
             return None
 

@@ -16,7 +16,8 @@ from pysplash.parts import Known
 class Job:
     """A job by hand: its calls, and how they end."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, hand: Hand, texts: Sequence[str]) -> None:
+        self._hand = hand
         self.texts = list(texts)
         self.id = "job"
         self.looks = 0
@@ -38,6 +39,15 @@ class Job:
         """Return its end."""
         return self.ended.result()
 
+    async def parts(self) -> Known | None:
+        """Say what is known of how far it got."""
+        if isinstance(self._hand.known, Exception):
+            raise self._hand.known
+        return self._hand.known
+
+    def drop(self) -> None:
+        """Be forgotten."""
+
 
 class Hand:
     """A client by hand: it keeps the jobs it is given."""
@@ -49,18 +59,9 @@ class Hand:
 
     async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
         """Take a job."""
-        self.jobs.append(Job(texts))
+        self.jobs.append(Job(self, texts))
         self.jobs[-1].looks = self.looks
         return self.jobs[-1]
-
-    async def parts(self, job: Job) -> Known | None:
-        """Say what is known of how far a job got."""
-        if isinstance(self.known, Exception):
-            raise self.known
-        return self.known
-
-    def drop(self, job: Job) -> None:
-        """Forget it."""
 
 
 def played(
@@ -94,11 +95,16 @@ def add(some: Bundles, told: list[Any], *texts: str) -> None:
         some.add(text, lambda answer, error: told.append(error or answer))
 
 
+async def come(some: Bundles, told: list[Any], *texts: str) -> None:
+    """Make calls at the same moment, and let them go."""
+    add(some, told, *texts)
+    await settled()
+
+
 async def warm(some: Bundles, hand: Hand, told: list[Any]) -> None:
     """Make brief calls, one after the other, until as many go together as may."""
     while some._reach < MOST:
-        add(some, told, "w")
-        await settled()
+        await come(some, told, "w")
         hand.jobs[-1].answer()
         await settled()
     hand.jobs.clear()
@@ -109,8 +115,7 @@ def test_at_first_each_call_has_its_job() -> None:
     """Nobody knows yet how long they take."""
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
-        add(some, told, "a", "b", "c")
-        await settled()
+        await come(some, told, "a", "b", "c")
         assert [job.texts for job in hand.jobs] == [["a"], ["b"], ["c"]]
         for job in reversed(hand.jobs):
             job.answer()
@@ -124,12 +129,9 @@ def test_brief_calls_go_together() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a", "b")
-        await settled()
-        add(some, told, "c")
-        await settled()
-        add(some, told, "d")
-        await settled()
+        await come(some, told, "a", "b")
+        await come(some, told, "c")
+        await come(some, told, "d")
         assert [job.texts for job in hand.jobs] == [["a", "b"]]
         hand.jobs[0].answer()
         await settled()
@@ -145,13 +147,10 @@ def test_enough_do_not_wait_for_others() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a")
-        await settled()
-        add(some, told, *"bcdefgh")
-        await settled()
+        await come(some, told, "a")
+        await come(some, told, *"bcdefgh")
         assert [len(job.texts) for job in hand.jobs] == [1]
-        add(some, told, "i")
-        await settled()
+        await come(some, told, "i")
         assert [len(job.texts) for job in hand.jobs] == [1, 8]
 
     assert len(played(play)) == 9
@@ -162,10 +161,8 @@ def test_nobody_waits_long_for_others() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a")
-        await settled()
-        add(some, told, "b")
-        await settled()
+        await come(some, told, "a")
+        await come(some, told, "b")
         assert [job.texts for job in hand.jobs] == [["a"], ["b"]]
 
     played(play, gather=0)
@@ -176,12 +173,10 @@ def test_calls_that_take_long_go_alone_again() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a", "b")
-        await settled()
+        await come(some, told, "a", "b")
         hand.jobs[0].answer(1.0)
         await settled()
-        add(some, told, "c", "d")
-        await settled()
+        await come(some, told, "c", "d")
         assert [job.texts for job in hand.jobs[1:]] == [["c"], ["d"]]
 
     played(play)
@@ -192,10 +187,8 @@ def test_calls_that_were_not_begun_go_first() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, *"abc")
-        await settled()
-        add(some, told, "d")
-        await settled()
+        await come(some, told, *"abc")
+        await come(some, told, "d")
         hand.jobs[0].answer(count=1)
         await settled()
         hand.jobs[1].answer()
@@ -214,8 +207,7 @@ def test_calls_whose_time_ends_at_other_times_go_apart() -> None:
         await warm(some, hand, told)
         add(some, told, "old", "older")
         some._timeout += 2
-        add(some, told, "new")
-        await settled()
+        await come(some, told, "new")
         assert [job.texts for job in hand.jobs] == [["old", "older"]]
         hand.jobs[0].answer()
         await settled()
@@ -229,8 +221,7 @@ def test_calls_none_of_which_could_be_made_go_alone() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a", "b")
-        await settled()
+        await come(some, told, "a", "b")
         hand.jobs[0].answer(count=0)
         await settled()
         assert [job.texts for job in hand.jobs[1:]] == [["a"], ["b"]]
@@ -244,8 +235,7 @@ def test_a_late_call_keeps_no_other() -> None:
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
         hand.looks, hand.known = 2, Known(["A"], False)
-        add(some, told, *"abcd")
-        await settled()
+        await come(some, told, *"abcd")
         assert told == ["A"]
         assert [job.texts for job in hand.jobs] == [list("abcd"), ["c"], ["d"]]
         for job in hand.jobs[1:]:
@@ -257,15 +247,16 @@ def test_a_late_call_keeps_no_other() -> None:
     assert played(play) == ["A", "c", "d", "b"]
 
 
-@pytest.mark.parametrize("error", [ConnectionFailed("away"), CallError("refused")])
+@pytest.mark.parametrize(
+    "error", [ConnectionFailed("away"), CallError("refused"), ValueError("no JSON")]
+)
 def test_calls_outlive_a_look_that_fails(error: Exception) -> None:
     """How far a job has got is nice to know, no more."""
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
         hand.looks, hand.known = 1, error
-        add(some, told, "a", "b")
-        await settled()
+        await come(some, told, "a", "b")
         hand.jobs[0].answer()
         await settled()
 
@@ -279,8 +270,7 @@ def test_a_job_that_failed_is_broken_up(again: bool, sent: list[str]) -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, *"abc")
-        await settled()
+        await come(some, told, *"abc")
         hand.known = Known(["A"], again)
         hand.jobs[0].ended.set_exception(failure)
         await settled()
@@ -297,8 +287,7 @@ def test_a_late_call_that_is_to_go_again_does() -> None:
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
         hand.looks, hand.known = 1, Known([], False)
-        add(some, told, *"ab")
-        await settled()
+        await come(some, told, *"ab")
         hand.known = Known([], True)
         hand.jobs[0].ended.set_exception(failure)
         await settled()
@@ -316,19 +305,16 @@ def test_after_a_failure_calls_go_alone_for_a_while() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a", "b")
-        await settled()
+        await come(some, told, "a", "b")
         hand.jobs[0].ended.set_exception(failure)
         await settled()
         assert told == [failure, failure], "nobody knows with which it failed"
         for _ in range(WARY):
-            add(some, told, "c")
-            await settled()
+            await come(some, told, "c")
             hand.jobs[-1].answer()
             await settled()
         assert some._reach == 1
-        add(some, told, "d")
-        await settled()
+        await come(some, told, "d")
         hand.jobs[-1].answer()
         await settled()
         assert some._reach == 2
@@ -341,8 +327,7 @@ def test_an_answer_that_makes_no_sense_is_an_error() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         for answer in ("text", [], [1.0], ["a", "b"], None):
-            add(some, told, "a")
-            await settled()
+            await come(some, told, "a")
             hand.jobs[-1].ended.set_result(answer)
             await settled()
 
@@ -354,9 +339,7 @@ def test_what_waits_when_the_door_closes_is_told_so() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        add(some, told, "a")
-        await settled()
-        add(some, told, "b")
-        await settled()
+        await come(some, told, "a")
+        await come(some, told, "b")
 
     assert [str(each) for each in played(play)] == ["the door was closed"] * 2

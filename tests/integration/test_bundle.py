@@ -1,0 +1,48 @@
+"""A bundle whose calls go wrong, on a real server and where there is none."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from redis import Redis
+from rq.job import Job
+
+from pysplash import parts
+from pysplash.bundle import Bundle
+
+
+def upper(text: str) -> str:
+    """Return it in capitals; fail for one."""
+    if text == "c":
+        raise LookupError(text)
+    return text.upper()
+
+
+def test_one_that_fails_is_told_with_the_answers_before_it(redis: Redis) -> None:
+    """The list in Redis has them, and says that the call in hand is not to be made again."""
+    with pytest.raises(LookupError):
+        Bundle(upper, list("abcd"), Job("j", connection=redis)).run()
+
+    entries = redis.lrange("pysplash:parts:j", 0, -1)
+    assert parts.read(entries) == parts.Known(["A", "B"], False)
+    assert 0 < redis.ttl("pysplash:parts:j") <= parts.TTL
+
+
+def test_without_redis_all_is_noted_once_more() -> None:
+    """What was noted before may be wiped until somebody reads it."""
+    kept: list[parts.Words] = []
+
+    def keep(words: parts.Words) -> bool:
+        kept.append(words)
+        return True
+
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = Redis(port=closed.getsockname()[1])
+        bundle = Bundle(upper, list("abcd"), Job("j", connection=nobody), keep)
+        with pytest.raises(LookupError):
+            bundle.run()
+
+    assert len(kept) == 6
+    assert parts.noted(kept[3:], "j") == parts.Noted(True, ['"A"', '"B"'])
