@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -24,7 +25,7 @@ def test_one_that_fails_is_told_with_the_answers_before_it(redis: Redis) -> None
     with pytest.raises(LookupError):
         Bundle(upper, list("abcd"), Job("j", connection=redis)).run()
 
-    entries = redis.lrange("pysplash:parts:j", 0, -1)
+    entries: Any = redis.lrange("pysplash:parts:j", 0, -1)
     assert parts.read(entries) == parts.Known(["A", "B"], False)
     assert 0 < redis.ttl("pysplash:parts:j") <= parts.TTL
 
