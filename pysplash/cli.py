@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging.config
 import os
 import sys
@@ -14,15 +13,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 from redis import Redis
-from rq.cli.helpers import read_config_file
 
 from . import demo as demonstration
 from .boot import resolve, worker_class
 from .connection import from_url
 from .door_commands import COMMANDS as DOOR_COMMANDS
 from .embedded import open_server
-from .environment import from_environment, from_settings
-from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, ImportFailed, SplashError
+from .environment import from_environment, from_settings, read_module
+from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, SplashError
 from .log import configure, redact
 from .options import key, start_options
 from .pool import Pool
@@ -90,7 +88,7 @@ def start(ctx: click.Context, /, **given: Any) -> int:
     """
     for path in given["path"]:
         sys.path.append(path)
-    file = _config_module(given["config"])
+    file = read_module(given["config"]) if given["config"] else {}
     settings = _merge(ctx, given, file)
     _configure_logging(settings, file)
     _check_classes(settings)
@@ -115,19 +113,6 @@ def demo(number: int, url: str | None, max_procs: int, max_cpu: float, tasks: bo
 
 for _command in (*DOOR_COMMANDS, *RECORD_COMMANDS, *SERVE_COMMANDS):
     cli.add_command(_command)
-
-
-def _config_module(name: str | None) -> dict[str, Any]:
-    if not name:
-        return {}
-    try:
-        importlib.invalidate_caches()
-        return dict(read_config_file(name))
-    except Exception as error:
-        raise ImportFailed(
-            f"config module {name!r} cannot be imported ({type(error).__name__}: {error}): "
-            "check the name and --path"
-        ) from error
 
 
 def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:

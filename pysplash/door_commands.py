@@ -9,35 +9,30 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from redis import Redis
 from rich.console import Console
 from rich.table import Table
 
 from .client import Client
 from .config import ON_CRASH
-from .connection import check, from_url
-from .environment import from_environment
 from .errors import ConfigError, ExecutionError, NoWorkerError
 from .ghosts import purge as purge_ghosts
 from .log import redact
+from .place import Place, takes_place
 from .presence import PoolFacts, read_pools
 from .registry import parse_parameters
 
 #: characters a table may be wide where nobody looks at it on a terminal
 WIDTH = 160
 
-_url = click.option(
-    "-u", "--url", envvar="RQ_REDIS_URL", show_envvar=True, help="URL of the Redis server."
-)
 _json = click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
 
 
 @click.command()
-@_url
+@takes_place
 @_json
-def tasks(url: str | None, as_json: bool) -> None:
+def tasks(place: Place, as_json: bool) -> None:
     """List the tasks that living pools publish, with who serves them."""
-    found = _offers(read_pools(open_redis(url)))
+    found = _offers(read_pools(place.open()))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -55,11 +50,11 @@ def tasks(url: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@_url
+@takes_place
 @_json
-def status(url: str | None, as_json: bool) -> None:
+def status(place: Place, as_json: bool) -> None:
     """Show every pool on this Redis, whatever host it is on; changes nothing."""
-    pools = read_pools(open_redis(url))
+    pools = read_pools(place.open())
     if as_json:
         click.echo(json.dumps([asdict(pool) for pool in pools], indent=2))
         return
@@ -71,14 +66,14 @@ def status(url: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("queues", nargs=-1)
-@_url
+@takes_place
 @click.option("--pool", help="Name of a pool that must be alive.")
-def health(queues: tuple[str, ...], url: str | None, pool: str | None) -> None:
+def health(queues: tuple[str, ...], place: Place, pool: str | None) -> None:
     """Say whether a living pool serves each of QUEUES, or any pool is alive at all.
 
     Exit status 0: it does; 9: it does not; 1: no Redis answers.
     """
-    alive = [found for found in read_pools(open_redis(url)) if found.open]
+    alive = [found for found in read_pools(place.open()) if found.open]
     if pool is not None:
         alive = [found for found in alive if found.name == pool]
     if not alive:
@@ -94,7 +89,7 @@ def health(queues: tuple[str, ...], url: str | None, pool: str | None) -> None:
 @click.command()
 @click.argument("name")
 @click.argument("arguments", nargs=-1)
-@_url
+@takes_place
 @click.option("-k", "--keyword", multiple=True, help="key=value for the task, repeatable.")
 @click.option("--timeout", type=float, help="Most seconds to wait for the answer.")
 @click.option("--leave", is_flag=True, help="Leave the task to run after the timeout.")
@@ -105,7 +100,7 @@ def health(queues: tuple[str, ...], url: str | None, pool: str | None) -> None:
 def call(
     name: str,
     arguments: tuple[str, ...],
-    url: str | None,
+    place: Place,
     keyword: tuple[str, ...],
     timeout: float | None,
     leave: bool,
@@ -122,7 +117,7 @@ def call(
     named = {key: parse_word(value) for key, value in parse_parameters(keyword).items()}
     terms = _checked(timeout, patience)
     with Client(
-        connection=open_redis(url), on_timeout="leave" if leave else "cancel", **terms
+        connection=place.open(), on_timeout="leave" if leave else "cancel", **terms
     ) as client:
         try:
             value = client.call(name, tuple(map(parse_word, arguments)), named)
@@ -135,7 +130,7 @@ def call(
 
 
 @click.command()
-@_url
+@takes_place
 @click.option(
     "--on-crash",
     type=click.Choice(ON_CRASH),
@@ -143,10 +138,10 @@ def call(
     show_default=True,
     help="What becomes of a job whose worker is gone.",
 )
-def purge(url: str | None, on_crash: str) -> None:
+def purge(place: Place, on_crash: str) -> None:
     """Settle and strike what pools that were killed have left in Redis."""
     found = 0
-    for ghost in purge_ghosts(open_redis(url), on_crash):
+    for ghost in purge_ghosts(place.open(), on_crash):
         found += 1
         click.echo(_plain(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}"))
     if not found:
@@ -174,13 +169,6 @@ def show_value(value: Any) -> str:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return repr(value)
-
-
-def open_redis(url: str | None) -> Redis:
-    """Return a client of the Redis at *url*, or of the environment's, that answers."""
-    client = from_url(url) if url else from_environment()
-    check(client)
-    return client
 
 
 def _checked(timeout: float | None, patience: float) -> dict[str, Any]:

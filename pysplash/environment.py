@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from redis import Redis
-from rq.cli.helpers import get_redis_from_config
+from rq.cli.helpers import get_redis_from_config, read_config_file
 
-from .errors import ConfigError
+from .errors import ConfigError, ImportFailed
 from .log import redact
+
+
+def read_module(name: str) -> dict[str, Any]:
+    """Return the settings in a config module; raise :class:`ImportFailed` if there is none."""
+    try:
+        importlib.invalidate_caches()
+        return dict(read_config_file(name))
+    except Exception as error:
+        raise ImportFailed(
+            f"config module {name!r} cannot be imported ({type(error).__name__}: {error}): "
+            "check the name and --path"
+        ) from error
 
 
 def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:

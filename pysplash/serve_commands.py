@@ -13,11 +13,12 @@ import click
 
 from .config import parse_size
 from .daemon import Daemon
-from .door_commands import open_redis, print_table
+from .door_commands import print_table
 from .errors import ConfigError
 from .forwarding import read_stages
 from .gateway import Gateway
 from .log import configure
+from .place import Place, takes_place
 from .presence import read_pools
 
 TOKEN_VARIABLE = "PYSPLASH_TOKEN"
@@ -37,9 +38,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Say more.")
 
 
 @click.command()
-@click.option(
-    "-u", "--url", envvar="RQ_REDIS_URL", show_envvar=True, help="URL of the Redis server."
-)
+@takes_place
 @click.option("--tcp", help="HOST:PORT of a framed door; needs --handler.")
 @click.option("--handler", help="module:function that answers frames, or the name of such a task.")
 @click.option("--http", help="HOST:PORT of a door for JSON-RPC 2.0 at POST /rpc.")
@@ -68,6 +67,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.option("--tracebacks", is_flag=True, help="Show peers the tracebacks of tasks that failed.")
 @_verbose
 def serve(
+    place: Place,
     token_file: str | None,
     max_inflight: int,
     max_connections: int,
@@ -85,6 +85,7 @@ def serve(
     """
     gateway = Gateway(
         **given,
+        connection=place.client(),
         token=read_token(token_file),
         inflight=max_inflight,
         connections=max_connections,
@@ -145,13 +146,11 @@ def daemon(
 
 
 @click.command()
-@click.option(
-    "-u", "--url", envvar="RQ_REDIS_URL", show_envvar=True, help="URL of the Redis server."
-)
+@takes_place
 @click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
-def stages(url: str | None, as_json: bool) -> None:
+def stages(place: Place, as_json: bool) -> None:
     """Show what waits at every stage of every pipeline, and who serves it; changes nothing."""
-    redis = open_redis(url)
+    redis = place.open()
     served: dict[str, list[str]] = {}
     for pool in read_pools(redis):
         for queue in pool.queues if pool.open else ():

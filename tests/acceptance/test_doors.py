@@ -103,6 +103,26 @@ def test_a_shell_calls_tasks(pool: Start, say: Said, ask: Said, redis: Redis) ->
     assert ask("call", "-k", "nonsense", "add")[0] == EXIT_USAGE
 
 
+def test_commands_find_redis_by_a_module(url: str, splash: Start, tmp_path: Path) -> None:
+    """As RQ's do: by -c or its variable, in the folder they are called in or another."""
+    (tmp_path / "place.py").write_text(f"REDIS_URL = {url!r}\n")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "away.py").write_text(f"REDIS_URL = {url!r}\n")
+    splash("-c", "place", *TASKS, "--name", "mine", "--record", "record.jsonl").await_idle(1)
+    for words in (["-c", "place"], ["-c", "away", "-P", "far"]):
+        called = splash("call", *words, "add", "5", "6")
+        assert (called.wait(READY), called.out) == (EXIT_OK, "11\n")
+    alive = splash("health", RQ_CONFIG="place")
+    assert (alive.wait(READY), alive.out) == (EXIT_OK, "alive: mine; serving default\n")
+    lost = splash("health", "-c", "nowhere")
+    assert lost.wait(READY) == EXIT_IMPORT
+    assert "config module 'nowhere' cannot be imported" in lost.err
+    served = splash("serve", "-c", "place", "--http", "127.0.0.1:0")
+    wait_until(lambda: "HTTP door at" in served.out, READY, "an open door")
+    served.signal(signal.SIGTERM)
+    assert served.wait(READY) == EXIT_OK
+
+
 def test_what_can_be_seen_from_outside(pool: Start, say: Said, ask: Said, redis: Redis) -> None:
     """tasks, status and health say what there is, in words and in JSON, and change nothing."""
     assert ask("tasks", "--json") == (EXIT_OK, "[]", "")

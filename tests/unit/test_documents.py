@@ -24,6 +24,7 @@ FOREIGN = {
     "--items",
     "--seed",
     "--signals",
+    "--troubles",
     "--against",
     "--workers",
     "--idle",
