@@ -21,6 +21,7 @@ from .drafts import LARGE
 from .errors import CallError, ConnectionFailed
 from .log import logger
 from .mux import Mux
+from .outage import said
 
 #: seconds between two looks at calls of which nothing is heard
 SWEEP = 2.0
@@ -73,7 +74,7 @@ class Answers:
             except AWAY as error:
                 if last:
                     raise ConnectionFailed(
-                        f"Redis at {self._where} does not answer ({error}): "
+                        f"Redis at {self._where} does not answer ({said(error)}): "
                         "the call was not made, or its answer is not known"
                     ) from error
             except RedisError as error:

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
 from .errors import BacklogUnavailable
+from .outage import said
 
 QUEUE_KEY = "rq:queue:{}"
 
@@ -49,7 +50,7 @@ class Backlog:
         try:
             return self._read()
         except RedisError as error:
-            raise BacklogUnavailable(f"the queues cannot be read: {error}") from error
+            raise BacklogUnavailable(f"the queues cannot be read: {said(error)}") from error
 
     def _read(self) -> Waiting:
         with self._connection.pipeline(transaction=False) as pipeline:

@@ -6,6 +6,8 @@ from redis import ConnectionPool, Redis
 from rq.connections import parse_connection
 from rq.job import Job
 
+from .connection import mended
+
 #: seconds without a byte after which a connection is taken for dead; more than a read may block
 SOCKET_TIMEOUT = 6.0
 
@@ -17,7 +19,7 @@ def waiting_client(client: Redis) -> Redis:
     settings |= {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
     settings |= {"decode_responses": False, "socket_timeout": SOCKET_TIMEOUT}
     fresh: Redis = kind(
-        connection_pool=ConnectionPool(connection_class=connection_class, **settings)
+        connection_pool=ConnectionPool(connection_class=mended(connection_class), **settings)
     )
     return fresh
 

@@ -26,14 +26,25 @@ ON_CRASH = ("fail", "requeue")
 
 
 @dataclass(frozen=True, slots=True)
+class Sentinels:
+    """Who is asked where a service is."""
+
+    service: str
+    hosts: tuple[tuple[str, int], ...]
+    #: of the connections to them
+    options: dict[str, Any]
+    #: how far they are trusted, as redis-py's Sentinel takes it
+    trust: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
     """What any process needs to connect as a certain client does."""
 
     redis_class: type[Any]
     connection_class: type[Any]
     options: dict[str, Any]
-    #: behind Sentinel: the service's name, the sentinels as (host, port), and their options
-    sentinel: tuple[str, tuple[tuple[str, int], ...], dict[str, Any]] | None = None
+    sentinels: Sentinels | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,11 +15,16 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPool
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from rq.connections import parse_connection
 from rq.job import Job
 
-from .config import Address
+from .config import Address, Sentinels
 from .errors import ConfigError, ConnectionFailed
 from .outage import REFUSALS
 
@@ -45,6 +51,40 @@ STAYS_HERE = {
     "retry",
 }
 HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its own"
+
+
+class _HangsUp:
+    """A Sentinel's connection that hangs up after an error, as any other of redis-py's does.
+
+    Redis-py's own stays open where a reply did not come in time or the wait was interrupted: at a
+    server that hangs, and with a reply under way that the next command would take for its own
+    (redis-py#4292).
+    """
+
+    def read_response(self, *arguments: Any, **settings: Any) -> Any:
+        """Return the next reply."""
+        settings = {"disconnect_on_error": True} | settings
+        return super().read_response(*arguments, **settings)  # type: ignore[misc]
+
+
+class _Managed(_HangsUp, SentinelManagedConnection):
+    pass
+
+
+class _ManagedSSL(_HangsUp, SentinelManagedSSLConnection):
+    pass
+
+
+_MENDED: dict[type[Any], type[Any]] = {
+    SentinelManagedConnection: _Managed,
+    SentinelManagedSSLConnection: _ManagedSSL,
+}
+_AS_ASKED_FOR = {used: asked for asked, used in _MENDED.items()}
+
+
+def mended(kind: type[Any]) -> type[Any]:
+    """Return the class of connections to use where *kind* is asked for."""
+    return _MENDED.get(kind, kind)
 
 
 class Parser(DefaultParser):  # type: ignore[valid-type, misc]
@@ -106,6 +146,12 @@ def check(client: Redis) -> None:
         raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
 
 
+def numbers(clients: bytes, name: str) -> list[int]:
+    """Return the numbers of the connections called *name* in what CLIENT LIST says."""
+    called = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(name.encode()), re.MULTILINE)
+    return [int(number) for number in called.findall(clients)]
+
+
 def check_prefix() -> None:
     """Raise :class:`ConfigError` if RQ, as it can since 3.0, is to use other keys than ``rq:``."""
     prefix = Job.redis_job_namespace_prefix.removesuffix(":job:")
@@ -125,11 +171,9 @@ def portable(client: Redis) -> Address:
     check_prefix()
     redis_class, connection_class, options = parse_connection(client)
     pool = client.connection_pool
-    sentinel = None
-    if isinstance(pool, SentinelConnectionPool):
-        asking = {"socket_timeout": ASKED} | _travelling(pool.sentinel_manager.sentinel_kwargs)
-        sentinel = (pool.service_name, _places(pool), asking)
-    address = Address(redis_class, connection_class, _travelling(options), sentinel)
+    sentinels = _sentinels(pool) if isinstance(pool, SentinelConnectionPool) else None
+    kind = _AS_ASKED_FOR.get(connection_class, connection_class)
+    address = Address(redis_class, kind, _travelling(options), sentinels)
     try:
         pickle.dumps(address)
     except Exception as error:
@@ -147,6 +191,17 @@ def _travelling(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _sentinels(pool: SentinelConnectionPool) -> Sentinels:
+    """Return who tells *pool* where its service is."""
+    manager = pool.sentinel_manager
+    options = {"socket_timeout": ASKED} | _travelling(manager.sentinel_kwargs)
+    trust = {"min_other_sentinels": manager.min_other_sentinels}
+    instead = getattr(manager, "_force_master_ip", None)
+    if instead is not None:  # older ones of redis-py do not take it
+        trust["force_master_ip"] = instead
+    return Sentinels(pool.service_name, _places(pool), options, trust)
+
+
 def _places(pool: SentinelConnectionPool) -> tuple[tuple[str, int], ...]:
     """Return where the sentinels are."""
     asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
@@ -157,28 +212,28 @@ def reach(address: Address, **changes: Any) -> Redis:
     """Return a new client for *address*, some of its options changed."""
     options = {"parser_class": Parser} | address.options | _DRIVER | changes
     pool: ConnectionPool
-    if address.sentinel is None:
+    asked = address.sentinels
+    if asked is None:
         pool = ConnectionPool(connection_class=address.connection_class, **options)
     else:
-        service, hosts, asking = address.sentinel
         # where one is away the next is asked, not the same again
-        asking = {"retry": Retry(NoBackoff(), 0)} | asking
-        sentinel = Sentinel(list(hosts), sentinel_kwargs=asking)
+        asking = {"retry": Retry(NoBackoff(), 0)} | asked.options
+        manager = Sentinel(list(asked.hosts), sentinel_kwargs=asking, **asked.trust)
         pool = SentinelConnectionPool(
-            service, sentinel, connection_class=address.connection_class, **options
+            asked.service, manager, connection_class=mended(address.connection_class), **options
         )
     return address.redis_class(connection_pool=pool)  # type: ignore[no-any-return]
 
 
-def own(client: Redis, answer: float = ANSWER) -> Redis:
+def own(client: Redis, answer: float = ANSWER, *, repeats: int = 1) -> Redis:
     """Return a client of the pool's own, to the same place, that gives up after *answer* seconds.
 
-    A connection that was closed meanwhile is opened again, once; a slow answer is not waited
-    for twice.
+    A command whose connection is lost is sent again so many times, whether it was done or not; a
+    slow answer is not waited for twice.
     """
     return reach(
         portable(client),
         socket_timeout=answer,
         socket_connect_timeout=answer,
-        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1, (RedisConnectionError,)),
+        retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), repeats, (RedisConnectionError,)),
     )

@@ -29,6 +29,7 @@ from .calls import (
 )
 from .connection import address, portable, reach
 from .errors import CallError, ConnectionFailed
+from .outage import said
 from .presence import PoolFacts, read_pools
 from .wait import wait_jobs
 
@@ -147,7 +148,7 @@ class Desk:
                 return step()
         except AWAY as error:
             raise ConnectionFailed(
-                f"Redis at {address(self._redis)} does not answer ({error}): "
+                f"Redis at {address(self._redis)} does not answer ({said(error)}): "
                 "the call was not made, or its answer is not known"
             ) from error
         except RedisError as error:

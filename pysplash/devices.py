@@ -247,7 +247,7 @@ def open_devices(
         board=board,
         sampler=Sampler(Machine()),
         backlog=Backlog(glancing, settings.queues),
-        settlement=Settlement(own(connection), settings, on_crash),
+        settlement=Settlement(connection, settings, on_crash),
         heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
         lessons=Lessons(glancing),

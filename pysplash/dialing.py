@@ -20,14 +20,14 @@ async def connect(place: Address) -> transports.AbstractConnection:
     """
     kind: Any = connection_class(place)
     options = place.options | {"protocol": 3}
-    if place.sentinel is None:
+    asked = place.sentinels
+    if asked is None:
         connection: transports.AbstractConnection = kind(**options)
         await connection.connect()
         return connection
-    service, hosts, settings = place.sentinel
-    settings = {"retry": Retry(NoBackoff(), 0)} | settings
-    manager = sentinels.Sentinel(list(hosts), sentinel_kwargs=settings)
-    pool = sentinels.SentinelConnectionPool(service, manager, connection_class=kind)
+    settings = {"retry": Retry(NoBackoff(), 0)} | asked.options
+    manager = sentinels.Sentinel(list(asked.hosts), sentinel_kwargs=settings, **asked.trust)
+    pool = sentinels.SentinelConnectionPool(asked.service, manager, connection_class=kind)
     connection = kind(connection_pool=pool, **options)
     try:
         await connection.connect()
@@ -42,7 +42,7 @@ def connection_class(place: Address) -> type[transports.AbstractConnection]:
 
     Raises :class:`ConfigError` for a kind that has none.
     """
-    home = transports if place.sentinel is None else sentinels
+    home = transports if place.sentinels is None else sentinels
     kind: type[transports.AbstractConnection] | None = getattr(
         home, place.connection_class.__name__, None
     )

@@ -18,6 +18,7 @@ from typing import Any
 import hiredis
 from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .config import Address
 from .dialing import connect
@@ -27,6 +28,10 @@ from .outage import failure
 BUFFER = 65536
 #: bytes that may wait to be sent before callers wait for them to be
 HIGH_WATER = 2**20
+#: seconds without a byte, while replies are waited for, after which the connection counts as dead
+ANSWER = 10.0
+#: looks at that within so many seconds
+LOOKS = 5
 Word = str | bytes | int | float
 #: told the key that has changed; None: any may have
 Hear = Callable[[bytes | None], None]
@@ -48,10 +53,14 @@ class _Packet:
 
 
 class Mux(asyncio.BufferedProtocol):
-    """One connection shared by many callers of one event loop; once broken it stays so."""
+    """One connection shared by many callers of one event loop; once broken it stays so.
 
-    def __init__(self, place: Address, hear: Hear) -> None:
+    *answer* is how many seconds may pass without a byte while replies are waited for.
+    """
+
+    def __init__(self, place: Address, hear: Hear, answer: float = ANSWER) -> None:
         self._place = place
+        self._seconds = answer
         self._connection: Any = None
         self._transport: Any = None
         self._hear = hear
@@ -62,6 +71,9 @@ class Mux(asyncio.BufferedProtocol):
         self._flushing: asyncio.Handle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        #: the next look at whether anything came, and at how many nothing had
+        self._patience: asyncio.TimerHandle | None = None
+        self._quiet = 0
         self._error: Exception | None = RedisConnectionError("the connection is not open")
 
     @property
@@ -104,6 +116,9 @@ class Mux(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Any]] = loop.create_future()
         self._waiting.append(_Packet(len(commands), future))
+        if self._patience is None:
+            self._quiet = 0
+            self._be_patient()
         packed = [_pack(command) for command in commands]
         self._packed += packed
         if sum(map(len, packed)) >= BUFFER:
@@ -146,6 +161,7 @@ class Mux(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand out the replies that are whole."""
+        self._quiet = 0
         try:
             self._parser.feed(self._buffer, 0, nbytes)
             while self._error is None and (reply := self._parser.gets()) is not _NOTHING:
@@ -177,6 +193,19 @@ class Mux(asyncio.BufferedProtocol):
         if packed and self._error is None:
             self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
 
+    def _be_patient(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(self._seconds / LOOKS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Wait on for replies, unless nothing came for too long; then give the connection up."""
+        self._patience = None
+        self._quiet += 1
+        if self._waiting and self._quiet > LOOKS:
+            self._break(RedisTimeoutError(f"nothing came for {self._seconds:g} s"))
+        elif self._waiting:
+            self._be_patient()
+
     def _deliver(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
             if reply[0] == b"invalidate":
@@ -199,6 +228,9 @@ class Mux(asyncio.BufferedProtocol):
             self._error = error
             self._transport.abort()
             self._hear(None)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         self._writable.set()
         self._packed.clear()
         while self._waiting:

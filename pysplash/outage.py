@@ -52,3 +52,8 @@ def failure(text: str) -> RedisError:
     """Return what to raise where Redis answers with the error *text*."""
     found = _WORD.search(text)
     return _KINDS[found[1]](text) if found else ResponseError(text)
+
+
+def said(error: Exception) -> str:
+    """Return what redis-py's *error* says, without the objects that it shows there."""
+    return str(error).partition(" : <")[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -57,6 +58,10 @@ class Server:
             return bool(self.client.info("server")["process_id"] == self.process.pid)
         return False
 
+    def hang(self) -> None:
+        """Let it answer nobody any more, its connections staying open, until it is killed."""
+        self.process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """End it without a word."""
         self.process.kill()
@@ -92,15 +97,15 @@ class Group:
         known: Any = Sentinel([self.place])
         wait_until(lambda: known.discover_slaves(MAIN), BOUND, "a replica the sentinel knows")
 
-    def fail_over(self, *, kill: bool) -> None:
-        """Make a primary of the replica, once it has all: the other one is killed, or demoted."""
+    def fail_over(self, how: str) -> None:
+        """Make a primary of the replica, once it has all; the other is killed, hung or demoted."""
         self.primary.set("after", "all else")
         self.primary.wait(1, round(1000 * BOUND))
-        if kill:
-            self._primary.kill()
-            self._tell("SET", MAIN, "down-after-milliseconds", DOWN)
-        else:
+        if how == "demoted":
             wait_until(lambda: self._tell("FAILOVER", MAIN), BOUND, "a replica that is good enough")
+        else:
+            {"killed": self._primary.kill, "hung": self._primary.hang}[how]()
+            self._tell("SET", MAIN, "down-after-milliseconds", DOWN)
         leading = self._replica.client.role
         wait_until(lambda: leading()[0] == b"master", MOVE, "the fail-over")
         self._tell("SET", MAIN, "down-after-milliseconds", NEVER)

@@ -14,6 +14,8 @@ from redis import Redis
 from redis.sentinel import Sentinel
 
 from pysplash import AsyncClient, Client, Gateway
+from pysplash.clients import waiting_client
+from pysplash.connection import own, portable, reach
 from tests.acceptance.command import QUICK, READY, Start
 from tests.acceptance.failover import BOUND, MAIN, Group, deaf_places, group
 from tests.waiting import wait_until
@@ -21,8 +23,8 @@ from tests.waiting import wait_until
 HOLD = "door.hold"
 
 
-@pytest.mark.parametrize("kill", [True, False], ids=["killed", "demoted"])
-def test_a_fail_over_costs_nothing(splash: Start, tmp_path: Path, marks: Path, kill: bool) -> None:
+@pytest.mark.parametrize("how", ["killed", "hung", "demoted"])
+def test_a_fail_over_costs_nothing(splash: Start, tmp_path: Path, marks: Path, how: str) -> None:
     """Calls on their way are answered, later ones too, by the same worker: it missed nothing."""
     gate = tmp_path / "gate"
     with group(tmp_path) as servers, deaf_places(2) as away:
@@ -37,7 +39,7 @@ def test_a_fail_over_costs_nothing(splash: Start, tmp_path: Path, marks: Path, k
             """Fail over while one call is at work and two wait, and let them go on."""
             wait_until(marks.read_text, READY, "a job at work")
             wait_until(lambda: servers.primary.llen("rq:queue:default") == 2, READY, "the others")
-            servers.fail_over(kill=kill)
+            servers.fail_over(how)
             gate.touch()
 
         held = asyncio.run(call_around(move, servers, away, str(marks), str(gate)))
@@ -45,6 +47,34 @@ def test_a_fail_over_costs_nothing(splash: Start, tmp_path: Path, marks: Path, k
         assert len(marks.read_text().splitlines()) == 3
         pool.signal(signal.SIGTERM)
         assert pool.wait(BOUND) == 0
+
+
+class Interrupted(Exception):
+    """What a job's timeout may be, in the middle of a read."""
+
+
+@pytest.mark.parametrize("kind", [own, lambda client: reach(portable(client)), waiting_client])
+def test_a_late_reply_is_nobodys(tmp_path: Path, kind: Callable[[Redis], Redis]) -> None:
+    """Who was interrupted as it waited for a reply is not given it for what it asks next."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    with group(tmp_path) as servers:
+        client = kind(Sentinel([servers.place]).master_for(MAIN))
+        client.set("key", "late")
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            servers.primary.client_pause(1000)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(Interrupted):
+                client.get("key")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        wait_until(servers.primary.ping, BOUND, "the end of the pause")
+        assert client.get("another") is None
+        client.close()
 
 
 async def call_around(

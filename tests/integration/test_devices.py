@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from rq import Queue
 from rq.suspension import resume, suspend
 
 from pysplash.backlog import Backlog
+from pysplash.config import Sentinels
 from pysplash.connection import ASKED, address, check, from_url, own, portable, reach
 from pysplash.environment import from_settings
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
@@ -132,21 +134,33 @@ def test_clients_travel(redis: Redis, url: str) -> None:
 def test_a_client_behind_sentinel_travels(redis: Redis) -> None:
     """A pool behind Sentinel asks the sentinels anew, wherever the service has moved to."""
     places = [("127.0.0.1", 26379), ("127.0.0.1", 26380)]
-    sentinel = Sentinel(places, sentinel_kwargs={"socket_timeout": 0.1})
+    trust = {"min_other_sentinels": 1}
+    sentinel = Sentinel(places, sentinel_kwargs={"socket_timeout": 0.1}, **trust)
     client = sentinel.master_for("main", db=3)
     again = pickle.loads(pickle.dumps(portable(client)))
     pool: Any = reach(again).connection_pool
 
-    assert portable(Sentinel(places).master_for("main")).sentinel == (
-        "main",
-        tuple(places),
-        {"socket_timeout": ASKED},
-    )
-    assert again.sentinel == ("main", tuple(places), {"socket_timeout": 0.1})
+    plain = portable(Sentinel(places).master_for("main")).sentinels
+    none = {"min_other_sentinels": 0}
+    assert plain == Sentinels("main", tuple(places), {"socket_timeout": ASKED}, none)
+    assert again.sentinels == Sentinels("main", tuple(places), {"socket_timeout": 0.1}, trust)
+    assert pool.sentinel_manager.min_other_sentinels == 1
     assert pool.service_name == "main"
     assert pool.connection_kwargs["db"] == 3
     assert len(pool.sentinel_manager.sentinels) == 2
     assert address(client) == "main/3 (by Sentinel at 127.0.0.1:26379, 127.0.0.1:26380)"
+
+
+@pytest.mark.skipif(
+    "force_master_ip" not in signature(Sentinel).parameters, reason="redis-py is too old for it"
+)
+def test_an_address_that_stands_for_the_primarys_travels() -> None:
+    """Whoever sees the primary elsewhere than the sentinels do, as through a tunnel, finds it."""
+    settings: dict[str, Any] = {"force_master_ip": "127.0.0.9"}
+    sentinel = Sentinel([("127.0.0.1", 26379)], **settings)
+    again = pickle.loads(pickle.dumps(portable(sentinel.master_for("main"))))
+    pool: Any = reach(again).connection_pool
+    assert pool.sentinel_manager._force_master_ip == "127.0.0.9"
 
 
 def test_a_client_that_cannot_travel_is_refused(url: str) -> None:

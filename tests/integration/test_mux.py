@@ -9,6 +9,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pysplash.answers import Answers, Awaited
 from pysplash.calls import Route, build
@@ -19,12 +20,14 @@ from pysplash.terms import Terms
 BOUND = 20.0
 
 
-def play(redis: Redis, scene: Callable[[Mux, list[bytes | None]], Awaitable[None]]) -> None:
-    """Run *scene* with a connection of its own and what it is told."""
+def play(
+    redis: Redis, scene: Callable[[Mux, list[bytes | None]], Awaitable[None]], answer: float = BOUND
+) -> None:
+    """Run *scene* with a connection of its own, which waits so long, and what it is told."""
 
     async def run() -> None:
         heard: list[bytes | None] = []
-        mux = Mux(portable(redis), heard.append)
+        mux = Mux(portable(redis), heard.append, answer)
         await mux.open()
         try:
             async with asyncio.timeout(BOUND):
@@ -106,6 +109,34 @@ def test_a_broken_connection_fails_all_and_stays_so(redis: Redis) -> None:
             await mux.call("PING")
 
     play(redis, scene)
+
+
+def test_a_server_that_hangs_is_left(redis: Redis) -> None:
+    """Whoever waits for a reply hears that none came, in time; the next finds another server."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        assert await mux.call("PING") == b"PONG"
+        redis.client_pause(round(1000 * BOUND))
+        asking = [asyncio.create_task(mux.call("SET", "key", "value")) for _ in range(3)]
+        for task in asking:
+            with pytest.raises(RedisTimeoutError, match=r"nothing came for 0\.3 s"):
+                await task
+        assert mux.broken
+        assert heard == [None]
+
+    play(redis, scene, 0.3)
+
+
+def test_a_slow_server_is_waited_for(redis: Redis) -> None:
+    """Nobody is left for having nothing to say, nor as long as bytes come, however slowly."""
+
+    async def scene(mux: Mux, heard: list[bytes | None]) -> None:
+        slow = [mux.call("BLPOP", "nothing", 0.4) for _ in range(4)]
+        assert await asyncio.gather(*slow) == [None] * 4
+        await asyncio.to_thread(redis.blpop, "nothing", 1)  # a time in which nobody asks
+        assert not mux.broken
+
+    play(redis, scene, 0.7)
 
 
 def test_a_replica_is_left(redis: Redis) -> None:

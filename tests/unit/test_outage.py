@@ -11,7 +11,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from pysplash.outage import AWAY, WritesRefused, failure
+from pysplash.outage import AWAY, WritesRefused, failure, said
 
 SCRIPT = "ERR Error running script (call to f_0a1b): @user_script:3: @user_script: 3: "
 
@@ -50,3 +50,10 @@ def test_any_other_error_is_an_error(text: str) -> None:
     error = failure(text)
     assert type(error) is ResponseError
     assert not isinstance(error, AWAY)
+
+
+def test_what_is_said_holds_no_object() -> None:
+    """Redis-py shows every sentinel it asked with all its options, which nobody can read."""
+    asked = "No master found for 'main' : <redis.client.Redis(<ConnectionPool(port=1)>)> - refused"
+    assert said(ConnectionError(asked)) == "No master found for 'main'"
+    assert said(ConnectionError("Connection refused")) == "Connection refused"
