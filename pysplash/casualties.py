@@ -70,7 +70,7 @@ class Casualties:
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
         job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
-        if job_id or outcomes or not well:
+        if job_id or outcomes or not well or (facts is not None and facts.unsaid):
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)

@@ -8,15 +8,18 @@ without asking and without taking anything off a queue.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from . import descent
+from .connection import numbers
 from .descent import Descent
 from .lane import Lane, Word, packed
 from .outage import AWAY
@@ -75,7 +78,7 @@ class Claims:
         self._counters: tuple[int, float] | None = None
         #: the execution under which the last job was claimed
         self.execution = ""
-        #: the execution of a nested claim that may have been made, for all that is known
+        #: the execution of a claim that may have been made, for all that is known
         self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
@@ -84,6 +87,8 @@ class Claims:
         self._fresh: list[str] = []
         self._watched: tuple[Sequence[str], bytes] = ((), b"")
         self._asked: _Asked | None = None
+        #: the server's number of the last connection
+        self._number = 0
 
     def take(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> Turn:
         """Store *done*, which took *seconds*, and claim from *queues*; or end what was begun.
@@ -105,13 +110,28 @@ class Claims:
             except AWAY as error:
                 asked = self._asked = None
                 if done is None and self._leaving():
-                    return Turn(Answer.EMPTY)
+                    return self._last_look(execution)
                 pause = self._away(error, pause)
                 continue
             if turn.answer is Answer.JOB:
                 self.execution = execution
             self._resting = turn.answer is Answer.EMPTY or turn.answer is Answer.SUSPENDED
             return turn
+
+    def _last_look(self, execution: str) -> Turn:
+        """Return what a worker that leaves has claimed by a turn whose reply was lost, if anything.
+
+        If Redis does not say it stays :attr:`unsure`.
+        """
+        try:
+            self._lane.close()
+            turn = self._lost_claim(execution)
+        except AWAY:
+            self.unsure = execution
+            return Turn(Answer.EMPTY)
+        if turn is not None:
+            self.execution = execution
+        return turn or Turn(Answer.EMPTY)
 
     # --- turns begun ahead ---
 
@@ -249,8 +269,10 @@ class Claims:
         return bool(count)
 
     def close(self) -> None:
-        """Leave the server."""
+        """Leave the server; raise redis's error where a claim may have been made, unheard."""
         self._lane.close()
+        if self.unsure:
+            raise RedisConnectionError("a job may have been claimed, for all that is known")
 
     def _count(self, seconds: float) -> tuple[int, float]:
         """Return the worker's counters with one more job of *seconds*."""
@@ -322,10 +344,30 @@ class Claims:
         self._lane.call("HSET", key, "id", done.execution_id, "worker_name", self._worker)
         return Turn(Answer.DEPENDENTS)
 
+    def cut_off_others(self) -> None:
+        """Have the server close all other connections of this worker; see :meth:`_cut_off`."""
+        if not self._lane.open:
+            self._connect()
+        self._cut_off(lambda number: number != self._number)
+
+    def _cut_off(self, lost: Callable[[int], bool]) -> None:
+        """Have the server close the connections of this worker whose numbers are *lost*.
+
+        What was sent over one, and is not yet read, is never done then: it could be a claim that
+        is made after somebody looked for it.
+        """
+        with contextlib.suppress(ResponseError):
+            for number in numbers(self._lane.call("CLIENT", "LIST"), self._worker):
+                if lost(number):
+                    self._lane.call("CLIENT", "KILL", "ID", number)
+
     def _connect(self) -> None:
         """Connect, and ask to be told when what an idle worker has just looked at changes."""
         self._lane.connect()
         self._lane.call("CLIENT", "SETNAME", self._worker)
+        before, self._number = self._number, self._lane.call("CLIENT", "ID")
+        if before:
+            self._cut_off(lambda number: number == before != self._number)
         self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
         self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
         self._descent = ""

@@ -26,7 +26,7 @@ from .helping import Help, Search, Stuck, at_hand, offer
 from .interrupts import Interruptible, Level
 from .log import logger
 from .outage import AWAY
-from .rq_calls import fail, held, hold
+from .rq_calls import held, hold
 from .settlement import put_back
 from .supervised import RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
@@ -255,7 +255,10 @@ class Nesting(Interruptible):
         error = sys.exc_info()[1]
         if isinstance(error, Overtaken) and error.level < len(self._outer):
             self._overtaken = error
-            self._share_fate(job, queue, error)
+            try:
+                self._share_fate(job, queue, error)
+            except Exception as refused:
+                self._give_up(job, queue, refused)
         else:
             super()._fail(job, queue)
 
@@ -267,8 +270,8 @@ class Nesting(Interruptible):
         if not self._may_store(job):
             return
         if self.on_crash == "requeue":
-            put_back(self, job, queue)
+            self._store(job, queue, lambda: put_back(self, job, queue))
             self._job_failed = True
             return
         job.ended_at = now()
-        fail(self, job, queue, text)
+        self._store_failure(job, queue, text)

@@ -26,6 +26,8 @@ class Facts:
     execution_id: str = ""
     #: whether the pool speaks for this worker in Redis
     listens: bool = False
+    #: whether it left and could not say so there
+    unsaid: bool = False
     function: str = ""
     #: seconds it was held by the fast loop, ever and in the present job
     held: float = 0.0

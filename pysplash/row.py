@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from .state import WorkerState
 
 STATES = tuple(WorkerState)
-#: state, whether it listens, pid, since, beat, job started, job timeout, seconds held before the
-#: job, jobs, failed, name, execution, job id
-FIELDS = "B?xxxxxx q d d d d d Q Q 64s 40s H 255s"
+#: state, whether it listens, whether it left unsaid, pid, since, beat, job started, job timeout,
+#: seconds held before the job, jobs, failed, name, execution, job id
+FIELDS = "B??xxxxx q d d d d d Q Q 64s 40s H 255s"
 VALUES = struct.Struct("<" + FIELDS)
 
 
@@ -32,6 +32,8 @@ class Row:
     execution_id: str
     #: whether the worker heeds :meth:`Scoreboard.ask`
     listens: bool = False
+    #: whether it left and could not say so in Redis
+    unsaid: bool = False
     #: name of the function of the job, or of the last one
     function: str = ""
     #: seconds it was held by the fast loop, ever and in the present job
@@ -44,6 +46,7 @@ def decode(raw: bytes, function: bytes, held: float) -> Row:
     (
         state,
         listens,
+        unsaid,
         pid,
         since,
         beat,
@@ -71,6 +74,7 @@ def decode(raw: bytes, function: bytes, held: float) -> Row:
         execution_id=_text(execution),
         listens=listens,
         function=_text(function),
+        unsaid=unsaid,
         held=held,
         held_in_job=0.0 if math.isnan(started) else max(0.0, held - held_before),
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
+from .dependents import releasing_once
 from .log import logger
 from .outage import AWAY
 from .quarantine import described
@@ -18,10 +20,12 @@ from .rq_calls import (
     call_back_stop,
     call_back_success,
     fail,
+    recover,
     retry,
     succeed,
 )
-from .supervised import Supervised
+from .supervised import RETRY_FIRST, Supervised
+from .transactions import candid
 
 log = logger("worker")
 
@@ -31,7 +35,7 @@ class JobStopped(BaseException):
 
 
 class Refused(Exception):
-    """Redis has stored an outcome in part only."""
+    """Redis has stored an outcome in part only, or not at all."""
 
 
 def _readable(exc_info: Any) -> str:
@@ -43,8 +47,15 @@ def _readable(exc_info: Any) -> str:
 class RQOutcomes(Supervised):
     """Success with consequences, failure, stop and retry, as RQ's perform_job has them."""
 
+    #: times an outcome is tried to be stored that Redis, being there, does not store: for a minute
+    most_tries = 30
+
     def _may_store(self, job: Job) -> bool:
         """Return whether the job's execution is still this worker's."""
+        raise NotImplementedError
+
+    def _cut_off(self) -> None:
+        """See to it that nothing is done any more of what was sent over a connection now lost."""
         raise NotImplementedError
 
     def _drop(self, job: Job, failed: bool) -> None:
@@ -73,15 +84,49 @@ class RQOutcomes(Supervised):
         if not self._may_store(job):
             self._drop(job, failed=False)
             return
-        self.handle_execution_ended(job, queue, job.success_callback_timeout)
+        self._end_execution(job, queue, job.success_callback_timeout)
         job._result = value
         if isinstance(value, Retry):
-            retry(self, job, queue, value)
+            self._store(job, queue, lambda: retry(self, job, queue, value))
             return
         job._status = JobStatus.FINISHED
         call_back_success(job, self.death_penalty_class, value)
-        succeed(self, job, queue)
+        with candid(self.connection):
+            self._store(job, queue, lambda: succeed(self, job, queue))
         job.send_webhooks(JobStatus.FINISHED)
+
+    def _end_execution(self, job: Job, queue: Queue, seconds: int) -> None:
+        self._insist(lambda: self.handle_execution_ended(job, queue, seconds))
+
+    def _store(self, job: Job, queue: Queue, store: Callable[[], None]) -> None:
+        """Have RQ store an outcome, as soon as Redis is there to take it.
+
+        Tried again as long as the execution is open: a try whose reply was lost has closed it.
+        What RQ does after that is then made up for.
+        """
+        pause, before, stopped = RETRY_FIRST, dict(vars(job)), self._stopped_job_id
+        why: Exception | None = None
+        for _ in range(self.most_tries):
+            try:
+                store()
+                return
+            except AWAY as error:
+                pause, why = self._redis_is_away(error, pause), error
+            if self.slot is not None:  # else the connection that hears commands would be closed
+                self._cut_off()
+            if not self._may_store(job):
+                self._insist(lambda: self._follow(job, queue))
+                return
+            vars(job).update(before)
+            self._stopped_job_id = stopped
+        raise Refused(f"Redis did not store it in {self.most_tries} tries: {why}") from why
+
+    def _follow(self, job: Job, queue: Queue) -> None:
+        """Let go ahead what waits for a job whose outcome is stored."""
+        if job.get_status() in (JobStatus.FAILED, JobStatus.STOPPED):
+            releasing_once(queue).enqueue_dependents(job)
+        for each in Queue.all(self.connection):
+            recover(each)  # a success has made them ready, on whatever queue they are to be
 
     def _fail(self, job: Job, queue: Queue) -> None:
         """Let RQ store a failure, a stop, or the retry that follows from it."""
@@ -95,8 +140,6 @@ class RQOutcomes(Supervised):
                 self._stop_by_rq(job, queue)
             else:
                 self._fail_by_rq(job, queue, exc_info)
-        except AWAY:
-            raise
         except Exception as error:
             self._give_up(job, queue, error)
 
@@ -106,7 +149,7 @@ class RQOutcomes(Supervised):
 
     def _fail_by_rq(self, job: Job, queue: Queue, exc_info: Any) -> None:
         job._status = JobStatus.FAILED
-        self.handle_execution_ended(job, queue, job.failure_callback_timeout)
+        self._end_execution(job, queue, job.failure_callback_timeout)
         try:
             call_back_failure(job, self.death_penalty_class, *exc_info)
         except BaseException:
@@ -115,8 +158,11 @@ class RQOutcomes(Supervised):
         self._store_failure(job, queue, _readable(exc_info))
 
     def _store_failure(self, job: Job, queue: Queue, text: str) -> None:
-        if not fail(self, job, queue, text):
-            raise Refused("Redis refuses a part of its failure: the line before says why")
+        def store() -> None:
+            if not fail(self, job, queue, text):
+                raise Refused("Redis refuses a part of its failure: the line before says why")
+
+        self._store(job, queue, store)
 
     def _handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Call the exception handlers; one that breaks costs its own work, not the outcome."""

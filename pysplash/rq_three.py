@@ -22,6 +22,8 @@ from rq.utils import as_text
 
 from .dependents import releasing_once
 from .log import logger
+from .outage import AWAY
+from .transactions import outspoken
 
 #: as in rq_two
 PRESENT = ""
@@ -93,11 +95,24 @@ def hold(worker: Any, execution: Execution | None) -> None:
 def recover(queue: Any) -> None:
     """Enqueue what is ready to be and nobody has enqueued, as a worker leaves it that is killed."""
     ready: Any = queue.connection.zrange(queue.ready_job_registry.key, 0, -1)
-    _enqueue_ready(queue, {queue.name: [as_text(job_id) for job_id in ready]})
+    _enqueue_ready(queue, _once, {queue.name: [as_text(job_id) for job_id in ready]})
 
 
-def _enqueue_ready(queue: Any, ready: dict[str, list[str]]) -> None:
-    """Enqueue jobs that are ready, by queue; RQ gives those up beside which others are enqueued."""
+def _once(call: Callable[[], Any]) -> Any:
+    return call()
+
+
+def _enqueue_ready(queue: Any, insist: Callable[..., Any], ready: dict[str, list[str]]) -> None:
+    """Enqueue jobs that are ready, by queue; RQ gives those up beside which others are enqueued.
+
+    *insist* calls each try, until Redis is there for it.
+    """
+
+    def enqueue(registry: Any, left: list[str]) -> list[str]:
+        registry.enqueue_jobs(left)
+        scores = queue.connection.zmscore(registry.key, left)
+        return [it for it, score in zip(left, scores, strict=True) if score is not None]
+
     for name, job_ids in ready.items():
         target = type(queue)(
             name,
@@ -108,20 +123,25 @@ def _enqueue_ready(queue: Any, ready: dict[str, list[str]]) -> None:
         registry, left, tries = target.ready_job_registry, job_ids, 0
         try:
             while left and tries < MOST_TRIES:
-                registry.enqueue_jobs(left)
-                scores = queue.connection.zmscore(registry.key, left)
-                left = [it for it, score in zip(left, scores, strict=True) if score is not None]
+                left = insist(partial(enqueue, registry, left))
                 tries += 1
+        except AWAY:
+            raise
         except Exception:  # as RQ does: what began all this is stored
             log.exception("queue %s: what is ready waits until it is cleaned", name)
 
 
-def _persistent(queue: Any) -> Any:
-    """Return *queue*, made to enqueue dependents even while others do the same."""
+def _persistent(worker: Any, queue: Any) -> Any:
+    """Return *queue*, made to enqueue dependents even while others do the same.
+
+    A worker of ours waits for a Redis that is away meanwhile.
+    """
     if type(queue).enqueue_ready_jobs_by_queue is not vars(Queue)["enqueue_ready_jobs_by_queue"]:
         return queue
     persistent = copy.copy(queue)
-    vars(persistent)["enqueue_ready_jobs_by_queue"] = partial(_enqueue_ready, queue)
+    vars(persistent)["enqueue_ready_jobs_by_queue"] = partial(
+        _enqueue_ready, queue, getattr(worker, "_insist", _once)
+    )
     return persistent
 
 
@@ -134,7 +154,7 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
     """Store a success with all that follows from it."""
     worker.handle_job_success(
         job=job,
-        queue=_persistent(queue),
+        queue=_persistent(worker, queue),
         started_job_registry=queue.started_job_registry,
         execution=held(worker),
     )
@@ -143,7 +163,8 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
 def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
     """Store a failure, or the retry that follows from it; False if Redis refuses a part.
 
-    RQ only logs what goes wrong there. Raise redis's error where nothing was stored.
+    RQ only logs what goes wrong there. Raise redis's error where that is away, or nothing was
+    stored.
     """
     execution, release = held(worker), worker._release_slot_safely
     stored = []
@@ -154,13 +175,14 @@ def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
 
     worker._release_slot_safely = follow  # the last that RQ does, if it could store the failure
     try:
-        worker.handle_job_failure(
-            job=job,
-            queue=releasing_once(_persistent(queue)),
-            started_job_registry=queue.started_job_registry,
-            exc_string=text,
-            execution=execution,
-        )
+        with outspoken(worker):
+            worker.handle_job_failure(
+                job=job,
+                queue=releasing_once(_persistent(worker, queue)),
+                started_job_registry=queue.started_job_registry,
+                exc_string=text,
+                execution=execution,
+            )
     finally:
         del worker._release_slot_safely
     if not stored and execution is not None and worker.connection.exists(execution.key):
@@ -174,7 +196,7 @@ def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:
     """Store that a job returned a Retry."""
     worker.handle_job_retry(
         job=job,
-        queue=releasing_once(_persistent(queue)),
+        queue=releasing_once(_persistent(worker, queue)),
         retry=wish,
         started_job_registry=queue.started_job_registry,
         execution=held(worker),

@@ -12,12 +12,14 @@ from typing import Any
 
 import rq.job
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
 from rq.executions import Execution
 from rq.job import Job, Retry
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
 from .dependents import releasing_once
+from .transactions import candid, outspoken
 
 #: in a script: fields of a worker's hash while it runs the job `next`; and what says it runs none
 PRESENT = "'current_job', next, 'current_job_working_time', 0,"
@@ -97,16 +99,21 @@ def succeed(worker: Any, job: Job, queue: Queue) -> None:
 
 
 def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
-    """Store a failure, or the retry that follows from it; False if Redis refuses a part.
+    """Store a failure, or the retry that follows from it; True.
 
-    This RQ raises the error then.
+    RQ only logs what goes wrong there, or not even that. Raise redis's error where that is away,
+    or nothing was stored.
     """
-    worker.handle_job_failure(
-        job=job,
-        queue=releasing_once(queue),
-        started_job_registry=queue.started_job_registry,
-        exc_string=text,
-    )
+    execution = held(worker)
+    with candid(worker.connection), outspoken(worker):
+        worker.handle_job_failure(
+            job=job,
+            queue=releasing_once(queue),
+            started_job_registry=queue.started_job_registry,
+            exc_string=text,
+        )
+    if execution is not None and worker.connection.exists(execution.key):
+        raise RedisConnectionError(f"the failure of job {job.id} was not stored")
     return True
 
 

@@ -179,6 +179,7 @@ class Slot:
         self._job = self._execution = b""
         self._outer: list[tuple[float, WorkerState]] = []
         self._function = ""
+        self._unsaid = False
         self._map, self._held_place = board.place_of_held(index)
         self._held_before = 0.0
         self.slate = board.slate(index)
@@ -196,6 +197,7 @@ class Slot:
             (
                 self._number,
                 self.listens,
+                self._unsaid,
                 self._pid,
                 self._since,
                 now,
@@ -226,6 +228,11 @@ class Slot:
     def stopping(self) -> None:
         """Take no further job."""
         self._enter(WorkerState.STOPPING)
+
+    def unsaid(self) -> None:
+        """Leave without having said so in Redis, which is away; the pool says it."""
+        self._unsaid = True
+        self.beat()
 
     def claimed(self, job_id: str, timeout: float | None, execution_id: str = "") -> None:
         """Hold the job *job_id*, not yet started unless it has an execution.

@@ -47,6 +47,7 @@ class Senses:
                 job_id=row.job_id,
                 execution_id=row.execution_id,
                 listens=row.listens,
+                unsaid=row.unsaid,
                 function=row.function,
                 held=row.held,
                 held_in_job=row.held_in_job,

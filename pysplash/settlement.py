@@ -10,7 +10,7 @@ killed for its memory is put back, which is no retry; the third time it is faile
 
 from __future__ import annotations
 
-import re
+import contextlib
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
+from rq.exceptions import NoSuchJobError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.queue import Queue
@@ -28,7 +29,9 @@ from rq.worker import BaseWorker, SimpleWorker
 from . import parts
 from .batch import HAND, SCRIPT, Reply, Request, read, words
 from .config import WorkerSettings
+from .connection import numbers, own
 from .deadlock import forget
+from .dependents import releasing_once
 from .descent import STACK_KEY
 from .log import logger
 from .outage import AWAY
@@ -94,10 +97,10 @@ def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
 
 
 class Settlement:
-    """Settles losses over a connection of the pool's own."""
+    """Settles losses over a connection of its own."""
 
     def __init__(self, connection: Redis, settings: WorkerSettings, on_crash: str) -> None:
-        self._connection = connection
+        self._connection = own(connection, repeats=0)  # a retry that is sent twice is made twice
         self._settings = settings
         self._requeue = on_crash == "requeue"
 
@@ -154,7 +157,7 @@ class Settlement:
         ]
         reply = self._ask(loss.worker, Request(loss.outcomes, "".join(marks), back=back))
         for done, answer in zip(loss.outcomes, reply.outcomes, strict=True):
-            if answer is Answer.DEPENDENTS:
+            if answer is not Answer.EMPTY:
                 self._store_for(worker, loss, done)
         for entry in begun:
             self._ask(loss.worker, Request(present=entry, record=True, held=" ".join(hand)))
@@ -171,11 +174,15 @@ class Settlement:
         return read(found, "")
 
     def _store_for(self, worker: SimpleWorker, loss: Loss, done: Finish) -> None:
-        """Store an outcome on which others wait, and let these go ahead."""
-        (answer,) = self._ask(loss.worker, Request([done], "2")).outcomes
-        if answer is Answer.EMPTY:
+        """Store an outcome on which others wait, if it is not stored, and let these go ahead.
+
+        It is, where Redis went away in the middle of the last try.
+        """
+        self._ask(loss.worker, Request([done], "2"))
+        with contextlib.suppress(NoSuchJobError):
             job = worker.job_class.fetch(done.job_id, self._connection, worker.serializer)
-            self._queue(worker, done.queue).enqueue_dependents(job)
+            if job.get_status(refresh=False) == JobStatus.FINISHED:
+                releasing_once(self._queue(worker, done.queue)).enqueue_dependents(job)
 
     def _hand(self, worker: str) -> list[str]:
         """Return what a worker that ran batches had in hand, each as "job:execution"."""
@@ -200,12 +207,11 @@ class Settlement:
         What the worker has sent and the server has not yet read is then never done; it could be
         a claim, made after the worker's affairs were settled.
         """
-        named = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(worker.encode()), re.MULTILINE)
         try:
             # two words: redis-py would make a dictionary of each client there is
             clients: Any = self._connection.execute_command("CLIENT", "LIST")
-            for number in named.findall(clients):
-                self._connection.client_kill_filter(_id=number.decode())
+            for number in numbers(clients, worker):
+                self._connection.client_kill_filter(_id=str(number))
         except ResponseError as error:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 

@@ -144,6 +144,7 @@ class Supervised(BaseWorker):
         self._born = time.monotonic()
         self._install_signal_handlers()
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
+            self._leave_unsaid()
             return False
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
@@ -173,6 +174,11 @@ class Supervised(BaseWorker):
             self.teardown()
         except AWAY as error:
             log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
+            self._leave_unsaid()
+
+    def _leave_unsaid(self) -> None:
+        if self.slot is not None:
+            self.slot.unsaid()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
         """Obey a command; one that makes no sense does not end the hearing, as it does RQ's."""

@@ -127,8 +127,8 @@ class Worker(LookingAhead, SimpleWorker):
         self._let_go()
         if self._done is not None:
             self._take_turn([])
-        self._claims.close()
         self._watch.close()
+        self._claims.close()
         super().teardown()
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
@@ -244,6 +244,7 @@ class Worker(LookingAhead, SimpleWorker):
         os.environb[b"RQ_JOB_ID"] = turn.job_id
         if brief:
             self._look_ahead(job, function)
+        lost = False
         try:
             if self._plain:
                 self._perform(job, queue, special)
@@ -253,11 +254,12 @@ class Worker(LookingAhead, SimpleWorker):
                 self._claims.recount()
                 perform(self, job, queue)
         except AWAY:
+            lost = not self._outer  # the row goes on to name the job, for the pool to settle
             raise
         except Exception as error:
             self._give_up(job, queue, error)
         finally:
-            if self.slot is not None:
+            if self.slot is not None and not lost:
                 self.slot.finished(self._job_failed, more=self._has_more())
         return True
 
@@ -336,9 +338,8 @@ class Worker(LookingAhead, SimpleWorker):
         *began* is in microseconds since the epoch.
         """
         ended = time.time_ns() // 1000
-        ttl = self.default_result_ttl if job.result_ttl is None else job.result_ttl
-        ttl = min(ttl, MOST_SECONDS)
-        payload = None
+        kept = self.default_result_ttl if job.result_ttl is None else job.result_ttl
+        ttl, payload = min(kept, MOST_SECONDS), None
         if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
             payload = serialised(job, value, self.max_result)
         if payload is None:
@@ -372,6 +373,9 @@ class Worker(LookingAhead, SimpleWorker):
         elif held(self) is None:
             hold(self, self._execution(job))
         return ours
+
+    def _cut_off(self) -> None:
+        self._insist(self._claims.cut_off_others)
 
     def _give_up(self, job: Job, queue: Queue, error: Exception) -> None:
         """Set a job aside whose outcome RQ's own code cannot store, unless it is kept all the same.

@@ -10,14 +10,18 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
 
+from benchmarks.network import Relay
 from pysplash.batch import Request
 from pysplash.batching import BatchingClaims
 from pysplash.claims import Claims
+from pysplash.embedded import EmbeddedServer
 from pysplash.lane import Lane
 from pysplash.turn import Answer, Finish, Turn
 from pysplash.watch import Watch
@@ -206,6 +210,25 @@ def test_an_outcome_sent_ahead_is_stored_once(redis: Redis, claims: Claims, lost
     assert redis.xlen(f"rq:results:{done.job_id}") == 1
     counters = redis.hmget("rq:worker:w", "successful_job_count", "total_working_time")
     assert counters == [b"1", b"0.5"]
+
+
+def test_who_leaves_knows_what_it_has_claimed(server: EmbeddedServer, redis: Redis) -> None:
+    """What was claimed by a turn whose reply was lost is run; or it says that there may be such.
+
+    Then the worker is not struck by itself, and its pool settles what it held.
+    """
+    with Relay(server.url.removeprefix("unix://")) as relay:
+        client = Redis.from_url(relay.url, retry=Retry(NoBackoff(), 0))
+        claims = Claims(client, "w", idle_ttl=480, leaving=lambda: True, away=_fail)
+        claims.take(None, QUEUES)
+        job = Queue("high", connection=redis).enqueue("it.square", 1)
+        relay.await_words((b"EVALSHA",), "reply lost")
+        turn = claims.take(None, QUEUES)
+        assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, job.id)
+        assert redis.exists(f"rq:execution:{job.id}:{claims.execution}")
+    assert claims.take(None, QUEUES).answer is Answer.EMPTY
+    with pytest.raises(RedisConnectionError, match="a job may have been claimed"):
+        claims.close()
 
 
 class Counted(Claims):

@@ -9,22 +9,31 @@ from typing import Any
 import pytest
 import rq
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.retry import Retry as Again
 from rq import Queue, Retry
 from rq.job import Job, JobStatus
 from rq.worker import SimpleWorker, Worker
 
+from benchmarks.network import Relay
 from pysplash.accounting import Accounting
 from pysplash.batch import HAND
 from pysplash.casualties import Casualties
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
+from pysplash.embedded import EmbeddedServer
+from pysplash.outage import AWAY
 from pysplash.roster import Entry, Facts, Roster
 from pysplash.rq_calls import fail, perform
 from pysplash.settlement import MOST_DEATHS, Loss, Settlement
 from pysplash.state import WorkerState
+from pysplash.turn import Finish
 from tests.generation import since_3
 
 CAUSE = "killed by SIGKILL"
+#: a moment as RQ writes it
+AT = "2026-11-21T10:10:10.000000Z"
 
 
 @pytest.fixture
@@ -114,7 +123,8 @@ def test_a_server_that_lists_no_clients_will_do(redis: Redis, queue: Queue) -> N
     """Where the user may not see or close connections the job is settled all the same."""
     queue.enqueue("time.sleep", 9)
     loss = run(queue)
-    redis.acl_setuser("default", commands=["-client|list", "-client|kill"])
+    refused = ["-client|list", "-client|kill"]
+    redis.acl_setuser("default", enabled=True, nopass=True, commands=refused)
 
     assert settlement(redis).settle(loss) == "failed"
 
@@ -174,6 +184,20 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
     assert jobs[1].get_status() == JobStatus.QUEUED
 
 
+@pytest.mark.parametrize("unsaid", [True, False])
+def test_who_could_not_say_that_it_left_is_struck(redis: Redis, queue: Queue, unsaid: bool) -> None:
+    """A worker that left well and told Redis so is left alone; one that could not is settled."""
+    queue.enqueue("time.sleep", 9)
+    loss = run(queue)
+    facts = Facts(WorkerState.STOPPING, 0, 0, unsaid=unsaid)
+    casualties = Casualties(settlement(redis), Roster(2), Accounting(0.0))
+    casualties.take_in(Entry(loss.worker, 0, 0), facts, 0, "", 0)
+    casualties.settle()
+
+    assert redis.sismember("rq:workers", f"rq:worker:{loss.worker}") != unsaid
+    assert (left_behind(redis) == []) == unsaid
+
+
 @since_3
 @pytest.mark.parametrize(
     ("on_crash", "next_one"), [("fail", "queued"), ("requeue", "rate_limited")]
@@ -203,6 +227,45 @@ def test_what_a_dead_worker_left_ready_is_enqueued(redis: Redis, queue: Queue) -
     assert queue.job_ids == [waiting.id]
     assert waiting.get_status() == JobStatus.QUEUED
     assert not redis.exists("rq:ready:default")
+
+
+def test_what_waits_goes_on_though_redis_went_away(
+    server: EmbeddedServer, redis: Redis, queue: Queue
+) -> None:
+    """The outcome of its parent was stored; what was left to do is done by the next try."""
+    job = queue.enqueue("operator.add", 1, 2)
+    waiting = queue.enqueue("operator.add", 3, 4, depends_on=job)
+    loss = run(queue)
+    done = Finish(job.id, loss.execution_id, "default", 500, AT, AT, b"", "1.5", "2.5", "")
+    with Relay(server.url.removeprefix("unix://")) as relay:
+        client = Redis.from_url(relay.url, retry=Again(NoBackoff(), 0))
+        relay.await_words((b"HGETALL", job.key.encode()), "cut")
+        with pytest.raises(RedisConnectionError):
+            settlement(client).settle(replace(loss, outcomes=[done]))
+        assert relay.sprung
+        assert job.get_status() == JobStatus.FINISHED
+        assert settlement(client).settle(replace(loss, outcomes=[done])) == "kept"
+        client.close()
+    assert queue.job_ids == [waiting.id]
+    assert len(job.results()) == 1
+    assert left_behind(redis) == []
+
+
+def test_a_retry_whose_reply_is_lost_is_made_once(
+    server: EmbeddedServer, redis: Redis, queue: Queue
+) -> None:
+    """A client that sends again what may have been done would have the job run twice."""
+    job = queue.enqueue("operator.add", 1, 2, retry=Retry(max=2))
+    loss = run(queue)
+    with Relay(server.url.removeprefix("unix://")) as relay:
+        settling = settlement(Redis.from_url(relay.url))
+        relay.await_words((b"EXEC", b"RPUSH"), "reply lost")
+        with pytest.raises(AWAY):
+            settling.settle(loss)
+        assert relay.sprung
+        assert settling.settle(loss) == "kept"
+    assert queue.job_ids == [job.id]
+    assert Job.fetch(job.id, redis).retries_left == 1
 
 
 def test_a_job_with_retry_is_retried(redis: Redis, queue: Queue) -> None:

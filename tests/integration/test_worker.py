@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError
 from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
@@ -72,6 +73,14 @@ def stop_me_twice(seconds: float) -> None:
     again = time.monotonic() + seconds
     wait_until(lambda: time.monotonic() > again, 10)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Unheard(Worker):
+    """A worker of a user's own, to which Redis does not answer in the middle of a job."""
+
+    def perform_job(self, *_arguments: Any, **_options: Any) -> bool:
+        """Hear nothing."""
+        raise RedisConnectionError("unheard")
 
 
 class Sought:
@@ -436,3 +445,17 @@ class LoudJob(Job):
         """Note, then perform."""
         self.performed.append(self.id)
         return super().perform()
+
+
+def test_a_job_without_an_end_stays_in_its_row(
+    redis: Redis, queue: Queue, board: Scoreboard
+) -> None:
+    """What its worker could not store before it ended is for the pool to settle."""
+    job = queue.enqueue(nap, 0)
+    worker = Unheard([queue], connection=redis, name="w")
+    worker.slot = Slot(board, 0, "w")
+    with pytest.raises(RedisConnectionError, match="unheard"):
+        worker.work(burst=True)
+    row = board.read(0)
+    assert row is not None
+    assert row.job_id == job.id
