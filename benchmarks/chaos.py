@@ -2,11 +2,13 @@
 
     python benchmarks/chaos.py --jobs 10000 --against pysplash
     python benchmarks/chaos.py --jobs 1000 --against rq
+    python benchmarks/chaos.py --jobs 3000 --signals "" --troubles "cut,request lost,reply lost"
 
 Three queues, four workers; jobs that do nothing, take a few milliseconds, go to the front, raise,
 raise and are retried, or wait for another job. TERM, INT or KILL goes to one worker after another;
 chance, with a seed, chooses signal, worker and pause. Jobs come in bursts between which the queues
-may run dry. Then the supervisor is left in peace until nothing moves, it is stopped, and every job
+may run dry. With ``--troubles`` connections to the server are cut, lose bytes, fall silent or are
+slow. Then the supervisor is left in peace until nothing moves, it is stopped, and every job
 is looked for.
 
 The exit status is 1 if anything is wrong:
@@ -32,6 +34,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.ledger import FAULTS, Account
+from benchmarks.network import TROUBLES
 from benchmarks.storm import Settings, Storm, weathered
 from benchmarks.supervisors import COMMANDS
 from benchmarks.weather import SIGNALS
@@ -72,10 +75,17 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--signals", default=",".join(SIGNALS), help="some of %(default)s")
     parser.add_argument("--log", type=Path, help="file that gets what the supervisor says")
+    parser.add_argument(
+        "--troubles",
+        default="",
+        help="what befalls connections, some of " + ",".join(TROUBLES),
+    )
     given = parser.parse_args()
-    given.signals = tuple(name for name in given.signals.split(",") if name)
-    if unknown := set(given.signals).difference(SIGNALS):
-        parser.error(f"--signals: {', '.join(unknown)}: choose from {', '.join(SIGNALS)}")
+    for option, known in (("signals", SIGNALS), ("troubles", TROUBLES)):
+        named = tuple(name for name in getattr(given, option).split(",") if name)
+        if unknown := set(named).difference(known):
+            parser.error(f"--{option}: {', '.join(unknown)}: choose from {', '.join(known)}")
+        setattr(given, option, named)
     return given
 
 
@@ -83,7 +93,8 @@ def main() -> int:
     """Measure and print; return the exit status."""
     given = arguments()
     began = time.monotonic()
-    settings = Settings(given.against, given.jobs, given.seed, given.seconds, given.signals)
+    weather = (given.seconds, given.signals, given.troubles)
+    settings = Settings(given.against, given.jobs, given.seed, *weather)
     with weathered(settings) as storm:
         account = storm.account()
     if given.log:

@@ -17,6 +17,7 @@ from rq import Queue, Retry
 
 from benchmarks import census
 from benchmarks.ledger import Account, Task, judge, plan, read_runs
+from benchmarks.network import Relay, Troubles
 from benchmarks.storm_jobs import RUNS
 from benchmarks.supervisors import Supervisor
 from benchmarks.weather import LOOK, SIGNALS, Strikes, Tide, wait
@@ -31,6 +32,9 @@ BURST, WATER = 500, 400
 #: seconds until a supervisor must have its first worker, in which it must finish in peace, and
 #: after its end until what came of it must be gone
 READY, PEACE, GONE = 60.0, 300.0, 5.0
+#: seconds for which nothing must move before all is over: a job that is deferred may be let go
+#: ahead after the one it waits for is stored; where a connection is silent, after it is given up
+CALM, UNHEARD = 1.0, 15.0
 #: seconds for which results are kept: longer than any storm
 KEPT = 86_400
 JOB = "benchmarks.storm_jobs.run"
@@ -47,12 +51,16 @@ class Settings:
     seconds: float = 300.0
     #: the signals that workers get, by name; none: no worker is harmed
     signals: tuple[str, ...] = SIGNALS
+    #: what befalls connections to the server, by name; none: there is nothing between
+    troubles: tuple[str, ...] = ()
 
 
 class Storm:
     """One storm, and what it left."""
 
-    def __init__(self, settings: Settings, redis: Redis, folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, redis: Redis, folder: Path, relay: Relay | None = None
+    ) -> None:
         self.redis = redis
         self.folder = folder
         #: what the supervisor has said
@@ -65,6 +73,8 @@ class Storm:
         self._strikes = Strikes(
             redis, self._chance, settings.signals, workers=WORKERS, longest=PAUSE
         )
+        self._troubles = Troubles(relay, self._chance, settings.troubles)
+        self._calm = UNHEARD if "silence" in settings.troubles else CALM
         self._fed = 0
         self._water = 0
 
@@ -75,8 +85,8 @@ class Storm:
 
     @property
     def struck(self) -> Counter[str]:
-        """Signals that reached a worker, by name."""
-        return self._strikes.struck
+        """Signals that reached a worker, and troubles that befell a connection, by name."""
+        return self._strikes.struck + self._troubles.struck
 
     # --- while it lasts ---
 
@@ -92,6 +102,7 @@ class Storm:
             if tide.places["queued"] <= self._water:
                 self._feed()
             self._strikes.strike(supervisor)
+            self._troubles.strike()
             self._strikes.pause()
 
     def _feed(self) -> None:
@@ -127,7 +138,7 @@ class Storm:
         """Leave the supervisor in peace until nothing moves any more, then stop it."""
         tide = Tide(self.redis, QUEUES, PEACE)
         while supervisor.alive and not tide.out():
-            if not tide.under_way() and sum(tide.places.values()) >= len(self.tasks):
+            if tide.calm(self._calm) and sum(tide.places.values()) >= len(self.tasks):
                 break
             time.sleep(LOOK)
         status = supervisor.stop()
@@ -162,8 +173,14 @@ def weathered(settings: Settings) -> Iterator[Storm]:
         Redis.from_url(server.url) as redis,
     ):
         folder = Path(name)
-        storm = Storm(settings, redis, folder)
-        with Supervisor(settings.against, server.url, WORKERS, QUEUES, folder) as supervisor:
+        with contextlib.ExitStack() as stack:
+            url, relay = server.url, None
+            if settings.troubles:
+                relay = stack.enter_context(Relay(url.removeprefix("unix://")))
+                url = relay.url
+            storm = Storm(settings, redis, folder, relay)
+            supervisor = Supervisor(settings.against, url, WORKERS, QUEUES, folder)
+            stack.enter_context(supervisor)
             storm.rage(supervisor)
             storm.abate(supervisor)
         yield storm

@@ -21,7 +21,7 @@ YOUNG = 0.1
 #: seconds between two looks at a supervisor that is left in peace
 LOOK = 0.1
 #: seconds without any change after which what is missing will not come any more
-STILL = 15.0
+STILL = 30.0
 
 
 class Strikes:
@@ -85,6 +85,10 @@ class Tide:
         if self.places != before:
             self._moved = time.monotonic()
         return sum(self.places[place] for place in census.MOVING)
+
+    def calm(self, seconds: float) -> bool:
+        """Whether nothing is under way, and nothing has changed for so many *seconds*."""
+        return not self.under_way() and time.monotonic() > self._moved + seconds
 
     def out(self) -> bool:
         """Whether nothing has changed for long, or time is up."""

@@ -11,6 +11,7 @@ from redis import Redis
 from rq import Queue
 
 from benchmarks.ledger import Run, read_runs
+from benchmarks.network import TROUBLES
 from benchmarks.storm import QUEUES, Settings, Storm, weathered
 from benchmarks.storm_jobs import RUNS, run
 from benchmarks.supervisors import ROOT, Supervisor
@@ -19,8 +20,10 @@ from tests.acceptance import jobs
 from tests.acceptance.command import READY
 from tests.waiting import wait_until
 
-#: signals of each kind without which a storm was none
-LEAST = 10
+#: signals of each kind without which a storm was none, and troubles
+LEAST, FEW = 10, 3
+#: what befalls connections; that they fall silent takes a while to be noticed
+BAD = tuple(name for name in TROUBLES if name != "silence")
 
 
 def test_ten_thousand_jobs_under_signals() -> None:
@@ -40,6 +43,24 @@ def test_polite_signals_cut_nothing_short() -> None:
     assert account.faults == {}, storm.words[-5000:]
     assert (account.jobs, account.cut, account.blamed) == (2_000, 0, 0)
     assert min(storm.struck["TERM"], storm.struck["INT"]) > LEAST
+
+
+def test_a_bad_network_costs_nothing() -> None:
+    """Connections that are cut, slow or lose bytes: every job once, as if nothing had happened."""
+    with weathered(Settings(jobs=1_200, seed=3, signals=(), troubles=BAD)) as storm:
+        account = storm.account()
+    assert account.faults == {}, storm.words[-5000:]
+    assert (account.jobs, account.cut, account.blamed) == (1_200, 0, 0)
+    assert "died" not in storm.words
+    assert min(storm.struck[name] for name in BAD) >= FEW
+
+
+def test_signals_in_a_bad_network() -> None:
+    """Both at once; and who left while Redis could not be told is not taken for alive there."""
+    with weathered(Settings(jobs=700, seed=4, troubles=BAD)) as storm:
+        account = storm.account()
+    assert account.faults == {}, storm.words[-5000:]
+    assert min(storm.struck[name] for name in (*SIGNALS, *BAD)) >= FEW
 
 
 # --- whether the checker sees ---
