@@ -176,13 +176,12 @@ def test_what_doors_share(splash: Start, redis: Redis, queue: Queue, url: str) -
     gateway = splash("serve", "--tcp", "127.0.0.1:0", *bounds, "-u", url, PYSPLASH_TOKEN="sesame")
     at = announced(gateway)
     login = framed.pack(b"sesame")
-    living = announce(redis)
+    announce(redis)
     with contextlib.ExitStack() as stack:
         http = stack.enter_context(dial(at["HTTP"]))
         http.sendall(post(CALL + b" " * 900_000))
         wait_until(lambda: queue.count == 1, BOUND)
         assert is_refused(at["framed"], login + framed.pack(b"x" * 700_000)[:-1])
-        living.tell()
         for _ in range(12):
             peer = stack.enter_context(dial(at["framed"]))
             peer.sendall(login + framed.pack(b"flood"))

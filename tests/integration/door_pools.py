@@ -10,7 +10,7 @@ from redis import Redis
 from pysplash import task
 from pysplash.config import WorkerSettings
 from pysplash.connection import own, portable
-from pysplash.presence import Presence
+from pysplash.presence import POOL_KEY, Presence
 from pysplash.registry import TaskSpec
 from pysplash.state import Decision, Drain, PoolView, Reason
 from tests.integration.rq_life import boom, square
@@ -51,7 +51,8 @@ class HandPool:
             "address": portable(redis),
             "pool": name,
         } | settings
-        self.presence = Presence(own(redis), WorkerSettings(**told), terminate=25)
+        self.redis, self.key = own(redis), POOL_KEY.format(told["pool"])
+        self.presence = Presence(self.redis, WorkerSettings(**told), terminate=25)
         self.presence.know(SPECS)
         self.now = 1000.0
 
@@ -59,6 +60,11 @@ class HandPool:
         """Say so, *passed* seconds after the last time."""
         self.now += passed
         self.presence.tell(PoolView(now=self.now, **view), STEADY)
+
+    def stay(self) -> None:
+        """Say so once for as long as the server runs, since nobody is here to renew it."""
+        self.tell()
+        self.redis.persist(self.key)
 
     def drain(self) -> None:
         """Say that it is stopping."""

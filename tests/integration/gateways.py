@@ -41,7 +41,7 @@ def announce(redis: Redis) -> HandPool:
     """Say that there is a pool, which serves what gateways call in tests."""
     pool = HandPool(redis)
     pool.presence.know((*(spec for spec in SPECS if spec.name != SQUARE.name), SQUARE, DOUBLE))
-    pool.tell()
+    pool.stay()
     return pool
 
 

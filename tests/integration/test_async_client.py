@@ -39,7 +39,7 @@ Scene = Callable[[AsyncClient], Awaitable[None]]
 def pool(redis: Redis) -> HandPool:
     """A pool that has said that it is there, and has no worker."""
     pool = HandPool(redis)
-    pool.tell()
+    pool.stay()
     return pool
 
 
@@ -278,7 +278,7 @@ def test_without_a_pool_nothing_is_enqueued(url: str, redis: Redis) -> None:
             await client.it.square(1)
         assert await client.ping() is False
         pool = HandPool(redis)
-        pool.tell()
+        pool.stay()
         with pytest.raises(UnknownTask):
             await client.execute("os.system", "true")
         call = await client.submit("it.square", 1)
@@ -296,7 +296,7 @@ def test_patience_waits_for_a_pool(url: str, redis: Redis, queue: Queue) -> None
     async def scene(client: AsyncClient) -> None:
         asking = asyncio.create_task(client.execute("it.square", 5))
         await until(lambda: calls(redis, "zrange") > 2)
-        HandPool(redis).tell()
+        HandPool(redis).stay()
         assert await asking == 25
 
     with workers(queue, 1):

@@ -36,7 +36,7 @@ BOUND = 20.0
 def pool(redis: Redis) -> HandPool:
     """A pool that has said that it is there, and has no worker."""
     pool = HandPool(redis)
-    pool.tell()
+    pool.stay()
     return pool
 
 
@@ -164,7 +164,7 @@ def test_patience_waits_for_a_pool(url: str, redis: Redis, queue: Queue) -> None
         answer = aside(client.execute, "it.square", 5)
         wait_until(lambda: calls(redis, "zrange") > 2, BOUND, "looks for a pool")
         assert not answer.done()
-        HandPool(redis).tell()
+        HandPool(redis).stay()
         assert answer.result(BOUND) == 25
 
 
@@ -392,7 +392,7 @@ def test_a_plain_client_unpickles_nothing(url: str, pool: HandPool, queue: Queue
 
 def test_a_json_pool(url: str, redis: Redis) -> None:
     """A pool that serialises with JSON is called in JSON, without being told so."""
-    HandPool(redis, serializer="json").tell()
+    HandPool(redis, serializer="json").stay()
     queue = Queue("default", connection=redis, serializer="json")
     with Client(url) as client:
         call = client.submit("it.square", 12)

@@ -55,7 +55,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 def test_a_client_may_be_made_before_a_fork(redis: Redis, url: str) -> None:
     """Parent and child use it side by side, each over connections of its own."""
-    HandPool(redis).tell()
+    HandPool(redis).stay()
     subprocess.run([sys.executable, "-c", FORKS, url], check=True, timeout=60, cwd=ROOT)
 
 
