@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,10 @@ from .commands import NAMED, Command
 from .rq_calls import current_job_ids
 from .rq_outcomes import JobStopped, RQOutcomes
 from .timeouts import Overtaken, shield, unshield
+
+#: seconds for which a stop counts that came before its job had begun: whoever sent it has seen the
+#: claim in Redis before the worker has
+EARLY = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +43,10 @@ class Interruptible(RQOutcomes):
         super().__init__(*arguments, **settings)
         self._outer: list[Level] = []
         self._covered = False
-        self._put_off = False
+        #: the monotonic time until which an interrupt counts that was put off
+        self._put_off_until = 0.0
+        #: the execution that a command named; empty: any
+        self._stopped_execution = ""
 
     def _cover(self) -> tuple[int, bool]:
         """Keep interrupts back: what follows must not be cut short."""
@@ -63,15 +72,20 @@ class Interruptible(RQOutcomes):
         shield()
 
     def _make_good(self) -> None:
-        if self._put_off:
-            self._put_off = False
-            self._interrupt()
+        """Interrupt what runs now by what was put off, if it is meant."""
+        until, self._put_off_until = self._put_off_until, 0.0
+        if until:
+            if time.monotonic() < until:
+                self._interrupt()
+            self._forget_stop()
 
     def _stop_job(self, _signum: int, _frame: object) -> None:
         if self._in_job:
             self._interrupt()
+            self._forget_stop()
         else:
-            self._put_off = bool(self._outer) or self._covered
+            kept = self._outer or self._covered
+            self._put_off_until = math.inf if kept else time.monotonic() + EARLY
 
     def _interrupt(self) -> None:
         """End the job that is to be stopped, or all if none is named."""
@@ -87,7 +101,12 @@ class Interruptible(RQOutcomes):
             if not self.slot.to_stop(job.id, execution_id):
                 return False
             self._stopped_job_id = None if self.slot.to_stop_any() else job.id
-        return self._stopped_job_id in (None, job.id)
+        named = self._stopped_execution in ("", execution_id)
+        return named and self._stopped_job_id in (None, job.id)
+
+    def _forget_stop(self) -> None:
+        super()._forget_stop()
+        self._stopped_execution = ""
 
     def _at_work(self) -> bool:
         return self._in_job
@@ -106,11 +125,13 @@ class Interruptible(RQOutcomes):
         """Stop any of the jobs that run inside one another, where RQ looks at one only."""
         if command.kind not in NAMED:
             super()._obey(command)
-        elif self._has(command):
-            self._stopped_job_id = command.job_id
-            self.kill_horse()
         else:
-            self.log.warning("not at work on job %s: %s ignored", command.job_id, command.kind)
+            if not self._has(command):
+                told = "not at work on job %s: %s ignored, unless it is about to begin"
+                self.log.warning(told, command.job_id, command.kind)
+            self._stopped_job_id = command.job_id
+            self._stopped_execution = command.execution_id
+            self.kill_horse()
 
     def _has(self, command: Command) -> bool:
         """Whether this worker is at the job, or the execution, that the command names."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from redis.exceptions import RedisError, ResponseError
 
+from .commands import NAMED
 from .devices import Devices
 from .heartbeats import Pulse
 from .log import logger
@@ -70,7 +71,7 @@ class Liaison:
             entry, facts = listening[worker]
             if kind == "shutdown":
                 self._devices.processes.stop(worker)
-            elif not facts.execution_id:
+            elif not facts.execution_id and kind not in NAMED:
                 log.info("worker %s runs nothing: %s ignored", worker, kind)
                 continue
             else:

@@ -185,3 +185,8 @@ class RQOutcomes(Supervised):
             text = "Work-horse terminated on command."
         log.warning("job %s: %s", job.id, text, extra={"action": "stop-job", "job": job.id})
         self._store_failure(job, queue, text)
+        self._forget_stop()
+
+    def _forget_stop(self) -> None:
+        """Forget what was to be stopped: it is, or it is not what runs."""
+        self._stopped_job_id = None

@@ -321,6 +321,8 @@ class Worker(LookingAhead, SimpleWorker):
         try:
             if self._outer:
                 self._open()
+            elif self._put_off_until:
+                self._make_good()
             result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,8 +22,10 @@ from rq.timeouts import TimerDeathPenalty
 from pysplash.config import WorkerSettings
 from pysplash.connection import portable
 from pysplash.descent import Descent
+from pysplash.scoreboard import Scoreboard, Slot
 from pysplash.settlement import Loss, Settlement
 from pysplash.timeouts import StackingDeathPenalty, shield, unshield
+from pysplash.turn import Turn
 from pysplash.worker import Worker
 from tests.generation import at_work_on, since_3
 from tests.integration import nested_jobs as jobs
@@ -321,6 +324,58 @@ def test_an_execution_that_is_over_is_not_stopped(
     stopping.result(20)
 
     assert job.get_status() == JobStatus.FINISHED
+
+
+class ToldEarly(Worker):
+    """A worker that is told to stop jobs which Redis has as started, and which have not begun."""
+
+    def __init__(self, *arguments: Any, tell: Callable[[Worker], None], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._tell = tell
+
+    def _run(self, turn: Turn) -> bool:
+        self._tell(self)
+        wait_until(lambda: bool(self._put_off_until), 20, "the command")
+        return super()._run(turn)
+
+
+def by_command(worker: Worker, job_id: str, execution_id: str = "") -> None:
+    """Stop a job, or an execution of its, by RQ's command."""
+    kind = "stop-execution" if execution_id else "stop-job"
+    ids = {"job_id": job_id} | ({"execution_id": execution_id} if execution_id else {})
+    send_command(worker.connection, worker.name, kind, **ids)
+
+
+def by_pool(worker: Worker, job_id: str, execution_id: str = "") -> None:
+    """Stop a job, or an execution of its, as the pool does."""
+    assert worker.slot is not None
+    worker.slot._board.ask(0, execution_id or job_id)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("stop", [by_command, by_pool])
+@pytest.mark.parametrize("execution", [False, True])
+def test_a_stop_may_come_before_its_job_begins(
+    redis: Redis, queue: Queue, stop: Callable[..., None], execution: bool
+) -> None:
+    """Whoever sent it saw the claim in Redis; what the stop names is all that it stops."""
+
+    def tell(worker: Worker) -> None:
+        first.append(worker._claims.execution)
+        stop(worker, "0", *(first[:1] if execution else ()))
+
+    first: list[str] = []
+    stopped, spared = family(queue, (jobs.nap, 20, {"job_timeout": LONG}), (jobs.identity, {}))
+    worker = ToldEarly([queue], connection=redis, tell=tell)
+    with contextlib.closing(Scoreboard(1)) as board:
+        if stop is by_pool:
+            worker.slot = Slot(board, 0, worker.name)
+        play(worker)
+
+    assert stopped.get_status() == JobStatus.STOPPED
+    assert error_of(stopped) == "Job stopped by user, work-horse terminated."
+    assert spared.get_status() == JobStatus.FINISHED
+    assert worker._stopped_job_id is None
 
 
 @since_3

@@ -41,7 +41,7 @@ def test_workers_that_speak_for_themselves_are_left_alone() -> None:
 
 
 def test_commands_reach_the_worker_they_are_for() -> None:
-    """A shutdown is a warm stop; a job is stopped by name; an idle worker has none to stop."""
+    """A shutdown is a warm stop; a job is stopped by name, also one that is about to begin."""
     world = World()
     supervisor = Pool(["default"], min_procs=4).supervise(world.devices())
     supervisor.tick()
@@ -56,6 +56,7 @@ def test_commands_reach_the_worker_they_are_for() -> None:
         Command(other, "kill-horse"),
         Command(third, "stop-execution", "a third", "its execution"),
         Command(idle, "kill-horse"),
+        Command(idle, "stop-job", "a fourth"),
         Command(idle, "shutdown"),
         Command("a stranger", "shutdown"),
     ]
@@ -65,8 +66,9 @@ def test_commands_reach_the_worker_they_are_for() -> None:
         (slots[busy], "job"),
         (slots[other], ""),
         (slots[third], "its execution"),
+        (slots[idle], "a fourth"),
     ]
-    assert world.asked_of("interrupt") == [busy, other, third]
+    assert world.asked_of("interrupt") == [busy, other, third, idle]
     assert world.asked_of("stop") == [idle]
 
 
