@@ -63,8 +63,9 @@ class Interruptible(RQOutcomes):
             self._make_good()
 
     def _open(self) -> None:
-        """Let interrupts of outer jobs through in the function of this one."""
-        unshield(0)
+        """Let interrupts through in the function of this job, those of outer jobs too."""
+        if self._outer:
+            unshield(0)
         self._make_good()
 
     def _shut(self) -> None:
@@ -73,8 +74,8 @@ class Interruptible(RQOutcomes):
 
     def _make_good(self) -> None:
         """Interrupt what runs now by what was put off, if it is meant."""
-        until, self._put_off_until = self._put_off_until, 0.0
-        if until:
+        if self._put_off_until:
+            until, self._put_off_until = self._put_off_until, 0.0
             if time.monotonic() < until:
                 self._interrupt()
             self._forget_stop()

@@ -319,10 +319,7 @@ class Worker(LookingAhead, SimpleWorker):
         self._in_job = True
         settles = SETTLES.set(True)
         try:
-            if self._outer:
-                self._open()
-            elif self._put_off_until:
-                self._make_good()
+            self._open()
             result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
