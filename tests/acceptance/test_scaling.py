@@ -179,7 +179,7 @@ def test_hup_replaces_every_worker_and_loses_no_job(
     assert await_finished(queue.enqueue("renewed_code.answer"), READY + DONE) == "entirely new"
     wait_until(lambda: len(lines(marks)) >= count, DONE, "the end of all jobs")
     assert sorted(map(int, lines(marks))) == list(range(count))
-    assert len(wait_until(command.fork_servers, 5)) == 1
+    assert len(wait_until(command.fork_servers, 30)) == 1
 
 
 def test_failed_restart_leaves_the_old_workers(pool: Start, queue: Queue, tmp_path: Path) -> None:

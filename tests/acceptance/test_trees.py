@@ -15,7 +15,7 @@ from tests.acceptance.tree_jobs import Forest
 from tests.acceptance.trees import forests
 
 #: forests for each number of workers; PYSPLASH_TREES=170 makes it more than 500 in all
-EXAMPLES = int(os.environ.get("PYSPLASH_TREES", "50"))
+EXAMPLES = int(os.environ.get("PYSPLASH_TREES", "30"))
 #: finding the smallest forest that goes wrong takes minutes, which nobody has who runs all tests
 PHASES = (Phase.generate, Phase.shrink) if "PYSPLASH_TREES" in os.environ else (Phase.generate,)
 

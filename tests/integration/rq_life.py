@@ -92,7 +92,7 @@ def blocked(client: Redis) -> list[str]:
 
 def await_block(client: Redis) -> list[str]:
     """Return those ids as soon as there are some."""
-    return wait_until(lambda: blocked(client), 5, "a waiter blocked in a read")
+    return wait_until(lambda: blocked(client), 30, "a waiter blocked in a read")
 
 
 def calls(client: Redis, command: str) -> int:

@@ -287,7 +287,7 @@ def be_stopped() -> None:
     """Have somebody stop this job, then end as a killed job does: with an error."""
     job = me()
     send_stop_job_command(job.connection, job.id)
-    wait_until(lambda: WORKERS[-1]._stopped_job_id == job.id, 5, "the command")
+    wait_until(lambda: WORKERS[-1]._stopped_job_id == job.id, 30, "the command")
     fail()
 
 

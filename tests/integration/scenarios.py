@@ -54,7 +54,7 @@ def expire(on: Stage) -> None:
     job = on.put("a", jobs.note, ttl=1)
     on.put("b", jobs.note)
     on.client.pexpire(job.key, 1)
-    wait_until(lambda: not on.client.exists(job.key), 5, "the job's end")
+    wait_until(lambda: not on.client.exists(job.key), 30, "the job's end")
 
 
 def abandon(on: Stage, **options: Any) -> None:
@@ -78,7 +78,7 @@ def arrive_late(on: Stage) -> Iterator[None]:
     """Come while the worker waits for a job."""
 
     def arrive() -> None:
-        wait_until(lambda: on.client.hget("rq:worker:w1", "state") == b"idle", 10, "an idle worker")
+        wait_until(lambda: on.client.hget("rq:worker:w1", "state") == b"idle", 30, "an idle worker")
         on.put("a", jobs.look)
 
     thread = threading.Thread(target=arrive)

@@ -74,10 +74,10 @@ def watched(on: Stage) -> Iterator[None]:
 
     def watch() -> None:
         worker = "rq:worker:w1"
-        wait_until(lambda: on.client.hget(worker, "successful_job_count"), 10, "a job done")
+        wait_until(lambda: on.client.hget(worker, "successful_job_count"), 30, "a job done")
         # RQ says that it is idle, and only then how long this may last
         with suppress(AssertionError):
-            wait_until(lambda: on.client.ttl(worker) > 420, 2, "a settled worker")
+            wait_until(lambda: on.client.ttl(worker) > 420, 30, "a settled worker")
         jobs.SEEN.append(take(on.client))
         on.put("b", jobs.note)
 

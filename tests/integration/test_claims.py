@@ -183,7 +183,7 @@ def test_a_claim_begun_ahead_is_made_once(redis: Redis, claims: Claims, sent: bo
         claims._lane.close()
     claims.ask(None, QUEUES)
     if sent:
-        wait_until(lambda: redis.llen("rq:queue:high") == 1, 10)
+        wait_until(lambda: redis.llen("rq:queue:high") == 1, 30)
         claims._lane.close()
     turn = claims.take(None, QUEUES)
 
@@ -200,7 +200,7 @@ def test_an_outcome_sent_ahead_is_stored_once(redis: Redis, claims: Claims, lost
     job = Queue("low", connection=redis).enqueue("it.square", 1)
     claims.prepare()
     claims.ask(done, QUEUES, 0.5)
-    wait_until(lambda: redis.llen("rq:queue:low") == 0, 10)
+    wait_until(lambda: redis.llen("rq:queue:low") == 0, 30)
     if lost:
         claims._lane.close()
     turn = claims.take(done, QUEUES, 0.5)

@@ -191,8 +191,8 @@ def test_signals_are_queued_and_wake_the_waiter() -> None:
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGTTIN)
         started = time.monotonic()
-        signals.wait(5)
-        assert time.monotonic() - started < 1
+        signals.wait(60)
+        assert time.monotonic() - started < 30
         assert signals.drain() == [signal.SIGHUP, signal.SIGTTIN]
         assert signals.drain() == []
     finally:
@@ -210,7 +210,7 @@ def test_another_thread_may_post() -> None:
 
     thread = threading.Thread(target=elsewhere)
     thread.start()
-    signals.wait(5)
+    signals.wait(60)
     thread.join()
 
     assert signals.drain() == [15]
@@ -223,9 +223,9 @@ def test_a_wait_ends_when_a_descriptor_is_readable() -> None:
     read, write = os.pipe()
     os.write(write, b"x")
     started = time.monotonic()
-    signals.wait(5, [read])
+    signals.wait(60, [read])
 
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30
     for fd in (read, write):
         os.close(fd)
     signals.close()

@@ -111,7 +111,7 @@ def test_it_does_not_outlive_a_killed_owner(forking: tuple[str, ...]) -> None:
     program, url, pid = owner(*forking)
     with program:
         program.kill()
-        wait_until(lambda: gone(url, pid), 10, "the end of the server")
+        wait_until(lambda: gone(url, pid), 30, "the end of the server")
 
 
 def test_it_does_not_outlive_an_owner_that_forgot_it() -> None:
@@ -119,7 +119,7 @@ def test_it_does_not_outlive_an_owner_that_forgot_it() -> None:
     program, url, pid = owner("return")
     with program:
         program.wait(10)
-        wait_until(lambda: gone(url, pid), 10, "the end of the server")
+        wait_until(lambda: gone(url, pid), 30, "the end of the server")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -143,7 +143,7 @@ def test_a_killed_guard_leaves_nothing_behind() -> None:
     assert server._guard is not None
     server._guard.kill()
     server.stop()
-    wait_until(lambda: gone(url, pid), 5, "the end of the server")
+    wait_until(lambda: gone(url, pid), 30, "the end of the server")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -86,7 +86,7 @@ def in_hand(redis: Redis) -> list[str]:
 
 def await_in_hand(redis: Redis, job_id: str) -> None:
     """Wait until the worker has claimed that job."""
-    wait_until(lambda: in_hand(redis)[-1:] == [job_id], 10, "the next job in hand")
+    wait_until(lambda: in_hand(redis)[-1:] == [job_id], 30, "the next job in hand")
 
 
 def look(other: str) -> tuple[str, str, list[str], int]:
@@ -123,7 +123,7 @@ def see_it_back(other: str, how: str) -> bool:
     """Wait until the next job is back on its queue."""
     redis = present().connection
     queue = Queue("default", connection=redis)
-    wait_until(lambda: queue.job_ids[:1] == [other], 10, how)
+    wait_until(lambda: queue.job_ids[:1] == [other], 30, how)
     return not in_hand(redis)
 
 
@@ -298,7 +298,7 @@ def spoil(other: str) -> None:
 def as_told() -> list[str]:
     """Wait until Redis has this job as what runs; return what is in hand then."""
     redis, job_id = present().connection, present().id
-    wait_until(lambda: told(redis)[:1] and told(redis)[0].startswith(job_id), 10, "this one runs")
+    wait_until(lambda: told(redis)[:1] and told(redis)[0].startswith(job_id), 30, "this one runs")
     return in_hand(redis)
 
 
@@ -345,14 +345,14 @@ def test_a_very_long_id_is_left_for_its_turn(queue: Queue, worker: Worker) -> No
 def waits_for_nothing(_other: str) -> list[str]:
     """Return what waits once the worker has looked for its next job."""
     redis = present().connection
-    wait_until(lambda: bool(told(redis)), 10)
+    wait_until(lambda: bool(told(redis)), 30)
     return Queue("default", connection=redis).job_ids
 
 
 def waiting(expected: int) -> int:
     """Return how many jobs wait, once they are as many as expected."""
     queue = Queue("default", connection=present().connection)
-    wait_until(lambda: len(queue) <= expected, 10)
+    wait_until(lambda: len(queue) <= expected, 30)
     return len(queue)
 
 
@@ -462,7 +462,7 @@ def put_back_by(other: str, how: str) -> list[str]:
     if how == "stop":
         os.kill(os.getpid(), signal.SIGTERM)
         return []
-    wait_until(lambda: len(queue) == 5, 10, "all back")
+    wait_until(lambda: len(queue) == 5, 30, "all back")
     return queue.job_ids
 
 
@@ -493,7 +493,7 @@ def finished(expected: int, deaf: bool) -> int:
     registry = Queue("default", connection=present().connection).finished_job_registry
     kept = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM} if deaf else ())
     try:
-        wait_until(lambda: registry.get_job_count(False) >= expected, 10, f"{expected} results")
+        wait_until(lambda: registry.get_job_count(False) >= expected, 30, f"{expected} results")
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, kept)
     return int(registry.get_job_count(False))
@@ -671,7 +671,7 @@ def die_early(before: str) -> None:
     redis, me, worker = present().connection, present(), at_hand()
     assert isinstance(worker, Worker)
     assert worker.slot is not None
-    wait_until(lambda: told(redis)[0].startswith(me.id), 10)
+    wait_until(lambda: told(redis)[0].startswith(me.id), 30)
     outcomes = legible(worker.slot.slate.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     loss = Loss(NAME, *pair_of(told(redis)[0]), "killed", outcomes=outcomes)
@@ -720,7 +720,7 @@ def test_a_dead_worker_keeps_no_result(queue: Queue, greedy: Worker) -> None:
 def die_unseen() -> None:
     """Be settled as a worker that died with its pool, so that nobody could read its row."""
     redis, me = present().connection, present()
-    wait_until(lambda: told(redis)[0].startswith(me.id), 10)
+    wait_until(lambda: told(redis)[0].startswith(me.id), 30)
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     settlement.settle(Loss(NAME, "", "", "killed", seen=False))
     jobs = (me, Job.fetch("c", redis))

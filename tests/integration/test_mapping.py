@@ -22,7 +22,7 @@ def test_results_in_order_from_outside(queue: Queue) -> None:
     """Outside a job the calls go to the end of the queue, in order, and come back in order."""
     first = queue.enqueue(square, 1)
     mapping = aside(map_jobs, square, range(5), queue=queue)
-    wait_until(lambda: queue.count == 6, 5, "the jobs")
+    wait_until(lambda: queue.count == 6, 30, "the jobs")
     enqueued = [Job.fetch(name, connection=queue.connection) for name in queue.job_ids]
     assert enqueued[0].id == first.id
     assert [job.args for job in enqueued[1:]] == [(number,) for number in range(5)]
@@ -36,12 +36,12 @@ def test_a_name_outside_is_looked_for_where_the_environment_says(
     """Without a queue, "default" on the server of REDIS_URL; a name means another queue there."""
     monkeypatch.setenv("REDIS_URL", url)
     mapping = aside(map_jobs, square, [3])
-    wait_until(lambda: queue.count == 1, 5, "the job")
+    wait_until(lambda: queue.count == 1, 30, "the job")
     work(queue)
     assert mapping.result(20) == [9]
     other = Queue("other", connection=queue.connection)
     mapping = aside(map_jobs, "tests.integration.rq_life.square", [4], queue="other")
-    wait_until(lambda: other.count == 1, 5, "the job")
+    wait_until(lambda: other.count == 1, 30, "the job")
     work(other)
     assert mapping.result(20) == [16]
 
@@ -82,7 +82,7 @@ def test_the_jobs_serializer_is_kept(redis: Redis) -> None:
 def test_failures_are_as_in_wait_jobs(queue: Queue, on_failure: str, expected: Any) -> None:
     """on_failure says what stands for a call that failed."""
     mapping = aside(map_jobs, jobs.fail, "ab", queue=queue, on_failure=on_failure)
-    wait_until(lambda: queue.count == 2, 5, "the jobs")
+    wait_until(lambda: queue.count == 2, 30, "the jobs")
     work(queue)
     came = mapping.result(20)
     assert [value and type(value) for value in came] == expected

@@ -60,13 +60,13 @@ def test_a_nested_timeout_is_its_own(redis: Redis, queue: Queue, worker: Worker)
     """A nested job's timeout fails it alone; its parent goes on with what is left of its own."""
     parent, child = family(
         queue,
-        (jobs.sleepy, "1", 20, {"kwargs": {"on_failure": "none"}, "job_timeout": 2}),
-        (jobs.nap, 20, {"job_timeout": 1}),
+        (jobs.sleepy, "1", 50, {"kwargs": {"on_failure": "none"}, "job_timeout": 2}),
+        (jobs.nap, 50, {"job_timeout": 1}),
     )
     began = time.monotonic()
     play(worker)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert "exceeded maximum timeout value (1 seconds)" in error_of(child)
     assert "exceeded maximum timeout value (2 seconds)" in error_of(parent)
     (line,) = said(redis)
@@ -78,14 +78,14 @@ def test_a_timeout_outlives_those_within(queue: Queue, worker: Worker) -> None:
     """Nested jobs that end in time leave the parent's timeout in force."""
     parent, *_ = family(
         queue,
-        (jobs.sleepy, "1", 20, {"job_timeout": 1}),
+        (jobs.sleepy, "1", 50, {"job_timeout": 1}),
         (jobs.wait_for, "2", {"job_timeout": LONG}),
         (jobs.identity, {"job_timeout": LONG}),
     )
     began = time.monotonic()
     play(worker)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert "exceeded maximum timeout value (1 seconds)" in error_of(parent)
 
 
@@ -95,12 +95,12 @@ def test_an_outer_timeout_ends_all_within(redis: Redis, queue: Queue, worker: Wo
         queue,
         (jobs.sleepy, "1", 0, {"job_timeout": 1}),
         (jobs.sleepy, "2", 0, {"job_timeout": LONG}),
-        (jobs.nap, 20, {"job_timeout": LONG}),
+        (jobs.nap, 50, {"job_timeout": LONG}),
     )
     began = time.monotonic()
     play(worker)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert "exceeded maximum timeout value (1 seconds)" in error_of(outer)
     for job in (middle, inner):
         assert job.get_status() == JobStatus.FAILED
@@ -121,7 +121,7 @@ def test_a_timeout_in_the_middle_spares_the_outermost(queue: Queue, worker: Work
         queue,
         (jobs.wait_for, "1", {"kwargs": {"on_failure": "none"}, "job_timeout": LONG}),
         (jobs.wait_for, "2", {"job_timeout": 1}),
-        (jobs.nap, 20, {"job_timeout": LONG}),
+        (jobs.nap, 50, {"job_timeout": LONG}),
     )
     play(worker)
 
@@ -149,7 +149,7 @@ def test_who_shares_a_fate_is_retried(queue: Queue, worker: Worker) -> None:
     outer, inner = family(
         queue,
         (jobs.wait_for, "1", {"job_timeout": 1}),
-        (jobs.slow_once, 20, {"job_timeout": LONG, "retry": Retry(max=1)}),
+        (jobs.slow_once, 50, {"job_timeout": LONG, "retry": Retry(max=1)}),
     )
     play(worker)
 
@@ -163,7 +163,7 @@ def test_who_shares_a_fate_is_requeued_if_told_so(queue: Queue, worker: Worker) 
     outer, inner = family(
         queue,
         (jobs.wait_for, "1", {"job_timeout": 1}),
-        (jobs.slow_once, 20, {"job_timeout": LONG}),
+        (jobs.slow_once, 50, {"job_timeout": LONG}),
     )
     play(worker)
 
@@ -183,7 +183,7 @@ def test_no_level_can_swallow_a_timeout(
             "1",
             {"kwargs": {"on_failure": "none"}, "job_timeout": outer_timeout},
         ),
-        (jobs.stubborn, 20, {"job_timeout": inner_timeout}),
+        (jobs.stubborn, 50, {"job_timeout": inner_timeout}),
     )
     play(worker)
 
@@ -230,7 +230,7 @@ def test_a_timeout_that_cannot_be_set_leaves_none_behind() -> None:
             pass
 
     with pytest.raises(ValueError, match="main thread"):
-        aside(set_one).result(5)
+        aside(set_one).result(30)
     assert StackingDeathPenalty._stack == []
     with StackingDeathPenalty(10**30, KeyError):
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 10**9
@@ -289,14 +289,14 @@ def test_any_level_can_be_stopped(
         queue,
         (jobs.wait_for, "1", {"job_timeout": LONG}),
         (jobs.wait_for, "2", {"job_timeout": LONG}),
-        (jobs.nap, 20, {"job_timeout": LONG}),
+        (jobs.nap, 50, {"job_timeout": LONG}),
     )
     stopping = aside(interrupt, redis, worker, lambda: stop(redis, worker, stopped), "2")
     began = time.monotonic()
     play(worker)
     stopping.result(20)
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     for job in made:
         if job.id == stopped:
             assert job.get_status() == JobStatus.STOPPED
@@ -365,7 +365,7 @@ def test_a_stop_may_come_before_its_job_begins(
         stop(worker, "0", *(first[:1] if execution else ()))
 
     first: list[str] = []
-    stopped, spared = family(queue, (jobs.nap, 20, {"job_timeout": LONG}), (jobs.identity, {}))
+    stopped, spared = family(queue, (jobs.nap, 50, {"job_timeout": LONG}), (jobs.identity, {}))
     worker = ToldEarly([queue], connection=redis, tell=tell)
     with contextlib.closing(Scoreboard(1)) as board:
         if stop is by_pool:
@@ -384,7 +384,7 @@ def test_a_broken_callback_for_a_stop_changes_nothing(
 ) -> None:
     """The job is stopped all the same, as by RQ 3; RQ 2 fails itself there."""
     broken = {"on_stopped": Callback("no.such.callback"), "job_timeout": LONG}
-    (job,) = family(queue, (jobs.nap, 20, broken))
+    (job,) = family(queue, (jobs.nap, 50, broken))
     stopping = aside(interrupt, redis, worker, lambda: stop_job(redis, worker, "0"), "0")
     play(worker)
     stopping.result(20)
@@ -398,7 +398,7 @@ def test_kill_horse_ends_all_levels(redis: Redis, queue: Queue, worker: Worker) 
     outer, inner = family(
         queue,
         (jobs.wait_for, "1", {"kwargs": {"on_failure": "none"}, "job_timeout": LONG}),
-        (jobs.nap, 20, {"job_timeout": LONG}),
+        (jobs.nap, 50, {"job_timeout": LONG}),
     )
     killing = aside(
         interrupt, redis, worker, lambda: send_kill_horse_command(redis, worker.name), "1"
@@ -425,12 +425,12 @@ def test_a_stop_between_jobs_is_made_good(redis: Redis, queue: Queue) -> None:
     outer, inner = family(
         queue,
         (jobs.wait_for, "1", {"job_timeout": LONG}),
-        (jobs.nap, 20, {"job_timeout": LONG}),
+        (jobs.nap, 50, {"job_timeout": LONG}),
     )
     began = time.monotonic()
     play(StoppedBetween([queue], connection=redis))
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 40
     assert outer.get_status() == JobStatus.STOPPED
     assert "Job 0, inside which this job ran, was stopped" in error_of(inner)
     assert left_over(redis) == []

@@ -145,7 +145,7 @@ def heard(commands: Commands, count: int) -> list[Command]:
         found.extend(commands.read())
         return len(found) >= count
 
-    wait_until(listen, 5, f"{count} commands, have {found}")
+    wait_until(listen, 30, f"{count} commands, have {found}")
     return found
 
 
@@ -158,7 +158,7 @@ def test_rqs_own_calls_are_heard(redis: Redis, url: str, queue: Queue) -> None:
     """Shutdown, kill-horse and stop-job, for followed workers only."""
     commands = Commands(Redis.from_url(url))
     commands.follow(["one", "two"])
-    wait_until(lambda: listeners(redis, "two"), 5)
+    wait_until(lambda: listeners(redis, "two"), 30)
     job = queue.enqueue(square, 2)
     job.worker_name = "two"
     job.save()
@@ -179,7 +179,7 @@ def test_rqs_own_calls_are_heard(redis: Redis, url: str, queue: Queue) -> None:
         Command("two", "stop-job", job.id),
     ]
     commands.follow(["two"])
-    wait_until(lambda: not listeners(redis, "one"), 5)
+    wait_until(lambda: not listeners(redis, "one"), 30)
     commands.close()
 
 
@@ -205,7 +205,7 @@ def test_a_lost_connection_is_made_again(
     monkeypatch.setattr("pysplash.commands.PAUSE", 0.05)
     commands = Commands(Redis.from_url(url, client_name="commands"))
     commands.follow(["one"])
-    wait_until(lambda: listeners(redis, "one"), 5)
+    wait_until(lambda: listeners(redis, "one"), 30)
     redis.client_kill_filter(_type="pubsub")
 
     def recovered() -> bool:
@@ -213,7 +213,7 @@ def test_a_lost_connection_is_made_again(
         commands.follow(["one"])
         return bool(listeners(redis, "one"))
 
-    wait_until(recovered, 10)
+    wait_until(recovered, 30)
     send_shutdown_command(redis, "one")
     assert heard(commands, 1) == [Command("one", "shutdown")]
     commands.close()

@@ -73,7 +73,7 @@ def test_a_failure_is_raised_while_others_run(queue: Queue, redis: Redis) -> Non
     await_block(redis)
     fail(jobs[0], "oh")
     with pytest.raises(JobFailed):
-        waiting.result(5)
+        waiting.result(30)
 
 
 def stop(job: Job) -> None:

@@ -55,11 +55,11 @@ def test_an_end_between_look_and_read_is_seen(
         finish(job, 36)
         sleep(waiter)
 
-    monkeypatch.setattr("pysplash.waiter.BLOCK", 5.0)
+    monkeypatch.setattr("pysplash.waiter.BLOCK", 40.0)
     monkeypatch.setattr(Waiter, "_sleep", end_first)
     began = time.monotonic()
-    assert wait_jobs([job], 20, True) == [36]
-    assert time.monotonic() - began < 3
+    assert wait_jobs([job], 50, True) == [36]
+    assert time.monotonic() - began < 20
 
 
 def test_zero_looks_once(queue: Queue, redis: Redis) -> None:
@@ -72,12 +72,13 @@ def test_zero_looks_once(queue: Queue, redis: Redis) -> None:
     assert calls(redis, "xread") == 0
 
 
-@pytest.mark.parametrize("max_wait", [0.2, 1.3])
-def test_max_wait_is_kept(queue: Queue, max_wait: float) -> None:
+@pytest.mark.parametrize("block", [20.0, 0.1])
+def test_max_wait_is_kept(queue: Queue, monkeypatch: pytest.MonkeyPatch, block: float) -> None:
     """The wait ends when its time is over, be it shorter or longer than one blocking read."""
+    monkeypatch.setattr("pysplash.waiter.BLOCK", block)
     began = time.monotonic()
-    assert wait_jobs([queue.enqueue(square, 1)], max_wait, True) is False
-    assert max_wait <= time.monotonic() - began < max_wait + 0.5
+    assert wait_jobs([queue.enqueue(square, 1)], 0.3, True) is False
+    assert 0.3 <= time.monotonic() - began < 10
 
 
 def test_a_lost_connection_is_replaced(queue: Queue, redis: Redis) -> None:
@@ -87,7 +88,7 @@ def test_a_lost_connection_is_replaced(queue: Queue, redis: Redis) -> None:
     killed = await_block(redis)
     for number in killed:
         redis.client_kill_filter(_id=number)
-    wait_until(lambda: set(blocked(redis)) - set(killed), 5, "a read on a new connection")
+    wait_until(lambda: set(blocked(redis)) - set(killed), 30, "a read on a new connection")
     work(queue)
     assert waiting.result(20) == [25]
 
@@ -99,7 +100,7 @@ def test_max_wait_is_kept_without_redis(server: EmbeddedServer, queue: Queue, re
     began = time.monotonic()
     server.stop()
     assert waiting.result(20) is False
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 15
 
 
 def test_no_connection_is_left_behind(queue: Queue, redis: Redis) -> None:
@@ -111,7 +112,7 @@ def test_no_connection_is_left_behind(queue: Queue, redis: Redis) -> None:
     fail(jobs[1])
     with pytest.raises(JobFailed) as caught:
         wait_jobs(jobs)
-    wait_until(lambda: len(redis.client_list()) == before, 5, "the end of the connections")
+    wait_until(lambda: len(redis.client_list()) == before, 30, "the end of the connections")
     assert caught.tb is not None  # it keeps the waiter from being collected
 
 

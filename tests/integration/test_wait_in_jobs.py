@@ -95,7 +95,7 @@ def test_edges_last_as_long_as_the_wait(
     child = queue.enqueue(square, 3, job_id="child")
     queue.enqueue(wait_for, "child", max_wait=max_wait, job_id="me", at_front=True)
     working = aside(work, queue, max_jobs=1)
-    wait_until(lambda: redis.exists("pysplash:waits:me"), 5, "the edges")
+    wait_until(lambda: redis.exists("pysplash:waits:me"), 30, "the edges")
     assert redis.smembers("pysplash:waits:me") == {b"child"}
     assert 0 < redis.ttl("pysplash:waits:me") <= 60
     await_block(redis)

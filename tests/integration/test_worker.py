@@ -166,7 +166,7 @@ def test_its_row_tells_the_story(redis: Redis, queue: Queue, board: Scoreboard) 
     queue.enqueue(fail)
 
     def look() -> None:
-        wait_until(lambda: started() is not None, 5, "a started job")
+        wait_until(lambda: started() is not None, 30, "a started job")
 
     def started() -> Row | None:
         row = board.read(0)
@@ -221,12 +221,12 @@ def test_a_second_stop_ends_the_job_of_a_worker_alone(
 
 
 def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> None:
-    """A stop that comes while it waits for jobs is obeyed within a second."""
+    """A stop that comes while it waits for jobs, for ten seconds, is obeyed at once."""
     worker = Worker([queue, Queue("low", connection=redis)], connection=redis)
     stopped_at = []
 
     def stop() -> None:
-        wait_until(lambda: worker.get_state() == "idle", 5, "an idle worker")
+        wait_until(lambda: worker.get_state() == "idle", 30, "an idle worker")
         stopped_at.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -236,7 +236,7 @@ def test_an_idle_worker_stops_within_its_block(redis: Redis, queue: Queue) -> No
     took = time.monotonic() - stopped_at[0]
     stopper.join()
 
-    assert took < 1
+    assert took < 5
 
 
 def stop_as_it_asks(worker: Worker) -> None:
@@ -270,7 +270,7 @@ def test_what_an_idle_worker_claims_as_a_stop_comes_is_run(redis: Redis, queue: 
     jobs = []
 
     def enqueue() -> None:
-        wait_until(lambda: worker.get_state() == "idle", 5, "an idle worker")
+        wait_until(lambda: worker.get_state() == "idle", 30, "an idle worker")
         jobs.append(queue.enqueue(nap, 0))
 
     client = threading.Thread(target=enqueue)
