@@ -1,217 +1,64 @@
-"""The command line. Nothing else in PySplash prints, configures logging or ends a process."""
+"""The command line. Nothing else in PySplash prints, configures logging or ends a process.
+
+A command is imported when it is asked for: a pool that starts waits for no gateways and tables.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging.config
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from importlib import import_module
 
 import click
-from click.core import ParameterSource
-from redis import Redis
 
-from . import demo as demonstration
-from .boot import resolve, worker_class
-from .connection import from_url
-from .door_commands import COMMANDS as DOOR_COMMANDS
-from .embedded import open_server
-from .environment import from_environment, from_settings, read_module
-from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, ConfigError, SplashError
-from .log import configure, redact
-from .options import key, start_options
-from .pool import Pool
-from .record_commands import COMMANDS as RECORD_COMMANDS
-from .registry import parse_parameters
-from .serve_commands import COMMANDS as SERVE_COMMANDS
+from .errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, SplashError
+from .log import redact
+from .options import EPILOG
 from .version import __version__
 
-EPILOG = """
-\b
-Examples:
-  pysplash default --max-cpu 80
-  pysplash -u redis://localhost:6379/0 --min-procs 1 --max-procs 8 high default
-  pysplash start --embedded --record run.jsonl default
-  pysplash demo
-  pysplash call add 5 6
-  pysplash plot run.jsonl run.png
-  pysplash replay run.jsonl --max-cpu 60
-\b
-Exit status: 0 clean, 1 setup or connection, 2 usage, 3 workers cannot start,
-4 import, 5 crash loop, 6 unsafe bind refused; of a call: 7 the task failed,
-8 no answer in time, 9 nobody serves it.
-"""
-#: settings that are the command line's own, not the pool's
-_OWN = {
-    "config",
-    "connection_class",
-    "disable_job_desc_logging",
-    "embedded",
-    "num_workers",
-    "path",
-    "pid",
-    "queues",
-    "quiet",
-    "url",
-    "verbose",
+#: the module that has each command, by its name
+HOMES = {
+    "call": "door_commands",
+    "daemon": "serve_commands",
+    "demo": "demo_command",
+    "health": "door_commands",
+    "plot": "record_commands",
+    "purge": "door_commands",
+    "replay": "record_commands",
+    "serve": "serve_commands",
+    "stages": "serve_commands",
+    "start": "start_command",
+    "status": "door_commands",
+    "tasks": "door_commands",
 }
 
 
 class Commands(click.Group):
-    """A group whose command ``start`` may be left out."""
+    """The commands, of which ``start`` may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``start`` in front of arguments that begin with no command."""
-        if args and args[0] not in self.commands and args[0] not in ("--help", "-h", "--version"):
+        if args and args[0] not in HOMES and args[0] not in ("--help", "-h", "--version"):
             args = ["start", *args]
         return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(HOMES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name not in HOMES:
+            return None
+        command: click.Command = getattr(
+            import_module(f".{HOMES[cmd_name]}", __package__), cmd_name
+        )
+        return command
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="pysplash")
 def cli() -> None:
     """As many RQ workers as this machine can bear, and not one more."""
-
-
-@cli.command(epilog=EPILOG)
-@click.argument("queues", nargs=-1)
-@start_options
-@click.pass_context
-def start(ctx: click.Context, /, **given: Any) -> int:
-    """Serve QUEUES, in this order of priority, until stopped.
-
-    Each option has a twin in the environment; its name in capitals is read from the module
-    given with --config. The command line beats the environment, and that the module.
-    """
-    for path in given["path"]:
-        sys.path.append(path)
-    file = read_module(given["config"]) if given["config"] else {}
-    settings = _merge(ctx, given, file)
-    _configure_logging(settings, file)
-    _check_classes(settings)
-    with _pid_file(settings["pid"]), _connection(settings, file) as connection:
-        return _pool(settings, connection).start()
-
-
-@cli.command()
-@click.option("-n", "--number", default=12, show_default=True, help="Which Fibonacci number.")
-@click.option("-u", "--url", envvar="RQ_REDIS_URL", help="Use this server, not an embedded one.")
-@click.option("--max-procs", default=128, show_default=True, help="Most workers.")
-@click.option("--max-cpu", default=80.0, show_default=True, help="Per cent of the cores in reach.")
-@click.option("--tasks", is_flag=True, help="Serve sample tasks to call, until stopped.")
-def demo(number: int, url: str | None, max_procs: int, max_cpu: float, tasks: bool) -> int:
-    """Show a pool at work: a Fibonacci number, computed by jobs that wait for jobs."""
-    if not 0 <= number <= 20:
-        raise ConfigError(f"--number is {number}: give one from 0 to 20")
-    if tasks:
-        return demonstration.serve_samples(url, max_procs, max_cpu)
-    return demonstration.run(number, url, max_procs, max_cpu)
-
-
-for _command in (*DOOR_COMMANDS, *RECORD_COMMANDS, *SERVE_COMMANDS):
-    cli.add_command(_command)
-
-
-def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
-    """Let the config module speak where neither command line nor environment did."""
-    settings = dict(given)
-    for option in ctx.command.params:
-        if not isinstance(option, click.Option) or option.name in (None, "url", "config"):
-            continue
-        silent = ctx.get_parameter_source(option.name) is ParameterSource.DEFAULT
-        if silent and key(option) in file:
-            settings[option.name] = option.type_cast_value(ctx, file[key(option)])
-    settings["queues"] = list(settings["queues"]) or _queues(file.get("QUEUES", ["default"]))
-    if settings["num_workers"] is not None:
-        for name in ("min_procs", "max_procs"):
-            if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
-                raise ConfigError(
-                    f"-n is {settings['num_workers']} and --{name.replace('_', '-')} is "
-                    f"{settings[name]}: give a fixed size or a range, not both"
-                )
-            settings[name] = settings["num_workers"]
-    return settings
-
-
-def _queues(named: Any) -> list[Any]:
-    """Return the queues a config module names; one name is one queue."""
-    if isinstance(named, str):
-        return [named]
-    if not isinstance(named, list | tuple):
-        raise ConfigError(f"QUEUES is {named!r}: give a list of names, such as ['default']")
-    return list(named)
-
-
-def _configure_logging(settings: dict[str, Any], file: dict[str, Any]) -> None:
-    if settings["verbose"] and settings["quiet"]:
-        raise ConfigError("-v and -q are both given: give one of them")
-    if settings["verbose"]:
-        settings["logging_level"] = "DEBUG"
-    elif settings["quiet"]:
-        settings["logging_level"] = "WARNING"
-    if "DICT_CONFIG" in file:
-        logging.config.dictConfig(file["DICT_CONFIG"])
-    configure(settings["logging_level"].upper(), settings["log_format"], settings["date_format"])
-
-
-def _check_classes(settings: dict[str, Any]) -> None:
-    """Import what is named here, where an error is one line, before any process is started."""
-    worker_class(settings["worker_class"])
-    for name in ("job_class", "queue_class", "connection_class"):
-        resolve(settings[name], name.replace("_", " "))
-    if settings["serializer"] not in (None, "json", "pickle"):
-        resolve(settings["serializer"], "serializer")
-    for handler in settings["exception_handlers"]:
-        resolve(handler, "exception handler")
-
-
-@contextlib.contextmanager
-def _connection(settings: dict[str, Any], file: dict[str, Any]) -> Iterator[Redis]:
-    redis_class: type[Redis] = resolve(settings["connection_class"], "connection class")
-    if settings["embedded"]:
-        if settings["url"]:
-            raise ConfigError("--embedded and a URL are both given: give one of them")
-        with open_server(None) as url:
-            click.echo(f"embedded server at {url}", err=True)
-            yield from_url(url, redis_class)
-    elif settings["url"]:
-        yield from_url(settings["url"], redis_class)
-    elif settings["config"]:
-        yield from_settings(file, redis_class)
-    else:
-        yield from_environment(redis_class)
-
-
-@contextlib.contextmanager
-def _pid_file(path: str | None) -> Iterator[None]:
-    if path is None:
-        yield
-        return
-    file = Path(path).expanduser()
-    try:
-        file.write_text(str(os.getpid()))
-    except OSError as error:
-        raise ConfigError(
-            f"pid file {path!r} cannot be written ({error.strerror}): give a path that is yours"
-        ) from error
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
-
-
-def _pool(settings: dict[str, Any], connection: Redis) -> Pool:
-    arguments = {name: value for name, value in settings.items() if name not in _OWN}
-    arguments["params"] = parse_parameters(settings["params"])
-    return Pool(
-        settings["queues"],
-        connection=connection,
-        log_job_description=not settings["disable_job_desc_logging"],
-        **arguments,
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -148,9 +148,6 @@ def purge(place: Place, on_crash: str) -> None:
         click.echo("no ghosts")
 
 
-COMMANDS = (call, health, purge, status, tasks)
-
-
 def parse_word(word: str) -> Any:
     """Return what a word of a shell means: the JSON it is, or else the text."""
     try:

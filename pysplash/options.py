@@ -12,6 +12,23 @@ import click
 
 from .config import ON_CRASH
 
+#: what the help of a pool's command ends with
+EPILOG = """
+\b
+Examples:
+  pysplash default --max-cpu 80
+  pysplash -u redis://localhost:6379/0 --min-procs 1 --max-procs 8 high default
+  pysplash start --embedded --record run.jsonl default
+  pysplash demo
+  pysplash call add 5 6
+  pysplash plot run.jsonl run.png
+  pysplash replay run.jsonl --max-cpu 60
+\b
+Exit status: 0 clean, 1 setup or connection, 2 usage, 3 workers cannot start,
+4 import, 5 crash loop, 6 unsafe bind refused; of a call: 7 the task failed,
+8 no answer in time, 9 nobody serves it.
+"""
+
 
 def key(option: click.Option) -> str:
     """Return an option's key in a config module: its first long flag in capitals."""

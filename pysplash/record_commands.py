@@ -101,7 +101,3 @@ def _read(file: str) -> Recording:
     if recording.skipped:
         click.echo(f"{file}: {recording.skipped} lines skipped: they are no ticks", err=True)
     return recording
-
-
-#: what the command line offers
-COMMANDS: tuple[click.Command, ...] = (plot, replay)

@@ -187,6 +187,3 @@ def read_token(file: str | None) -> str | None:
 def _announce(gateway: Gateway) -> None:
     for kind, address in gateway.addresses.items():
         click.echo(f"{kind} door at {address}")
-
-
-COMMANDS = (daemon, serve, stages)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import pathlib
 import re
+from importlib import import_module
 
+import click
 import pytest
 
 import pysplash
-from pysplash.cli import cli
+from pysplash.cli import HOMES, cli
 from pysplash.options import GROUPS
 from pysplash.state import Reason, WorkerState
 
 ROOT = pathlib.Path(__file__).parents[2]
 REFERENCE = (ROOT / "doc" / "reference.md").read_text()
+CONTEXT = click.Context(cli)
+COMMANDS = {name: cli.get_command(CONTEXT, name) for name in cli.list_commands(CONTEXT)}
 PAGES = sorted([ROOT / "README.md", *(ROOT / "doc").rglob("*.md")])
 OPTIONS = [option for _, options in GROUPS for option in options]
 #: flags of other programs that the documents mention
@@ -38,6 +42,18 @@ FOREIGN = {
 }
 
 
+def test_every_command_is_at_home() -> None:
+    """The command line has the commands that are written, each by its name."""
+    written = {
+        command.name: module
+        for module in {*HOMES.values()}
+        for command in vars(import_module(f"pysplash.{module}")).values()
+        if isinstance(command, click.Command)
+    }
+    assert written == HOMES
+    assert [command.name for command in COMMANDS.values() if command] == [*COMMANDS]
+
+
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: str(option.name))
 def test_the_reference_has_every_flag(option: object) -> None:
     """Each flag stands in the reference with its twin in the environment."""
@@ -51,7 +67,8 @@ def test_no_page_names_a_flag_that_is_not_there(page: pathlib.Path) -> None:
     """A flag in a document is a flag of some command."""
     known = {
         flag
-        for command in cli.commands.values()
+        for command in COMMANDS.values()
+        if command is not None
         for parameter in command.params
         for flag in [*parameter.opts, *parameter.secondary_opts]
     }

@@ -153,6 +153,8 @@ LEVELS: dict[str, float] = {
     "place": 6,
     "door_commands": 6.5,
     "record_commands": 6.5,
+    "start_command": 6.8,
+    "demo_command": 6.8,
     "cli": 7,
     "__init__": 7,
     "__main__": 8,
