@@ -68,3 +68,14 @@ def test_importing_the_package_loads_no_client() -> None:
         "assert pysplash.Client.__name__ == 'Client' and pysplash.AsyncClient"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=ROOT)
+
+
+def test_a_pool_that_starts_loads_no_other_command() -> None:
+    """Whoever starts a pool, and names its server, waits for no tables, doors or RQ's commands."""
+    code = (
+        "import sys; from pysplash.cli import main; main(['start', '--help']); "
+        "late = {'rich', 'rq.cli', 'pysplash.gateway', 'pysplash.client', 'pysplash.plotting'}; "
+        "assert not late & set(sys.modules), late & set(sys.modules)"
+    )
+    run = [sys.executable, "-c", code]
+    subprocess.run(run, check=True, timeout=60, cwd=ROOT, stdout=subprocess.DEVNULL)
