@@ -94,6 +94,19 @@ def memory_room(view: PoolView, limits: Limits) -> int:
     return _fitting(len(view.workers), room, usual, DEVIATIONS * spread)
 
 
+def floor_room(view: PoolView, limits: Limits) -> int:
+    """Return how many workers memory admits below the floor, whose size somebody has asked for.
+
+    While nothing is known of any job, that is by what workers use who have none: caution for the
+    sake of strange jobs would leave a pool of a fixed size short of workers until jobs come.
+    """
+    limit, used = memory_limit(view, limits)
+    strange = any(w.job_started is not None for w in view.workers)
+    if math.isinf(limit) or strange or lesson_of(view, ANY) is not None:
+        return memory_room(view, limits)
+    return max(0, math.floor((MEMORY_SOFT * limit - used) / (2 * _largest(view))))
+
+
 def _crowd_room(view: PoolView, lesson: Lesson, left: float) -> int:
     """Return how many more fit into *left* bytes if all are at any moment of their jobs."""
     size = len(view.workers)
@@ -136,14 +149,18 @@ def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:
 def _any_peak(view: PoolView, room: float) -> float:
     """Return the bytes the next job is taken to need."""
     lesson = lesson_of(view, ANY)
-    largest = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
     if lesson is not None:
-        return lesson.peak or float(largest)
+        return lesson.peak or float(_largest(view))
     strange = (w for w in view.workers if w.state is WorkerState.BUSY)
     return max(
         (_unproven_peak(view, w, room) for w in strange),
-        default=max(2.0 * largest, UNPROVEN_SHARE * room),
+        default=max(2.0 * _largest(view), UNPROVEN_SHARE * room),
     )
+
+
+def _largest(view: PoolView) -> int:
+    """Return the bytes of the largest worker that has been measured."""
+    return max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
 
 
 def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:

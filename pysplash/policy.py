@@ -19,7 +19,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from .headroom import active, cpu_excess, cpu_room, learn_cores
-from .memory import memory_pressed, memory_room
+from .memory import floor_room, memory_pressed, memory_room
 from .relief import MOST_DWELL, dwell, floor, relieve_cpu, relieve_memory
 from .state import (
     Action,
@@ -196,14 +196,16 @@ def _fill(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     if size >= least:
         return None
     room = limits.max_procs - processes
-    count, held = _admit(view, min(least - size, room), limits) if room > 0 else (0, Reason.MAX)
+    if room <= 0:
+        return Decision(least, Reason.MAX)
+    count, held = _admit(view, min(least - size, room), floor_room(view, limits), limits)
     if count <= 0:
         return Decision(least, held)
     return Decision(least, Reason.MIN, (Spawn(count, Reason.MIN),))
 
 
-def _admit(view: PoolView, wanted: int, limits: Limits) -> tuple[int, Reason]:
-    """How many of *wanted* may start at all, and what holds the others back."""
+def _admit(view: PoolView, wanted: int, room: int, limits: Limits) -> tuple[int, Reason]:
+    """How many of *wanted* may start at all, and what holds the others back; *room* is memory's."""
     if view.boot_failures:
         wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(view.boot_failures - 1, 10))
         starting = any(w.state is WorkerState.STARTING for w in view.workers)
@@ -212,7 +214,6 @@ def _admit(view: PoolView, wanted: int, limits: Limits) -> tuple[int, Reason]:
         wanted = min(wanted, 1)
     if memory_pressed(view, limits):
         return 0, Reason.MEMORY
-    room = memory_room(view, limits)
     return (wanted, Reason.STEADY) if room >= wanted else (max(0, room), Reason.MEMORY)
 
 
@@ -236,7 +237,7 @@ def _grow(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     count, binding = min(caps, key=lambda cap: cap[0])
     if count <= 0:
         return Decision(size, binding)
-    count, held = _admit(view, count, limits)
+    count, held = _admit(view, count, memory_room(view, limits), limits)
     if count == 0:
         return Decision(size, held)
     return Decision(size + count, Reason.BACKLOG, (Spawn(count, Reason.BACKLOG),))
@@ -286,6 +287,7 @@ def _restart(view: PoolView, processes: int, limits: Limits) -> Decision | None:
         return None
     chosen = sorted(old, key=lambda w: (w.state in _RUNNING, w.spawned_at))[:batch]
     stops: tuple[Action, ...] = tuple(Stop(w.name, Reason.RESTART) for w in chosen)
-    count, _ = _admit(view, min(batch, limits.max_procs - processes), limits)
+    wanted = min(batch, limits.max_procs - processes)
+    count, _ = _admit(view, wanted, floor_room(view, limits), limits)
     spawns = (Spawn(count, Reason.RESTART),) if count > 0 else ()
     return Decision(size - batch + max(count, 0), Reason.RESTART, (*stops, *spawns))

@@ -112,11 +112,11 @@ def test_target_stays_when_somebody_else_stops_a_worker(pool: Start) -> None:
 
 def test_fixed_size(pool: Start, queue: Queue, marks: Path, tmp_path: Path) -> None:
     """With -n there are that many workers, with work for more and with none."""
-    command = pool(*QUICK, "-n", "3", "--idle-seconds", "0.2")
-    first = command.await_workers(3)
+    command = pool(*QUICK, "-n", "7", "--idle-seconds", "0.2")
+    first = command.await_workers(7)
     gate = tmp_path / "gate"
-    held = [queue.enqueue(jobs.hold, str(marks), str(gate)) for _ in range(6)]
-    wait_until(lambda: len(lines(marks)) == 3, DONE, "three jobs at work")
+    held = [queue.enqueue(jobs.hold, str(marks), str(gate)) for _ in range(10)]
+    wait_until(lambda: len(lines(marks)) == 7, DONE, "seven jobs at work")
     gate.touch()
     for job in held:
         await_finished(job)

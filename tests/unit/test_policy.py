@@ -44,6 +44,32 @@ def case(
 
 TABLE = [
     case("fills-up-to-the-floor", view(), 3, Reason.MIN, Spawn(3, Reason.MIN), min_procs=3),
+    case(
+        "a-size-that-is-asked-for-needs-no-known-jobs",
+        view(worker(), lessons={}),
+        32,
+        Reason.MIN,
+        Spawn(31, Reason.MIN),
+        min_procs=32,
+        max_procs=32,
+    ),
+    case(
+        "but-the-memory-its-workers-take",
+        view(worker(pss=GIB), lessons={}),
+        32,
+        Reason.MIN,
+        Spawn(5, Reason.MIN),
+        min_procs=32,
+        max_procs=32,
+    ),
+    case(
+        "and-caution-once-strange-jobs-run",
+        view(busy("a", pss=GIB), lessons={}, samples=samples(mem=60)),
+        32,
+        Reason.MEMORY,
+        min_procs=32,
+        max_procs=32,
+    ),
     case("nothing-to-do", view(worker()), 1, Reason.STEADY),
     case("scales-to-zero", view(), 0, Reason.STEADY, min_procs=0),
     case(
