@@ -84,9 +84,10 @@ class Interruptible(RQOutcomes):
         if self._in_job:
             self._interrupt()
             self._forget_stop()
-        else:
-            kept = self._outer or self._covered
-            self._put_off_until = math.inf if kept else time.monotonic() + EARLY
+        elif self._outer or self._covered:
+            self._put_off_until = math.inf
+        elif self._is_named():
+            self._put_off_until = time.monotonic() + EARLY
 
     def _interrupt(self) -> None:
         """End the job that is to be stopped, or all if none is named."""
@@ -104,6 +105,12 @@ class Interruptible(RQOutcomes):
             self._stopped_job_id = None if self.slot.to_stop_any() else job.id
         named = self._stopped_execution in ("", execution_id)
         return named and self._stopped_job_id in (None, job.id)
+
+    def _is_named(self) -> bool:
+        """Whether some job is to be stopped, and not whatever runs."""
+        if self.slot is not None:
+            return not self.slot.to_stop_any()
+        return self._stopped_job_id is not None
 
     def _forget_stop(self) -> None:
         super()._forget_stop()

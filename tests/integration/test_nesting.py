@@ -378,6 +378,28 @@ def test_a_stop_may_come_before_its_job_begins(
     assert worker._stopped_job_id is None
 
 
+class KilledBetween(Worker):
+    """A worker whose horse is killed when it has none: between two jobs."""
+
+    def _run(self, turn: Turn) -> bool:
+        if self.slot is not None:
+            self.slot._board.ask(0, "")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return super()._run(turn)
+
+
+@pytest.mark.parametrize("in_pool", [False, True])
+def test_kill_horse_between_jobs_ends_none(redis: Redis, queue: Queue, in_pool: bool) -> None:
+    """It is for what runs: what begins later goes on."""
+    (job,) = family(queue, (jobs.identity, {}))
+    worker = KilledBetween([queue], connection=redis)
+    with contextlib.closing(Scoreboard(1)) as board:
+        if in_pool:
+            worker.slot = Slot(board, 0, worker.name)
+        play(worker)
+    assert job.get_status() == JobStatus.FINISHED
+
+
 @since_3
 def test_a_broken_callback_for_a_stop_changes_nothing(
     redis: Redis, queue: Queue, worker: Worker
