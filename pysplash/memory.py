@@ -72,12 +72,15 @@ def tempo(view: PoolView, limits: Limits) -> float:
     return min(HURRY if memory_pressed(view, limits) else 1.0, limits.scale_frequency)
 
 
-def memory_room(view: PoolView, limits: Limits) -> int:
+def memory_room(view: PoolView, limits: Limits, *, asked_for: bool = False) -> int:
     """Return how many workers memory admits, by what their jobs will need, not by what they use.
 
     Every worker is taken to grow to its job's usual peak, with deviations of the whole held ready
     and room for one of them to become the largest known. With the fast loop at hand, which holds
     the newest back if too many grow at once, the usual level of a crowd is enough.
+
+    A size that was *asked_for* is not kept back for jobs that are strange and do not run yet: a
+    pool of a fixed size would be short of workers until some come.
     """
     limit, used = memory_limit(view, limits)
     if math.isinf(limit):
@@ -85,26 +88,14 @@ def memory_room(view: PoolView, limits: Limits) -> int:
     lesson = lesson_of(view, ANY)
     if limits.throttle and lesson is not None and lesson.level > 0:
         return _crowd_room(view, lesson, MEMORY_SOFT * limit - used)
-    left = max(0.0, limit - used)
+    strange = any(w.job_started is not None for w in view.workers)
+    left = max(0.0, limit - used) if strange or not asked_for else 0.0
     usual = _any_peak(view, left)
     growth = sum(max(0.0, peak_of(view, w, left) - (w.pss or 0)) for w in view.workers)
     spread, most = (lesson.spread, lesson.most) if lesson else (0.0, 0.0)
     most = max([most, usual, *(w.pss for w in view.workers if w.pss)])
     room = MEMORY_SOFT * limit - used - growth - (most - usual)
     return _fitting(len(view.workers), room, usual, DEVIATIONS * spread)
-
-
-def floor_room(view: PoolView, limits: Limits) -> int:
-    """Return how many workers memory admits below the floor, whose size somebody has asked for.
-
-    While nothing is known of any job, that is by what workers use who have none: caution for the
-    sake of strange jobs would leave a pool of a fixed size short of workers until jobs come.
-    """
-    limit, used = memory_limit(view, limits)
-    strange = any(w.job_started is not None for w in view.workers)
-    if math.isinf(limit) or strange or lesson_of(view, ANY) is not None:
-        return memory_room(view, limits)
-    return max(0, math.floor((MEMORY_SOFT * limit - used) / (2 * _largest(view))))
 
 
 def _crowd_room(view: PoolView, lesson: Lesson, left: float) -> int:
@@ -149,18 +140,14 @@ def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:
 def _any_peak(view: PoolView, room: float) -> float:
     """Return the bytes the next job is taken to need."""
     lesson = lesson_of(view, ANY)
+    largest = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
     if lesson is not None:
-        return lesson.peak or float(_largest(view))
+        return lesson.peak or float(largest)
     strange = (w for w in view.workers if w.state is WorkerState.BUSY)
     return max(
         (_unproven_peak(view, w, room) for w in strange),
-        default=max(2.0 * _largest(view), UNPROVEN_SHARE * room),
+        default=max(2.0 * largest, UNPROVEN_SHARE * room),
     )
-
-
-def _largest(view: PoolView) -> int:
-    """Return the bytes of the largest worker that has been measured."""
-    return max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
 
 
 def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from .headroom import active, cpu_excess, cpu_room, learn_cores
-from .memory import floor_room, memory_pressed, memory_room
+from .memory import memory_pressed, memory_room
 from .relief import MOST_DWELL, dwell, floor, relieve_cpu, relieve_memory
 from .state import (
     Action,
@@ -198,14 +198,16 @@ def _fill(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     room = limits.max_procs - processes
     if room <= 0:
         return Decision(least, Reason.MAX)
-    count, held = _admit(view, min(least - size, room), floor_room(view, limits), limits)
+    count, held = _admit(view, min(least - size, room), limits, asked_for=True)
     if count <= 0:
         return Decision(least, held)
     return Decision(least, Reason.MIN, (Spawn(count, Reason.MIN),))
 
 
-def _admit(view: PoolView, wanted: int, room: int, limits: Limits) -> tuple[int, Reason]:
-    """How many of *wanted* may start at all, and what holds the others back; *room* is memory's."""
+def _admit(
+    view: PoolView, wanted: int, limits: Limits, *, asked_for: bool = False
+) -> tuple[int, Reason]:
+    """How many of *wanted* may start at all, and what holds the others back."""
     if view.boot_failures:
         wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(view.boot_failures - 1, 10))
         starting = any(w.state is WorkerState.STARTING for w in view.workers)
@@ -214,6 +216,7 @@ def _admit(view: PoolView, wanted: int, room: int, limits: Limits) -> tuple[int,
         wanted = min(wanted, 1)
     if memory_pressed(view, limits):
         return 0, Reason.MEMORY
+    room = memory_room(view, limits, asked_for=asked_for)
     return (wanted, Reason.STEADY) if room >= wanted else (max(0, room), Reason.MEMORY)
 
 
@@ -237,7 +240,7 @@ def _grow(view: PoolView, processes: int, limits: Limits) -> Decision | None:
     count, binding = min(caps, key=lambda cap: cap[0])
     if count <= 0:
         return Decision(size, binding)
-    count, held = _admit(view, count, memory_room(view, limits), limits)
+    count, held = _admit(view, count, limits)
     if count == 0:
         return Decision(size, held)
     return Decision(size + count, Reason.BACKLOG, (Spawn(count, Reason.BACKLOG),))
@@ -287,7 +290,6 @@ def _restart(view: PoolView, processes: int, limits: Limits) -> Decision | None:
         return None
     chosen = sorted(old, key=lambda w: (w.state in _RUNNING, w.spawned_at))[:batch]
     stops: tuple[Action, ...] = tuple(Stop(w.name, Reason.RESTART) for w in chosen)
-    wanted = min(batch, limits.max_procs - processes)
-    count, _ = _admit(view, wanted, floor_room(view, limits), limits)
+    count, _ = _admit(view, min(batch, limits.max_procs - processes), limits, asked_for=True)
     spawns = (Spawn(count, Reason.RESTART),) if count > 0 else ()
     return Decision(size - batch + max(count, 0), Reason.RESTART, (*stops, *spawns))

@@ -58,7 +58,7 @@ TABLE = [
         view(worker(pss=GIB), lessons={}),
         32,
         Reason.MIN,
-        Spawn(5, Reason.MIN),
+        Spawn(4, Reason.MIN),
         min_procs=32,
         max_procs=32,
     ),
