@@ -78,7 +78,7 @@ def test_max_wait_is_kept(queue: Queue, monkeypatch: pytest.MonkeyPatch, block: 
     monkeypatch.setattr("pysplash.waiter.BLOCK", block)
     began = time.monotonic()
     assert wait_jobs([queue.enqueue(square, 1)], 0.3, True) is False
-    assert 0.3 <= time.monotonic() - began < 10
+    assert 0.3 <= time.monotonic() - began < 5  # a read that is not cut short takes six
 
 
 def test_a_lost_connection_is_replaced(queue: Queue, redis: Redis) -> None:
