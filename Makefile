@@ -58,6 +58,7 @@ lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py tests/unit/test_documents.py
 
 format: $(VENV)/.test ## Put every file into shape

@@ -29,8 +29,8 @@ from benchmarks.loads import (
 )
 from benchmarks.peers import Peer, Unavailable
 from benchmarks.report import Frozen, Table, cores, notes, write
-from pysplash.plotting import compare, plot, save
-from pysplash.state import Spawn
+from pysplash.control.model import Spawn
+from pysplash.recording.plot import compare, plot, save
 
 #: fixed sizes to compare with, and those of a quick run
 SIZES, QUICK_SIZES = (1, 2, 4, 8, 16, 32), (2, 8)

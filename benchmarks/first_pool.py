@@ -9,8 +9,8 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.rivals import First
 from pysplash import Pool
-from pysplash.devices import Devices
-from pysplash.supervisor import Supervisor
+from pysplash.supervisor.devices import Devices
+from pysplash.supervisor.loop import Supervisor
 
 
 class FirstPool(Pool):

@@ -35,7 +35,7 @@ NOTHING = ("",) * 10
 def script() -> str:
     """Return PySplash's script; empty where there is none."""
     try:
-        return str(import_module("pysplash.turn").SCRIPT)
+        return str(import_module("pysplash.jobs.claim_one").SCRIPT)
     except (ImportError, AttributeError):
         return ""
 

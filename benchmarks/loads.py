@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmarks.harness import GaveUp, Session, Site
 from benchmarks.peers import CELERY, PYSPLASH, RQ_POOL, Command, Peer
 from benchmarks.watch import Watch
-from pysplash.recording import Recording, parse
-from pysplash.trace import Trace
+from pysplash.control.simulation.trace import Trace
+from pysplash.recording.reader import Recording, parse
 
 #: the program that uses a core for a while
 OTHERS = """

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.plants import Scenario, scenarios
 from benchmarks.rivals import Depth, First, Fixed
-from pysplash.plant import Law, Policy
-from pysplash.state import Limits
-from pysplash.trace import Trace
+from pysplash.control.model import Limits
+from pysplash.control.simulation.plant import Law, Policy
+from pysplash.control.simulation.trace import Trace
 
 #: seconds after which CPU is judged
 SETTLED = 60.0

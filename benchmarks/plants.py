@@ -12,10 +12,10 @@ from functools import partial
 from itertools import chain, repeat
 from random import Random
 
-from pysplash.plant import Plant, Policy
-from pysplash.state import Limits
-from pysplash.trace import Trace
-from pysplash.workload import (
+from pysplash.control.model import Limits
+from pysplash.control.simulation.plant import Plant, Policy
+from pysplash.control.simulation.trace import Trace
+from pysplash.control.simulation.workload import (
     GIB,
     MIB,
     Arrivals,

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from random import Random
 
-from pysplash.state import (
+from pysplash.control.model import (
     Decision,
     Kill,
     Limits,

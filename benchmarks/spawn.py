@@ -224,7 +224,7 @@ class Peer:
         return [program, *self.arguments, "-u", url, "-n", str(number), QUEUE]
 
 
-OURS = Peer("PySplash", "pysplash", ("start",), "pysplash.cli")
+OURS = Peer("PySplash", "pysplash", ("start",), "pysplash.cli.commands")
 RQ = Peer("rq worker-pool", "rq", ("worker-pool",), "rq.cli")
 
 

@@ -31,10 +31,18 @@ from redis import Redis
 from rq.utils import now
 
 from pysplash import EmbeddedServer, Pool
-from pysplash.boot import build_worker, connect
 from pysplash.config import WorkerSettings
-from pysplash.process import Exited, Plan, Processes, Ready, Refused, ServerDied, Spawned
-from pysplash.scoreboard import Scoreboard
+from pysplash.supervisor.forkserver.boot import build_worker, connect
+from pysplash.supervisor.forkserver.client import (
+    Exited,
+    Plan,
+    Processes,
+    Ready,
+    Refused,
+    ServerDied,
+    Spawned,
+)
+from pysplash.worker.scoreboard import Scoreboard
 
 HERE = Path(__file__).parent.resolve()
 QUEUE = "default"
@@ -46,7 +54,7 @@ CROWD, KILLS, RUNS = 32, 20, 5
 #: modules that cannot be preloaded: absent, and broken in two ways
 ABSENT = "no_such_module"
 BROKEN = {"lacks_something": "import no_such_module\n", "raises": "raise RuntimeError('no')\n"}
-PRELOAD = ("pysplash.boot", "std_forkserver")
+PRELOAD = ("pysplash.supervisor.forkserver.boot", "std_forkserver")
 
 
 # --- in the parent process under test ----------------------------------------------------------

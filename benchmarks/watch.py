@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pysplash.trace import Trace
+from pysplash.control.simulation.trace import Trace
 
 #: seconds between two looks
 LOOK = 0.1

@@ -4,6 +4,8 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from . import errors, log
+from .application.registry import setup, task, teardown
 from .embedded import EmbeddedServer, open_server
 from .errors import (
     BacklogUnavailable,
@@ -34,29 +36,36 @@ from .errors import (
     WouldDeadlock,
 )
 from .log import set_debug
-from .mapping import map_jobs
-from .pool import Pool
-from .registry import setup, task, teardown
+from .supervisor.pool import Pool
 from .version import __version__
-from .wait import wait_jobs
-from .worker import Worker
+from .waiting.wait import map_jobs, wait_jobs
+from .worker.worker import Worker
 
 if TYPE_CHECKING:
-    from .async_client import AsyncClient
-    from .client import Client
-    from .coprocess import Coprocess
-    from .daemon import Daemon
-    from .gateway import Gateway
-    from .stage import Stage
+    from . import framed, testing
+    from .application.coprocess import Coprocess
+    from .application.stage import Stage
+    from .client.async_client import AsyncClient
+    from .client.client import Client
+    from .control.simulation import workload as workload
+    from .gateway.daemon import Daemon
+    from .gateway.gateway import Gateway
 
-#: loaded when they are first asked for: a worker has no use for them
+#: loaded when they are first asked for, because a worker has no use for them
 _LATER = {
-    "AsyncClient": "async_client",
-    "Client": "client",
-    "Coprocess": "coprocess",
-    "Daemon": "daemon",
-    "Gateway": "gateway",
-    "Stage": "stage",
+    "AsyncClient": "client.async_client",
+    "Client": "client.client",
+    "Coprocess": "application.coprocess",
+    "Daemon": "gateway.daemon",
+    "Gateway": "gateway.gateway",
+    "Stage": "application.stage",
+}
+#: modules that ``import pysplash`` offers, loaded when they are first asked for. ``workload`` is
+#: now ``pysplash.testing.workload``; its old name goes with the next release.
+_LATER_MODULES = {
+    "framed": "framed",
+    "testing": "testing",
+    "workload": "control.simulation.workload",
 }
 
 __all__ = [
@@ -81,8 +90,13 @@ __all__ = [
     "EmbeddedServer",
     "open_server",
     # Logging
+    "log",
     "set_debug",
+    # The caller's side of a framed door; doubles for tests
+    "framed",
+    "testing",
     # Errors
+    "errors",
     "BacklogUnavailable",
     "Busy",
     "CallError",
@@ -115,6 +129,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
+    if name in _LATER_MODULES:
+        return _import_module(f".{_LATER_MODULES[name]}", __name__)
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(_import_module(f".{_LATER[name]}", __name__), name)

@@ -4,10 +4,10 @@ from collections.abc import Callable as _Callable
 
 from rq.job import get_current_job as _job
 
-from .bundle import Bundle as _Bundle
-from .parts import Notes as _Notes
-from .registry import REGISTRY as _REGISTRY
-from .registry import shelve as _shelve
+from .application.bundle import Bundle as _Bundle
+from .application.registry import REGISTRY as _REGISTRY
+from .application.registry import shelve as _shelve
+from .jobs.bundles import Notes as _Notes
 
 
 def __getattr__(name: str) -> _Callable[..., str]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .connections.address import Address
+from .control.model import Limits
 from .errors import ConfigError
-from .state import Limits
 
 MAX_PROCS = 10_000
 #: the most `max_nesting` may be: ten times as many levels must fit on the stack of a process
@@ -23,28 +24,6 @@ LEAST_BUDGET = 32 * 2**20
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
 ON_CRASH = ("fail", "requeue")
-
-
-@dataclass(frozen=True, slots=True)
-class Sentinels:
-    """Who is asked where a service is."""
-
-    service: str
-    hosts: tuple[tuple[str, int], ...]
-    #: of the connections to them
-    options: dict[str, Any]
-    #: how far they are trusted, as redis-py's Sentinel takes it
-    trust: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """What any process needs to connect as a certain client does."""
-
-    redis_class: type[Any]
-    connection_class: type[Any]
-    options: dict[str, Any]
-    sentinels: Sentinels | None = None
 
 
 @dataclass(frozen=True, slots=True)

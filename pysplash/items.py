@@ -5,7 +5,7 @@ So every stage is a function of its own to RQ and its tools, and to what the poo
 
 from collections.abc import Callable as _Callable
 
-from .stage import work as _work
+from .application.stage import work as _work
 
 
 def __getattr__(name: str) -> _Callable[[bytes], object]:

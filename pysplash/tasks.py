@@ -8,8 +8,8 @@ name that was not registered raises when it is called.
 from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
-from .registry import REGISTRY as _REGISTRY
-from .registry import shelve as _shelve
+from .application.registry import REGISTRY as _REGISTRY
+from .application.registry import shelve as _shelve
 
 
 def __getattr__(name: str) -> _Callable[..., _Any]:

@@ -9,7 +9,8 @@ when a test says so. The supervisor over it is the real one::
     supervisor.tick()
     assert len(world.alive) == 2
 
-:class:`Plant` stands for a machine with jobs that use its CPU and memory, to try policies on.
+:class:`Plant` stands for a machine with jobs that use its CPU and memory, to try policies on;
+:mod:`workload` has such jobs.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ import signal
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from .backlog import Waiting
-from .commands import Command
-from .devices import Devices
+from .application.registry import TaskSpec
+from .control.model import Decision, Lesson, Limits, PoolView, Sample, WorkerState
+from .control.simulation import workload
+from .control.simulation.plant import Law, Plant
 from .errors import BacklogUnavailable
-from .heartbeats import Pulse
-from .plant import Law, Plant
-from .process import Event, Exited, Spawned
-from .registry import TaskSpec
-from .row import Row
-from .settlement import Loss
-from .state import Decision, Lesson, Limits, PoolView, Sample, WorkerState
+from .jobs.commands import Command
+from .supervisor.backlog import Waiting
+from .supervisor.devices import Devices, Pulse
+from .supervisor.forkserver.client import Event, Exited, Spawned
+from .supervisor.settlement import Loss
+from .worker.row import Row
 
-__all__ = ["Law", "Plant", "World"]
+__all__ = ["Law", "Plant", "World", "workload"]
 
 MIB = 2**20
 

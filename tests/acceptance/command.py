@@ -141,7 +141,10 @@ class Command:
         return [
             process.pid
             for process in _children(self.process.pid)
-            if any("pysplash.forkserver" in argument for argument in _command_line(process))
+            if any(
+                "pysplash.supervisor.forkserver.server" in argument
+                for argument in _command_line(process)
+            )
         ]
 
     def workers(self) -> list[int]:

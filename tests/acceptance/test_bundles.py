@@ -20,8 +20,8 @@ import pytest
 from rq import Queue
 
 from pysplash import AsyncClient, CallTimeout, DoorClosed, ExecutionError, framed
-from pysplash.bundles import Bundles
-from pysplash.handlers import decode, encode
+from pysplash.application.handlers import decode, encode
+from pysplash.client.bundling import Bundles
 from tests.acceptance.command import QUICK, READY, Command, Start
 from tests.waiting import wait_until
 

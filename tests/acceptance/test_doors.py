@@ -12,7 +12,7 @@ import pytest
 from redis import Redis
 
 from pysplash import AsyncClient, CallError, Client, ExecutionError
-from pysplash.cli import main
+from pysplash.cli.commands import main
 from pysplash.errors import (
     EXIT_BOOT,
     EXIT_CONNECTION,
@@ -23,7 +23,7 @@ from pysplash.errors import (
     EXIT_TIMEOUT,
     EXIT_USAGE,
 )
-from pysplash.presence import ALIVE
+from pysplash.supervisor.presence import ALIVE
 from tests.acceptance.command import QUICK, READY, Start, tell
 from tests.waiting import wait_until
 

@@ -20,7 +20,7 @@ import zmq
 from redis import Redis
 
 from pysplash import DoorClosed, Stage, framed
-from pysplash.cli import main
+from pysplash.cli.commands import main
 from pysplash.errors import EXIT_IMPORT, EXIT_OK, EXIT_UNSAFE_BIND, EXIT_USAGE
 from tests.acceptance.command import QUICK, READY, ROOT, Command, Start, kill
 from tests.waiting import wait_until

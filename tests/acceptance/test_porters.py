@@ -19,7 +19,7 @@ from rq import Queue
 
 from pysplash import DoorClosed, framed
 from pysplash.errors import EXIT_CRASH_LOOP, EXIT_OK, EXIT_USAGE
-from pysplash.porter import MOST
+from pysplash.gateway.processes import MOST
 from tests.acceptance.command import READY, ROOT, Command, Start
 from tests.integration.gateways import announce, dial, hear
 from tests.integration.rq_life import work, workers

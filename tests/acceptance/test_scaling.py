@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 
-from pysplash.state import Reason
+from pysplash.control.model import Reason
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, READY, Start, tell
 from tests.waiting import wait_until

@@ -14,8 +14,8 @@ from redis import Redis
 from redis.sentinel import Sentinel
 
 from pysplash import AsyncClient, Client, Gateway
-from pysplash.clients import waiting_client
-from pysplash.connection import own, portable, reach
+from pysplash.connections.clients import own, portable, reach
+from pysplash.waiting.clients import waiting_client
 from tests.acceptance.command import QUICK, READY, Start
 from tests.acceptance.failover import BOUND, MAIN, Group, deaf_places, group
 from tests.waiting import wait_until

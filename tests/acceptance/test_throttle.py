@@ -15,7 +15,7 @@ from rq import Queue
 from rq.command import send_stop_job_command
 from rq.job import JobStatus
 
-from pysplash.throttle import TURN
+from pysplash.control.throttle import TURN
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, Command, Start
 from tests.waiting import wait_until

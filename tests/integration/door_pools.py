@@ -8,11 +8,12 @@ from typing import Any
 from redis import Redis
 
 from pysplash import task
+from pysplash.application.registry import TaskSpec
+from pysplash.client.discovery import POOL_KEY
 from pysplash.config import WorkerSettings
-from pysplash.connection import own, portable
-from pysplash.presence import POOL_KEY, Presence
-from pysplash.registry import TaskSpec
-from pysplash.state import Decision, Drain, PoolView, Reason
+from pysplash.connections.clients import own, portable
+from pysplash.control.model import Decision, Drain, PoolView, Reason
+from pysplash.supervisor.presence import Presence
 from tests.integration.rq_life import boom, square
 
 #: what the pools by hand publish

@@ -13,10 +13,10 @@ from typing import Any
 from redis import Redis
 
 from pysplash import Gateway
-from pysplash.ending import Ending
+from pysplash.application.handlers import Handler
+from pysplash.application.registry import REGISTRY, TaskSpec
 from pysplash.framed import split_address
-from pysplash.handlers import Handler
-from pysplash.registry import REGISTRY, TaskSpec
+from pysplash.gateway.shutdown import Ending
 from tests.integration.door_pools import SPECS, HandPool
 
 #: seconds for anything that has to happen, on a machine that does much else

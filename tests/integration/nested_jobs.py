@@ -15,7 +15,7 @@ from rq.suspension import suspend
 from rq.utils import as_text
 
 from pysplash import map_jobs, wait_jobs
-from pysplash.deadlock import forget
+from pysplash.waiting.deadlock import forget
 from tests.generation import at_work_on
 from tests.integration.rq_life import finish, square
 

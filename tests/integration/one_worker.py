@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from pysplash.boot import run_worker
 from pysplash.config import WorkerSettings
-from pysplash.connection import from_url, portable
-from pysplash.scoreboard import Scoreboard, Slot
+from pysplash.connections.clients import from_url, portable
+from pysplash.supervisor.forkserver.boot import run_worker
+from pysplash.worker.scoreboard import Scoreboard, Slot
 
 NAME = "one"
 

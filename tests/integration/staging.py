@@ -20,11 +20,11 @@ from rq.utils import import_attribute
 from rq.worker import BaseWorker, DequeueStrategy, SimpleWorker
 
 from pysplash import Worker
-from pysplash.boot import build_worker, connect
 from pysplash.config import WorkerSettings
-from pysplash.connection import portable
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.supervised import Supervised
+from pysplash.connections.clients import portable
+from pysplash.supervisor.forkserver.boot import build_worker, connect
+from pysplash.worker.scoreboard import Scoreboard, Slot
+from pysplash.worker.supervised import Supervised
 
 from . import scenario_jobs as jobs
 from .snapshot import Snapshot, take

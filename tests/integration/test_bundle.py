@@ -9,8 +9,8 @@ import pytest
 from redis import Redis
 from rq.job import Job
 
-from pysplash import parts
-from pysplash.bundle import Bundle
+from pysplash.application.bundle import Bundle
+from pysplash.jobs import bundles as parts
 
 
 def upper(text: str) -> str:

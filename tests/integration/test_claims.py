@@ -18,13 +18,13 @@ from rq import Queue
 from rq.job import Job
 
 from benchmarks.network import Relay
-from pysplash.batch import Request
-from pysplash.batching import BatchingClaims
-from pysplash.claims import Claims
+from pysplash.connections.direct import Lane
 from pysplash.embedded import EmbeddedServer
-from pysplash.lane import Lane
-from pysplash.turn import Answer, Finish, Turn
-from pysplash.watch import Watch
+from pysplash.jobs.claim_batch import Request
+from pysplash.jobs.claim_one import Answer, Finish, Turn
+from pysplash.worker.batch_claims import BatchingClaims
+from pysplash.worker.claims import Claims
+from pysplash.worker.idling import Watch
 from tests.integration.rq_life import calls
 from tests.waiting import wait_until
 

@@ -20,10 +20,10 @@ from pysplash import (
     NoWorkerError,
     UnknownTask,
 )
-from pysplash.calls import ENQUEUE, build, find_route
+from pysplash.client.discovery import read_pools
+from pysplash.client.requests import ENQUEUE, build, find_route
+from pysplash.client.terms import Terms
 from pysplash.errors import CallError
-from pysplash.presence import read_pools
-from pysplash.terms import Terms
 from tests.integration.door_pools import HandPool, Thing
 from tests.integration.rq_life import aside, await_block, calls, fail, finish, square, work, workers
 from tests.waiting import wait_until

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from benchmarks.plants import BURSTS_APART, STEP_FROM, STEP_UNTIL, Scenario, mixes, scenarios
 from benchmarks.rivals import Depth, First, Fixed
-from pysplash.plant import Law, Plant
-from pysplash.state import Limits
-from pysplash.trace import Trace
-from pysplash.workload import GIB, MIB, Job, Machine, Phase, endless
+from pysplash.control.model import Limits
+from pysplash.control.simulation.plant import Law, Plant
+from pysplash.control.simulation.trace import Trace
+from pysplash.control.simulation.workload import GIB, MIB, Job, Machine, Phase, endless
 
 TARGET = 80.0
 #: bytes a core can fill in a second, with nothing: half of that is usual

@@ -17,8 +17,8 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import Coprocess, CoprocessDied, NotBytes, Worker
+from pysplash.application.handlers import Handler, decode, encode
 from pysplash.errors import ConfigError, FrameError
-from pysplash.handlers import Handler, decode, encode
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from rq.job import Job, JobStatus
 
 from pysplash import Worker
 from pysplash.embedded import EmbeddedServer
-from pysplash.quarantine import KEY
+from pysplash.jobs.quarantine import KEY
 from tests.malformed import MESSAGES
 from tests.waiting import wait_until
 

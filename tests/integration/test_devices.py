@@ -19,13 +19,13 @@ from redis.sentinel import Sentinel
 from rq import Queue
 from rq.suspension import resume, suspend
 
-from pysplash.backlog import Backlog
-from pysplash.config import Sentinels
-from pysplash.connection import ASKED, address, check, from_url, own, portable, reach
-from pysplash.environment import from_settings
+from pysplash.connections.address import Sentinels
+from pysplash.connections.clients import ASKED, address, check, from_url, own, portable, reach
+from pysplash.connections.environment import from_settings
+from pysplash.connections.outage import WritesRefused
 from pysplash.errors import BacklogUnavailable, ConfigError, ConnectionFailed
-from pysplash.outage import WritesRefused
-from pysplash.signals import SignalQueue
+from pysplash.host.signals import SignalQueue
+from pysplash.supervisor.backlog import Backlog
 
 
 def test_what_waits_is_read_without_changing_it(redis: Redis) -> None:

@@ -6,9 +6,9 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 
-from pysplash import farewells as module
-from pysplash.farewells import Farewells
-from pysplash.pace import SOME, Pace
+from pysplash.gateway.doors import lingering as module
+from pysplash.gateway.doors.lingering import Farewells
+from pysplash.gateway.doors.pacing import SOME, Pace
 from tests.waiting import wait_until
 
 BOUND = 20.0

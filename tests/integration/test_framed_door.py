@@ -18,11 +18,10 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
-from pysplash.commons import Commons
-from pysplash.ending import Ending
-from pysplash.exchange import CALM, FEWEST, Exchange
-from pysplash.logins import TRIES
-from pysplash.shares import REFUSING, Memory
+from pysplash.gateway.admission import CALM, FEWEST, Exchange
+from pysplash.gateway.auth import TRIES
+from pysplash.gateway.memory import REFUSING, Commons, Memory
+from pysplash.gateway.shutdown import Ending
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until

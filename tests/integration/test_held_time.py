@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from rq.timeouts import JobTimeoutException
 
-from pysplash.timeouts import StackingDeathPenalty
+from pysplash.worker.timeouts import StackingDeathPenalty
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.suspension import resume
 
-from pysplash.deadlock import Edges, forget
-from pysplash.worker import Worker
+from pysplash.waiting.deadlock import Edges, forget
+from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, at_work_on, since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said
@@ -273,7 +273,7 @@ def test_who_begins_to_wait_wakes_those_further_out(
     redis: Redis, queue: Queue, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A parked job is woken when one it waits for fans out, not by its next look."""
-    monkeypatch.setattr("pysplash.waiter.BLOCK", 4.0)
+    monkeypatch.setattr("pysplash.waiting.waiter.BLOCK", 4.0)
     busy = queue.enqueue(jobs.identity, job_id="busy")
     redis.lrem(queue.key, 1, busy.id)
     busy.set_status(JobStatus.STARTED)
@@ -299,7 +299,7 @@ def test_a_child_elsewhere_is_no_worry_of_this_worker(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A job in a queue this worker does not serve is waited for; if nobody does, that is said."""
-    monkeypatch.setattr("pysplash.waiter.COMPLAIN", 0.1)
+    monkeypatch.setattr("pysplash.waiting.waiter.COMPLAIN", 0.1)
     elsewhere = Queue("elsewhere", connection=redis)
     child = elsewhere.enqueue(jobs.identity)
     job = queue.enqueue(jobs.wait_for, child.id, max_wait=1.5, at_front=True, job_timeout=LONG)

@@ -14,7 +14,7 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import EmbeddedServer, Gateway
-from pysplash.logins import TRIES
+from pysplash.gateway.auth import TRIES
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until

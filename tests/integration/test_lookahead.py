@@ -14,17 +14,18 @@ from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
 
 from pysplash import wait_jobs
-from pysplash.batch import HAND
-from pysplash.cleaning import clean
 from pysplash.config import WorkerSettings
-from pysplash.connection import portable
-from pysplash.heartbeats import Heartbeats, Pulse
-from pysplash.helping import at_hand
-from pysplash.outage import WritesRefused
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.settlement import Loss, Settlement, legible
-from pysplash.timeouts import StackingDeathPenalty, _ring
-from pysplash.worker import Worker
+from pysplash.connections.clients import portable
+from pysplash.connections.outage import WritesRefused
+from pysplash.jobs.claim_batch import HAND
+from pysplash.jobs.quarantine import clean
+from pysplash.supervisor.devices import Pulse
+from pysplash.supervisor.heartbeats import Heartbeats
+from pysplash.supervisor.settlement import Loss, Settlement, legible
+from pysplash.waiting.offer import at_hand
+from pysplash.worker.scoreboard import Scoreboard, Slot
+from pysplash.worker.timeouts import StackingDeathPenalty, _ring
+from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, at_work_on
 from tests.waiting import wait_until
 

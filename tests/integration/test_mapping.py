@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from pysplash import JobFailed, JobsError, map_jobs
-from pysplash.worker import Worker
+from pysplash.worker.worker import Worker
 from tests.integration import nested_jobs as jobs
 from tests.integration.rq_life import aside, square, work
 from tests.integration.test_helping import LONG, error_of, play

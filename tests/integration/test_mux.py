@@ -11,11 +11,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pysplash.answers import Answers, Awaited
-from pysplash.calls import Route, build
-from pysplash.connection import portable
-from pysplash.mux import Mux
-from pysplash.terms import Terms
+from pysplash.client.async_transport import Answers, Awaited
+from pysplash.client.requests import Route, build
+from pysplash.client.terms import Terms
+from pysplash.connections.clients import portable
+from pysplash.connections.multiplexed import Mux
 
 BOUND = 20.0
 

@@ -20,13 +20,13 @@ from rq.job import Job, JobStatus
 from rq.timeouts import TimerDeathPenalty
 
 from pysplash.config import WorkerSettings
-from pysplash.connection import portable
-from pysplash.descent import Descent
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.settlement import Loss, Settlement
-from pysplash.timeouts import StackingDeathPenalty, shield, unshield
-from pysplash.turn import Turn
-from pysplash.worker import Worker
+from pysplash.connections.clients import portable
+from pysplash.jobs.claim_named import Descent
+from pysplash.jobs.claim_one import Turn
+from pysplash.supervisor.settlement import Loss, Settlement
+from pysplash.worker.scoreboard import Scoreboard, Slot
+from pysplash.worker.timeouts import StackingDeathPenalty, shield, unshield
+from pysplash.worker.worker import Worker
 from tests.generation import at_work_on, since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said

@@ -15,8 +15,8 @@ from rq.job import Dependency, Job
 
 from benchmarks.network import Relay
 from pysplash.embedded import EmbeddedServer
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.worker import Worker
+from pysplash.worker.scoreboard import Scoreboard, Slot
+from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, since_3
 
 #: what the transaction holds by which RQ's code stores an outcome, and what the script of a turn

@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis import Redis
 
-from pysplash.answers import Answers
-from pysplash.calls import Route, Words, build
-from pysplash.connection import portable
+from pysplash.client.async_transport import Answers, Outbox
+from pysplash.client.requests import Route, Words, build
+from pysplash.client.terms import Terms
+from pysplash.connections.clients import portable
 from pysplash.errors import CallError
-from pysplash.outbox import Outbox
-from pysplash.terms import Terms
 
 BOUND = 20.0
 POOL = "pysplash:pool:by-hand"

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from pysplash.control.model import Reason, WorkerState
+from pysplash.control.simulation.workload import GIB
 from pysplash.errors import ConfigError
-from pysplash.plotting import NAMED, check_ending, compare, figure, plot, save
-from pysplash.recording import changes, means, parse, runs
-from pysplash.state import Reason, WorkerState
-from pysplash.workload import GIB
+from pysplash.recording.plot import NAMED, check_ending, compare, figure, plot, save
+from pysplash.recording.reader import changes, means, parse, runs
 from tests.unit.recorded import LIMITS, play, recording
 
 

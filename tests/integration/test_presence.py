@@ -10,9 +10,10 @@ from redis import Redis
 from rq import Queue, Retry, SimpleWorker
 from rq.job import Job, JobStatus
 
+from pysplash.client.discovery import POOL_KEY, POOLS_KEY, read_pools
 from pysplash.embedded import EmbeddedServer
-from pysplash.ghosts import dead_pools, purge
-from pysplash.presence import ALIVE, POOL_KEY, POOLS_KEY, RENEW, read_pools
+from pysplash.supervisor.presence import ALIVE, RENEW
+from pysplash.supervisor.purge import dead_pools, purge
 from tests.integration.door_pools import SPECS, HandPool
 from tests.integration.rq_life import calls, square
 

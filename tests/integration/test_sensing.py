@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from pysplash.capacity import Machine
+from pysplash.control.model import ANY, PROVEN, Lesson
 from pysplash.errors import LessonsUnavailable
-from pysplash.fastloop import cpu_seconds
-from pysplash.lessons import KEY, MOST_RECORD, Lessons
-from pysplash.sampling import Sampler
-from pysplash.state import ANY, PROVEN, Lesson
+from pysplash.host.capacity import Machine
+from pysplash.host.sampling import Sampler
+from pysplash.supervisor.forkserver.throttling import cpu_seconds
+from pysplash.supervisor.lessons import KEY, MOST_RECORD, Lessons
 from tests.waiting import wait_until
 
 MIB = 2**20

@@ -17,18 +17,18 @@ from rq.job import Job, JobStatus
 from rq.worker import SimpleWorker, Worker
 
 from benchmarks.network import Relay
-from pysplash.accounting import Accounting
-from pysplash.batch import HAND
-from pysplash.casualties import Casualties
 from pysplash.config import WorkerSettings
-from pysplash.connection import portable
+from pysplash.connections.clients import portable
+from pysplash.connections.outage import AWAY
+from pysplash.control.model import WorkerState
 from pysplash.embedded import EmbeddedServer
-from pysplash.outage import AWAY
-from pysplash.roster import Entry, Facts, Roster
-from pysplash.rq_calls import fail, perform
-from pysplash.settlement import MOST_DEATHS, Loss, Settlement
-from pysplash.state import WorkerState
-from pysplash.turn import Finish
+from pysplash.jobs.claim_batch import HAND
+from pysplash.jobs.claim_one import Finish
+from pysplash.jobs.rq import fail, perform
+from pysplash.supervisor.accounting import Accounting
+from pysplash.supervisor.exits import Casualties
+from pysplash.supervisor.settlement import MOST_DEATHS, Loss, Settlement
+from pysplash.supervisor.workers import Entry, Facts, Roster
 from tests.generation import since_3
 
 CAUSE = "killed by SIGKILL"

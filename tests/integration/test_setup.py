@@ -8,11 +8,11 @@ from pathlib import Path
 
 from redis import Redis
 
-from pysplash.boot import build_worker, showing_life
+from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
-from pysplash.connection import portable
-from pysplash.registry import REGISTRY
-from pysplash.scoreboard import Scoreboard, Slot
+from pysplash.connections.clients import portable
+from pysplash.supervisor.forkserver.boot import build_worker, showing_life
+from pysplash.worker.scoreboard import Scoreboard, Slot
 from tests.integration.door_pools import HandPool
 from tests.waiting import wait_until
 
@@ -63,7 +63,8 @@ def test_importing_the_package_loads_no_client() -> None:
     """Workers, which import the package, are spared what only callers need."""
     code = (
         "import sys, pysplash; "
-        "late = {'client', 'async_client', 'answers', 'mux', 'desk', 'door_commands', 'ghosts'}; "
+        "late = {'client.client', 'client.async_client', 'client.async_transport', "
+        "'client.transport', 'connections.multiplexed', 'cli.pools', 'supervisor.purge'}; "
         "assert not {f'pysplash.{name}' for name in late} & set(sys.modules); "
         "assert pysplash.Client.__name__ == 'Client' and pysplash.AsyncClient"
     )
@@ -74,7 +75,8 @@ def test_a_pool_that_starts_loads_no_other_command() -> None:
     """Whoever starts a pool, and names its server, waits for no tables, doors or RQ's commands."""
     code = (
         "import sys; from pysplash.cli import main; main(['start', '--help']); "
-        "late = {'rich', 'rq.cli', 'pysplash.gateway', 'pysplash.client', 'pysplash.plotting'}; "
+        "late = {'rich', 'rq.cli', 'pysplash.gateway.gateway', 'pysplash.client.client', "
+        "'pysplash.recording.plot'}; "
         "assert not late & set(sys.modules), late & set(sys.modules)"
     )
     run = [sys.executable, "-c", code]

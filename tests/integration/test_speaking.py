@@ -15,8 +15,9 @@ from rq.command import (
 from rq.executions import Execution
 from rq.job import Job
 
-from pysplash.commands import CHANNEL, Command, Commands
-from pysplash.heartbeats import LEASE, MOST, Heartbeats, Pulse
+from pysplash.jobs.commands import CHANNEL, Command, Commands
+from pysplash.supervisor.devices import Pulse
+from pysplash.supervisor.heartbeats import LEASE, MOST, Heartbeats
 from tests.generation import since_3
 from tests.malformed import MESSAGES
 from tests.waiting import wait_until
@@ -202,7 +203,7 @@ def test_a_lost_connection_is_made_again(
     redis: Redis, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commands are heard again after the server has closed the connection."""
-    monkeypatch.setattr("pysplash.commands.PAUSE", 0.05)
+    monkeypatch.setattr("pysplash.jobs.commands.PAUSE", 0.05)
     commands = Commands(Redis.from_url(url, client_name="commands"))
     commands.follow(["one"])
     wait_until(lambda: listeners(redis, "one"), 30)

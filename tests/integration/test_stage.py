@@ -14,8 +14,8 @@ from rq.job import Job
 from rq.registry import FailedJobRegistry
 
 from pysplash import ConnectionFailed, EmbeddedServer, NotBytes, Stage, Worker, wait_jobs
-from pysplash.forwarding import MOST, read_stages
-from pysplash.stage import STAGES
+from pysplash.application.forwarding import MOST, read_stages
+from pysplash.application.stage import STAGES
 from tests.generation import at_work_on, since_3
 
 #: what handlers were given, and what they are to make of it

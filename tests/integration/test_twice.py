@@ -12,12 +12,12 @@ from rq import Queue, Retry
 from rq.job import Dependency, Job, JobStatus
 from rq.worker import BaseWorker
 
-from pysplash.claims import Claims
-from pysplash.descent import words
-from pysplash.rq_calls import fail as fail_by_worker
-from pysplash.settlement import put_back
-from pysplash.turn import Answer, Turn
-from pysplash.worker import Worker
+from pysplash.jobs.claim_named import words
+from pysplash.jobs.claim_one import Answer, Turn
+from pysplash.jobs.rq import fail as fail_by_worker
+from pysplash.jobs.rq import put_back
+from pysplash.worker.claims import Claims
+from pysplash.worker.worker import Worker
 from tests.generation import since_3
 from tests.integration import nested_jobs as jobs
 from tests.integration.nested_jobs import said

@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 from pysplash.embedded import EmbeddedServer
 from pysplash.errors import JobFailed
-from pysplash.wait import wait_jobs
+from pysplash.waiting.wait import wait_jobs
 from tests.integration.rq_life import (
     aside,
     await_block,

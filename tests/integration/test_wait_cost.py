@@ -14,8 +14,8 @@ from rq.results import Result
 
 from pysplash.embedded import EmbeddedServer
 from pysplash.errors import JobFailed
-from pysplash.wait import wait_jobs
-from pysplash.waiter import Waiter
+from pysplash.waiting.wait import wait_jobs
+from pysplash.waiting.waiter import Waiter
 from tests.integration.rq_life import (
     aside,
     await_block,
@@ -55,7 +55,7 @@ def test_an_end_between_look_and_read_is_seen(
         finish(job, 36)
         sleep(waiter)
 
-    monkeypatch.setattr("pysplash.waiter.BLOCK", 40.0)
+    monkeypatch.setattr("pysplash.waiting.waiter.BLOCK", 40.0)
     monkeypatch.setattr(Waiter, "_sleep", end_first)
     began = time.monotonic()
     assert wait_jobs([job], 50, True) == [36]
@@ -75,7 +75,7 @@ def test_zero_looks_once(queue: Queue, redis: Redis) -> None:
 @pytest.mark.parametrize("block", [20.0, 0.1])
 def test_max_wait_is_kept(queue: Queue, monkeypatch: pytest.MonkeyPatch, block: float) -> None:
     """The wait ends when its time is over, be it shorter or longer than one blocking read."""
-    monkeypatch.setattr("pysplash.waiter.BLOCK", block)
+    monkeypatch.setattr("pysplash.waiting.waiter.BLOCK", block)
     began = time.monotonic()
     assert wait_jobs([queue.enqueue(square, 1)], 0.3, True) is False
     assert 0.3 <= time.monotonic() - began < 5  # a read that is not cut short takes six

@@ -12,9 +12,10 @@ from rq import Queue, get_current_job
 from rq.job import Job
 from rq.timeouts import UnixSignalDeathPenalty
 
-from pysplash.scoreboard import Scoreboard, Slot, attach
-from pysplash.state import WorkerState
-from pysplash.wait import wait_jobs
+from pysplash.control.model import WorkerState
+from pysplash.waiting.offer import attach
+from pysplash.waiting.wait import wait_jobs
+from pysplash.worker.scoreboard import Scoreboard, Slot
 from tests.integration.rq_life import (
     ThreadWorker,
     aside,

@@ -17,12 +17,12 @@ from rq import Queue, Retry, get_current_job
 from rq.job import Job, JobStatus
 from rq.worker import Worker as ForkingWorker
 
-from pysplash.boot import resolve, worker_class
 from pysplash.errors import ImportFailed
-from pysplash.row import Row
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.supervised import Supervised
-from pysplash.worker import Worker
+from pysplash.supervisor.forkserver.boot import resolve, worker_class
+from pysplash.worker.row import Row
+from pysplash.worker.scoreboard import Scoreboard, Slot
+from pysplash.worker.supervised import Supervised
+from pysplash.worker.worker import Worker
 from tests.generation import since_3
 from tests.waiting import wait_until
 

@@ -18,8 +18,8 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import ConfigError, Gateway, UnsafeBind
-from pysplash.door_zmq import REFUSED, TOLD
-from pysplash.exchange import FEWEST
+from pysplash.gateway.admission import FEWEST
+from pysplash.gateway.doors.zmq import REFUSED, TOLD
 from tests.integration.gateways import BOUND, announce, opened, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until

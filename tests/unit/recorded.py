@@ -7,13 +7,22 @@ import json
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from pysplash.facts import FactWriter
-from pysplash.policy import decide, remember
-from pysplash.recorder import entry
-from pysplash.recording import Recording, parse
-from pysplash.state import Decision, Limits, PoolView
+from pysplash.control.model import Decision, Limits, PoolView
+from pysplash.control.policy import decide, remember
+from pysplash.control.simulation.workload import (
+    GIB,
+    MIB,
+    Arrivals,
+    Machine,
+    endless,
+    ramp,
+    spin,
+    wave,
+)
+from pysplash.recording.format import FactWriter
+from pysplash.recording.reader import Recording, parse
+from pysplash.recording.writer import entry
 from pysplash.testing import Law, Plant
-from pysplash.workload import GIB, MIB, Arrivals, Machine, endless, ramp, spin, wave
 
 LIMITS = Limits(max_procs=24)
 MACHINE = Machine(cores=4.0, memory=16 * GIB, noise=0.04)

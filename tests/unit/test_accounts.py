@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysplash.accounts import Accounts
+from pysplash.gateway.auth import Accounts
 
 
 def test_what_is_written_is_read() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from rq.job import Job
 
-from pysplash import parts
-from pysplash.bundle import Bundle
-from pysplash.drafts import NOWHERE
-from pysplash.parts import AGAIN, HELD, Known, Noted
+from pysplash.application.bundle import Bundle
+from pysplash.client.requests import NOWHERE
+from pysplash.jobs import bundles as parts
+from pysplash.jobs.bundles import AGAIN, HELD, Known, Noted
 
 
 class Notes:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pysplash.bundles import MOST, WARY, Bundles
+from pysplash.client.bundling import MOST, WARY, Bundles
 from pysplash.errors import CallError, ConnectionFailed, ExecutionError
-from pysplash.parts import Known
+from pysplash.jobs.bundles import Known
 
 
 class Job:

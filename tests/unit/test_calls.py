@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.sentinel import Sentinel
 
-from pysplash.calls import Named, Request, Route, build, find_route, read_answer
-from pysplash.connection import from_url, portable
-from pysplash.dialing import connection_class
-from pysplash.door_commands import parse_word, show_value
+from pysplash.cli.pools import parse_word, show_value
+from pysplash.client.discovery import PoolFacts, Task
+from pysplash.client.requests import Named, Request, Route, build, find_route, read_answer
+from pysplash.client.safe_pickle import PrimitiveSerializer
+from pysplash.client.terms import Allowance, Terms, check_terms
+from pysplash.connections.clients import from_url, portable
+from pysplash.connections.multiplexed import connection_class
 from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
-from pysplash.presence import PoolFacts, Task
-from pysplash.primitive import PrimitiveSerializer
-from pysplash.terms import Allowance, Terms, check_terms
 
 
 def pool(name: str, *tasks: tuple[str, str], started: float = 1.0, **facts: Any) -> PoolFacts:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pysplash.capacity import CpuTimes, Machine, MemoryUse, busy_time
+from pysplash.host.capacity import CpuTimes, Machine, MemoryUse, busy_time
 
 GB = 1 << 30
 UNLIMITED = 9223372036854771712

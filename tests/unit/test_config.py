@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pysplash.config import check_queues, parse_size
 from pysplash.errors import ConfigError
-from pysplash.pool import Pool, default_name
+from pysplash.supervisor.pool import Pool, default_name
 
 NAN, INFINITY = float("nan"), float("inf")
 

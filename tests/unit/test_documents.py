@@ -10,9 +10,9 @@ import click
 import pytest
 
 import pysplash
-from pysplash.cli import HOMES, cli
-from pysplash.options import GROUPS
-from pysplash.state import Reason, WorkerState
+from pysplash.cli.commands import HOMES, cli
+from pysplash.cli.options import GROUPS
+from pysplash.control.model import Reason, WorkerState
 
 ROOT = pathlib.Path(__file__).parents[2]
 REFERENCE = (ROOT / "doc" / "reference.md").read_text()
@@ -47,7 +47,7 @@ def test_every_command_is_at_home() -> None:
     written = {
         command.name: module
         for module in {*HOMES.values()}
-        for command in vars(import_module(f"pysplash.{module}")).values()
+        for command in vars(import_module(f"pysplash.cli.{module}")).values()
         if isinstance(command, click.Command)
     }
     assert written == HOMES

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rq.job import Job, JobStatus
 
-from pysplash.drafts import LARGE, NOWHERE, SMALL, job_fields, packed
+from pysplash.client.requests import LARGE, NOWHERE, SMALL, job_fields, packed
 
 
 @given(st.binary(max_size=SMALL + 50))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pysplash.jsonrpc import (
+from pysplash.gateway.doors.jsonrpc import (
     BATCH,
     DEPTH,
     INVALID_REQUEST,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from pysplash.learning import (
+from pysplash.control.learning import (
     MOST_FUNCTIONS,
     MOST_NAME,
     Learner,
@@ -17,7 +17,7 @@ from pysplash.learning import (
     to_record,
     with_peak,
 )
-from pysplash.state import ANY, PROVEN, Lesson, Reason, WorkerState, WorkerView
+from pysplash.control.model import ANY, PROVEN, Lesson, Reason, WorkerState, WorkerView
 
 from .views import MIB, NOW, busy, worker
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pysplash.commands import Command
-from pysplash.heartbeats import Pulse
-from pysplash.pool import Pool
+from pysplash.jobs.commands import Command
+from pysplash.supervisor.devices import Pulse
+from pysplash.supervisor.pool import Pool
 from pysplash.testing import World
 
 

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from pysplash.logins import MOST, SHUT, TRIES, Logins
+from pysplash.gateway.auth import MOST, SHUT, TRIES, Logins
 
 
 class Clock:

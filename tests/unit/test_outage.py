@@ -11,7 +11,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from pysplash.outage import AWAY, WritesRefused, failure, said
+from pysplash.connections.outage import AWAY, WritesRefused, failure, said
 
 SCRIPT = "ERR Error running script (call to f_0a1b): @user_script:3: @user_script: 3: "
 

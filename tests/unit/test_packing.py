@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rq.job import Job
 
-from pysplash.drafts import NOWHERE, job_fields
-from pysplash.lane import packed
-from pysplash.packing import NONE, Packer, bare
-from pysplash.restoring import Restorer, called, stamp, written
-from pysplash.turn import NOTHING, Finish
+from pysplash.client.requests import NOWHERE, job_fields
+from pysplash.connections.direct import packed
+from pysplash.jobs.claim_one import NOTHING, Finish
+from pysplash.jobs.restoring import Restorer, called, stamp, written
+from pysplash.worker.packing import NONE, Packer, bare
 
 MOMENT = ("1763752011.123456", "2025-11-21T19:06:51.123456Z")
 DONE = Finish("job", "e" * 32, "söme queue", 500, "began", "over", b"\0\r\n$1", "1.5", "2.5", "")

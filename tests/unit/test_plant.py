@@ -7,9 +7,19 @@ from random import Random
 
 import pytest
 
-from pysplash.state import Decision, Kill, Limits, PoolView, Reason, Spawn, Stop
+from pysplash.control.model import Decision, Kill, Limits, PoolView, Reason, Spawn, Stop
+from pysplash.control.simulation.workload import (
+    GIB,
+    MIB,
+    Job,
+    Machine,
+    Phase,
+    burst,
+    endless,
+    fib,
+    spin,
+)
 from pysplash.testing import Law, Plant
-from pysplash.workload import GIB, MIB, Job, Machine, Phase, burst, endless, fib, spin
 
 QUIET = Machine(cores=2.0)
 

@@ -9,10 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysplash.memory import reserve, tempo
-from pysplash.policy import decide, remember
-from pysplash.relief import DWELL_HALF_LIFE, dwell, floor
-from pysplash.state import (
+from pysplash.control.memory import reserve, tempo
+from pysplash.control.model import (
     ANY,
     Action,
     Drain,
@@ -26,6 +24,8 @@ from pysplash.state import (
     WorkerState,
     WorkerView,
 )
+from pysplash.control.policy import decide, remember
+from pysplash.control.shedding import DWELL_HALF_LIFE, dwell, floor
 
 from .views import GIB, KNOWN, MIB, NOW, busy, samples, view, waiting, worker
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pysplash.pulses import BUSY, HUNG, LOOK, Pulses, Vigil
+from pysplash.gateway.watchdog import BUSY, HUNG, LOOK, Pulses, Vigil
 
 
 def hangs_after(beats: bool, share: float, every: float = LOOK) -> float | None:

@@ -13,9 +13,17 @@ from rq.utils import import_attribute
 
 import pysplash.plain_tasks
 import pysplash.tasks
+from pysplash.application.registry import (
+    REGISTRY,
+    Registry,
+    TaskSpec,
+    check_name,
+    parse_parameters,
+    task,
+)
+from pysplash.client.discovery import PoolFacts, in_order, read_pool
 from pysplash.errors import ConfigError, UnknownTask
-from pysplash.presence import PoolFacts, in_order, offered, read_pool, write_about
-from pysplash.registry import REGISTRY, Registry, TaskSpec, check_name, parse_parameters, task
+from pysplash.supervisor.presence import offered, write_about
 
 TASK = {"name": "t", "queue": "a", "timeout": None, "signature": "()", "help": ""}
 

@@ -9,11 +9,11 @@ from types import MappingProxyType
 
 import pytest
 
-from pysplash.facts import EVERY, FactReader, FactWriter
-from pysplash.recording import Recording, parse
-from pysplash.replay import differences, replay
-from pysplash.state import ANY, Lesson, Limits, Momentum, Reason, WorkerState
-from pysplash.workload import GIB
+from pysplash.control.model import ANY, Lesson, Limits, Momentum, Reason, WorkerState
+from pysplash.control.simulation.workload import GIB
+from pysplash.recording.format import EVERY, FactReader, FactWriter
+from pysplash.recording.reader import Recording, parse
+from pysplash.recording.replay import differences, replay
 
 from .recorded import LIMITS, play, recording
 from .views import NOW, busy, view, waiting, worker

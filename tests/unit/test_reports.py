@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pysplash import errors
-from pysplash.accounting import Accounting
+from pysplash.control.model import Decision, Drain, Kill, Limits, Reason, Spawn, Stop
 from pysplash.log import RedactingFormatter, logger, redact
-from pysplash.recorder import Recorder, entry
-from pysplash.render import MEANING, Story, bar, explain, screen, tick_line
-from pysplash.state import Decision, Drain, Kill, Limits, Reason, Spawn, Stop
+from pysplash.recording.screen import MEANING, Story, bar, explain, screen, tick_line
+from pysplash.recording.writer import Recorder, entry
+from pysplash.supervisor.accounting import Accounting
 
 from .views import MIB, NOW, busy, samples, view, waiting, worker
 

@@ -10,13 +10,13 @@ import re
 from rq.version import VERSION
 from rq.worker import BaseWorker
 
-from pysplash.rq_calls import strange, succeed
+from pysplash.jobs.rq import strange, succeed
 
 from . import source
 from .source import PACKAGE
 
 ROOT = pathlib.Path(__file__).parents[2]
-GENERATIONS = [PACKAGE / "rq_two.py", PACKAGE / "rq_three.py"]
+GENERATIONS = [PACKAGE / "jobs" / "rq2.py", PACKAGE / "jobs" / "rq3.py"]
 #: RQ's methods that differ between RQ 2 and RQ 3, or whose work RQ 3 does elsewhere
 CHANGED = {
     "handle_job_success",
@@ -57,7 +57,7 @@ def test_this_rq_is_the_one_meant() -> None:
 def test_the_generation_is_the_installed_one() -> None:
     """RQ 2 is called as RQ 2, what came after it as RQ 3."""
     two = VERSION.startswith("2.")
-    assert succeed.__module__ == f"pysplash.{'rq_two' if two else 'rq_three'}"
+    assert succeed.__module__ == f"pysplash.jobs.{'rq2' if two else 'rq3'}"
 
 
 def test_the_lowest_that_is_promised_is_tested() -> None:
@@ -75,7 +75,7 @@ def test_another_rq_is_told_apart() -> None:
     assert {line.partition(" ")[0] for line in lines[:-1]} == {"handle_job_success", "perform_job"}
     assert lines[0].startswith("handle_job_success takes job outcome, not job queue started_job")
     assert lines[0].endswith(f": adapt {succeed.__module__}")
-    assert lines[-1] == "a job may be melted: adapt pysplash.outcome"
+    assert lines[-1] == "a job may be melted: adapt pysplash.waiting.outcomes"
 
 
 def interface(path: pathlib.Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from pysplash.sampling import MIN_INTERVAL, Sampler
+from pysplash.host.sampling import MIN_INTERVAL, Sampler
 
 MB = 1 << 20
 

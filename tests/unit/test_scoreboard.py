@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from pysplash.row import STATES
-from pysplash.scoreboard import ROW_SIZE, Scoreboard, Slot, attach, attached
-from pysplash.state import WorkerState
+from pysplash.control.model import WorkerState
+from pysplash.waiting.offer import attach, attached
+from pysplash.worker.row import STATES
+from pysplash.worker.scoreboard import ROW_SIZE, Scoreboard, Slot
 
 
 @pytest.fixture

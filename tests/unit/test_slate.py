@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from pysplash.scoreboard import Scoreboard, Slot
-from pysplash.slate import SIDE, SIZE, Slate
+from pysplash.worker.journal import SIDE, SIZE, Slate
+from pysplash.worker.scoreboard import Scoreboard, Slot
 
 FIRST, SECOND, THIRD = ("a", "1", b"x\r\n$3"), ("b", 2, b""), ("\u00e9 f", "3", b"y")
 READ = [("a", "1", "x\r\n$3"), ("b", "2", ""), ("\u00e9 f", "3", "y")]

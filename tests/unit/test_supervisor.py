@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import pytest
 
+from pysplash.application.registry import TaskSpec
+from pysplash.control.model import ANY, Lesson, Reason, WorkerState
 from pysplash.errors import CrashLoop, ImportFailed, WorkerBootError
-from pysplash.pool import Pool
-from pysplash.process import Event, Ready, Refused, ServerDied
-from pysplash.registry import TaskSpec
-from pysplash.state import ANY, Lesson, Reason, WorkerState
-from pysplash.supervisor import Supervisor
+from pysplash.supervisor.forkserver.client import Event, Ready, Refused, ServerDied
+from pysplash.supervisor.loop import Supervisor
+from pysplash.supervisor.pool import Pool
 from pysplash.testing import World
 
 KILLED = int(signal.SIGKILL)

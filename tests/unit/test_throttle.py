@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysplash.state import Limits
-from pysplash.throttle import MEMORY_FROM, MOST_HELD, Grip, Runner, Slice, trim
+from pysplash.control.model import Limits
+from pysplash.control.throttle import MEMORY_FROM, MOST_HELD, Grip, Runner, Slice, trim
 
 LIMITS = Limits(max_cpu=80.0, max_mem=80.0)
 

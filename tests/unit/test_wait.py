@@ -15,14 +15,14 @@ from redis import Redis
 from rq.job import Job, JobStatus
 from rq.results import Result
 
-from pysplash.clients import Clients
-from pysplash.deadlock import reaches
 from pysplash.errors import JobFailed
-from pysplash.helping import Search
-from pysplash.outcome import VANISHED, Entry, Outcome, classify, collect
-from pysplash.progress import Tally
-from pysplash.wait import check, wait_jobs
-from pysplash.waiter import Waiter
+from pysplash.waiting.clients import Clients
+from pysplash.waiting.deadlock import reaches
+from pysplash.waiting.offer import Search
+from pysplash.waiting.outcomes import VANISHED, Entry, Outcome, classify, collect
+from pysplash.waiting.progress import Tally
+from pysplash.waiting.wait import check, wait_jobs
+from pysplash.waiting.waiter import Waiter
 
 UNUSED = Redis()
 PENDING = sorted(set(JobStatus) - {"finished", "failed", "stopped", "canceled"})

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pysplash.errors import FrameError
-from pysplash.wire import FrameReader, pack, unpack
+from pysplash.framed import FrameReader, pack, unpack
 
 LIMIT = 300
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pysplash.state import ANY, Lesson, Momentum, PoolView, Sample, WorkerState, WorkerView
+from pysplash.control.model import ANY, Lesson, Momentum, PoolView, Sample, WorkerState, WorkerView
 
 NOW = 1000.0
 GIB = 2**30

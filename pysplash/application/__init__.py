@@ -1,0 +1,1 @@
+"""What an application defines: tasks, hooks, handlers of bytes, pipeline stages, coprocesses."""

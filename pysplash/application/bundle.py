@@ -1,0 +1,125 @@
+"""A bundle: several calls of one task as one job, for tasks so brief that a job costs more.
+
+It begins no other call once it has taken as long as a job may that keeps others waiting; what it
+has not begun, its caller sends again. Should one of them take long, fail, or be ended, those before
+it have their answers all the same: see :mod:`pysplash.jobs.bundles`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
+from typing import Any
+
+from rq.job import Job
+from rq.timeouts import BaseTimeoutException
+
+from pysplash.connections.direct import Lane
+from pysplash.jobs.bundles import HELD, Keep, Notes, commands, note
+from pysplash.log import logger
+from pysplash.worker.timeouts import StackingDeathPenalty
+
+#: seconds after which a bundle begins no other call, and after which it hands in what it has
+ENOUGH, LATE = 0.002, 0.01
+
+log = logger("worker")
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
+class Bundle:
+    """The calls of *function*, one with each of *texts*, in *job*; *keep* keeps its notes.
+
+    After *enough* seconds it begins no other.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[str], Any],
+        texts: Sequence[str],
+        job: Job | None = None,
+        keep: Keep = Notes.keep,
+        enough: float = ENOUGH,
+    ) -> None:
+        self._function = function
+        self._texts = texts
+        self._job = job
+        self._keep = keep
+        self._enough = enough
+        self._answers: list[str] = []
+        self._handed_in = False
+
+    def run(self) -> str:
+        """Return the seconds it took and the answers, as a list in JSON.
+
+        If there is no room for its notes it makes no call.
+        """
+        began = time.monotonic()
+        try:
+            with self._watch():
+                self._call_all(began + self._enough)
+        except BaseException:
+            self._hand_in()
+            raise
+        return f"[{','.join([f'{time.monotonic() - began:.6f}', *self._answers])}]"
+
+    def _call_all(self, until: float) -> None:
+        if not self._note():
+            return
+        for text in self._texts:
+            value = self._function(text)
+            if not isinstance(value, str) and asyncio.iscoroutine(value):
+                value = asyncio.run(value)
+            self._answers.append(_encode(value))
+            if not self._note() or self._handed_in or time.monotonic() > until:
+                break
+
+    def _note(self) -> bool:
+        """Note what is done; return whether there was room."""
+        if self._job is None or len(self._texts) == 1:
+            return True
+        return self._keep(note(self._job.id, len(self._answers), *self._answers[-1:]))
+
+    def _watch(self) -> AbstractContextManager[Any]:
+        """Return a block in which a late call keeps no other waiting."""
+        if len(self._texts) == 1 or not StackingDeathPenalty.in_force():
+            return nullcontext()
+        return _Late(self._hand_in)
+
+    def _hand_in(self) -> None:
+        """Let the caller have what is answered, and make elsewhere what is not begun, once.
+
+        If that fails, all is noted once more: by the time this ends, what was may be wiped.
+        """
+        if self._handed_in or self._job is None or len(self._texts) == 1:
+            return
+        self._handed_in = True
+        lane = Lane(self._job.connection)  # another than the one the function may be just using
+        try:
+            lane.connect()
+            for reply in lane.call_all(*commands(self._job.id, self._answers, HELD)):
+                lane.checked(reply)
+        except Exception as error:
+            log.warning("job %s: its callers wait for all of it: %s", self._job.id, error)
+            for count, answer in enumerate(("", *self._answers)):
+                self._keep(note(self._job.id, count, answer))
+        finally:
+            lane.close()
+
+
+class _Late(StackingDeathPenalty):
+    """A timer that ends nothing: it does something once."""
+
+    def __init__(self, do: Callable[[], None]) -> None:
+        super().__init__(LATE, BaseTimeoutException)
+        self._do = do
+
+    def ring(self, frame: FrameType | None) -> None:
+        """Do it."""
+        self.remind()
+        if not self._told:
+            self._told = True
+            self._do()

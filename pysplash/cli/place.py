@@ -1,0 +1,70 @@
+"""Where a command finds Redis: the options for it, the same in all commands."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from redis import Redis
+
+from pysplash.connections.clients import check, from_url
+from pysplash.connections.environment import from_environment, from_settings, read_module
+
+_OPTIONS = (
+    click.option(
+        "-u", "--url", envvar="RQ_REDIS_URL", show_envvar=True, help="URL of the Redis server."
+    ),
+    click.option(
+        "-c",
+        "--config",
+        envvar="RQ_CONFIG",
+        show_envvar=True,
+        help="Module with RQ's REDIS_* or SENTINEL settings.",
+    ),
+    click.option("-P", "--path", multiple=True, default=["."], help="Import path, repeatable."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a command was told of where Redis is; nothing at all means RQ's variables."""
+
+    url: str | None
+    config: str | None
+    #: where the config module may be
+    path: tuple[str, ...]
+
+    def client(self) -> Redis:
+        """Return a client of it, which has asked nothing yet.
+
+        Raises :class:`~pysplash.errors.ConfigError`, and :class:`~pysplash.errors.ImportFailed`
+        for a config module that cannot be imported.
+        """
+        if self.url:
+            return from_url(self.url)
+        if self.config:
+            sys.path.extend(self.path)
+            return from_settings(read_module(self.config))
+        return from_environment()
+
+    def open(self) -> Redis:
+        """Return a client of it that answers; raise :class:`~pysplash.errors.ConnectionFailed`."""
+        client = self.client()
+        check(client)
+        return client
+
+
+def takes_place(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options, and the :class:`Place` they mean as ``place``."""
+
+    @functools.wraps(command)
+    def run(*, url: str | None, config: str | None, path: tuple[str, ...], **rest: Any) -> Any:
+        return command(place=Place(url, config, path), **rest)
+
+    for option in reversed(_OPTIONS):
+        run = option(run)
+    return run

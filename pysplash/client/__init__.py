@@ -1,0 +1,1 @@
+"""Calling tasks by name, from any thread or event loop: discovery, requests, answers."""

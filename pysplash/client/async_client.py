@@ -1,0 +1,383 @@
+"""The client for asyncio: thousands of calls in flight over one connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from redis import Redis
+
+from pysplash.connections.clients import address, from_url, portable
+from pysplash.connections.environment import from_environment
+from pysplash.connections.multiplexed import Mux
+from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
+from pysplash.jobs import bundles as parts
+
+from .async_transport import CONNECT, Answers, Awaited, Outbox
+from .discovery import READ, PoolFacts, in_order
+from .requests import BELIEVED, CANCEL, LARGE, VANISHED, Named, Route, build, find_route, job_key
+from .terms import (
+    FAILURE_TTL,
+    RESULT_TTL,
+    Allowance,
+    Terms,
+    check_on_timeout,
+    check_terms,
+    check_timeout,
+)
+
+#: calls enqueued at once
+CHUNK = 500
+#: seconds between two looks for a pool
+PAUSE = 0.1
+#: how often a call whose pools have all just left looks for others
+TRIES = 5
+
+
+class AsyncClient:
+    """Calls tasks by name from asyncio: ``await client.add(5, 6)`` is 11.
+
+    Its arguments and methods are :class:`~pysplash.Client`'s, with ``await`` before them; it
+    belongs to the event loop in which it is first used and holds one connection, however many
+    calls are in flight. A call that is awaited and gets cancelled takes its job with it, unless
+    *on_timeout* is ``"leave"``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        connection: Redis | None = None,
+        timeout: float | None = None,
+        overflow: float = 0.0,
+        overflows: int = 0,
+        on_timeout: str = "cancel",
+        patience: float = 0.0,
+        result_ttl: int = RESULT_TTL,
+        failure_ttl: int = FAILURE_TTL,
+        serializer: Any = None,
+        plain: bool = False,
+    ) -> None:
+        self._terms = check_terms(
+            Terms(
+                timeout,
+                overflow,
+                overflows,
+                on_timeout,
+                patience,
+                result_ttl,
+                failure_ttl,
+                serializer,
+                plain,
+            )
+        )
+        client = connection or (from_url(url) if url else from_environment())
+        self._answers = Answers(portable(client), address(client))
+        self._outbox = Outbox(self._answers)
+        self._allowance = Allowance(overflow, overflows)
+        self._pools: list[PoolFacts] = []
+        self._routes: dict[str, Route] = {}
+        self._read_at: float | None = None
+        self._reading = asyncio.Lock()
+        self._farewells: set[asyncio.Task[Any]] = set()
+
+    # --- calling ---
+
+    async def execute(
+        self,
+        name: str,
+        /,
+        *arguments: Any,
+        timeout: float | None = None,
+        on_timeout: str | None = None,
+        **named: Any,
+    ) -> Any:
+        """Call the task *name* and return what it returns; as :meth:`Client.execute`."""
+        return await self.call(name, arguments, named, timeout, on_timeout)
+
+    async def call(
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        timeout: float | None = None,
+        on_timeout: str | None = None,
+    ) -> Any:
+        """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
+        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
+        cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
+        limit = self._allowance.limit(name, soft)
+        started = time.monotonic()
+        ttl = None if limit is None or not cancels else limit + 1
+        call = await self._submit(name, arguments, named, ttl, cancels)
+        try:
+            value = await call.result(
+                None if limit is None else limit - (time.monotonic() - started)
+            )
+        except CallTimeout:
+            self._allowance.took(name, time.monotonic() - started, soft)
+            if cancels and await call.withdraw():
+                return await call.result(0)
+            raise CallTimeout(
+                f"task {name} did not answer within {limit:g} s and was "
+                + ("cancelled" if cancels else "left to run")
+            ) from None
+        except asyncio.CancelledError:
+            if cancels:
+                call.drop()
+            raise
+        self._allowance.took(name, time.monotonic() - started, soft)
+        return value
+
+    async def submit(self, name: str, /, *arguments: Any, **named: Any) -> AsyncCall:
+        """Enqueue a call of the task *name* and return its handle; all arguments are the task's."""
+        return await self._submit(name, arguments, named)
+
+    async def submit_together(self, name: str, texts: Sequence[str], ttl: float) -> AsyncCall:
+        """Enqueue calls of the task *name* as one job, with each of *texts*; return its handle.
+
+        Its result is as :class:`~pysplash.application.bundle.Bundle` returns it. Not begun
+        within *ttl* seconds, it is dropped.
+        """
+        return await self._submit(name, tuple(texts), {}, ttl, True, parts.PLACE + name)
+
+    async def map(
+        self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
+    ) -> list[Any]:
+        """Call the task *name* once for each tuple of items; as :meth:`Client.map`."""
+        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
+        started = time.monotonic()
+        calls = await self.submit_many(name, *iterables)
+        left = None if soft is None else max(0.0, soft - (time.monotonic() - started))
+        waits = [call.awaited.future for call in calls]
+        _, late = await asyncio.wait(waits, timeout=left) if waits else (set(), set())
+        if late:
+            if self._terms.on_timeout == "cancel":
+                await asyncio.gather(*(call.cancel() for call in calls if not call.done()))
+            raise CallTimeout(f"{len(late)} calls of task {name} did not end within {soft:g} s")
+        return [call.awaited.future.result().get() for call in calls]
+
+    async def submit_many(self, name: str, /, *iterables: Iterable[Any]) -> list[AsyncCall]:
+        """Enqueue a call of the task *name* for each tuple of items; return the handles."""
+        items = list(zip(*iterables, strict=False))
+        calls: list[AsyncCall] = []
+        for start in range(0, len(items), CHUNK):
+            some = items[start : start + CHUNK]
+            calls += await asyncio.gather(*(self._submit(name, item, {}) for item in some))
+        return calls
+
+    async def as_finished(self, calls: Iterable[AsyncCall]) -> AsyncIterator[AsyncCall]:
+        """Yield *calls* as they end, whichever ends first."""
+        ended: asyncio.Queue[AsyncCall] = asyncio.Queue()
+        expected = list(calls)
+        for call in expected:
+            call.awaited.future.add_done_callback(_entering(ended, call))
+        for _ in expected:
+            yield await ended.get()
+
+    async def ping(self) -> bool:
+        """Return whether Redis answers and a pool is alive that takes calls."""
+        try:
+            return any(pool.open for pool in await self.pools())
+        except ConnectionFailed:
+            return False
+
+    async def pools(self) -> list[PoolFacts]:
+        """Return what every living pool says of itself; one round trip."""
+        return await self._answers.talk(_read_pools)
+
+    async def close(self) -> None:
+        """Disconnect; calls that are waited for raise, their jobs go on."""
+        if self._farewells:
+            await asyncio.wait(self._farewells, timeout=CONNECT)
+        await self._outbox.close()
+        await self._answers.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __getattr__(self, name: str) -> Named:
+        if name.startswith("_"):
+            raise AttributeError(f"AsyncClient has no attribute {name!r}, and no task has")
+        return Named(self.call, name)
+
+    # --- what calls are made of ---
+
+    async def _submit(
+        self,
+        name: str,
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        ttl: float | None = None,
+        cancels: bool = False,
+        entry: str | None = None,
+    ) -> AsyncCall:
+        for _ in range(TRIES):
+            route = await self._route(name)
+            built = (route, self._terms, arguments, named, ttl, entry)
+            large = any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
+            request = await asyncio.to_thread(build, *built) if large else build(*built)
+            call = AsyncCall(self, Awaited(request))
+            if await self._enqueue(call, cancels):
+                return call
+            self._read_at = None
+        raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
+
+    async def _enqueue(self, call: AsyncCall, cancels: bool) -> bool:
+        """Send a call; return whether a pool was there to serve it."""
+        self._answers.add(call.awaited)
+        words = call.awaited.request.words
+        try:
+            enqueued = await self._outbox.enqueue(words)
+        except BaseException as error:
+            self._answers.forget(call.awaited)
+            if cancels and isinstance(error, asyncio.CancelledError):
+                call.drop()
+            raise
+        call.awaited.enqueued = enqueued
+        if not enqueued:
+            self._answers.forget(call.awaited)
+        return enqueued
+
+    async def _route(self, name: str) -> Route:
+        """Return how the task is reached, looking at the pools anew where that is due."""
+        asked = time.monotonic()
+        if self._is_believed(asked):
+            with contextlib.suppress(CallError):
+                return self._known_route(name)
+        until = asked + self._terms.patience
+        while True:
+            async with self._reading:
+                if self._read_at is None or self._read_at < asked:
+                    self._pools = await self.pools()
+                    self._routes.clear()
+                    self._read_at = time.monotonic()
+            try:
+                return self._known_route(name)
+            except NoWorkerError:
+                if time.monotonic() >= until:
+                    raise
+            await asyncio.sleep(PAUSE)
+            asked = time.monotonic()
+
+    def _known_route(self, name: str) -> Route:
+        route = self._routes.get(name)
+        if route is None:
+            route = self._routes[name] = find_route(self._pools, name)
+        return route
+
+    def _is_believed(self, now: float) -> bool:
+        return self._read_at is not None and now - self._read_at < BELIEVED
+
+    async def _cancel(self, call: AsyncCall) -> bool:
+        words = (call.id, self._terms.result_ttl)
+        return bool(await self._answers.talk(lambda mux: mux.script(CANCEL, *words)))
+
+    def _aside(self, step: Coroutine[Any, Any, Any]) -> None:
+        """Do *step* though nobody waits for it."""
+
+        async def quietly() -> None:
+            with contextlib.suppress(CallError, ConnectionFailed):
+                await step
+
+        task = asyncio.ensure_future(quietly())
+        self._farewells.add(task)
+        task.add_done_callback(self._farewells.discard)
+
+
+def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[object], None]:
+    return lambda _: ended.put_nowait(call)
+
+
+def _wake(turn: asyncio.Future[None], _: object = None) -> None:
+    if not turn.done():
+        turn.set_result(None)
+
+
+async def _read_pools(mux: Mux) -> list[PoolFacts]:
+    return in_order(await mux.script(READ))
+
+
+class AsyncCall:
+    """A call that was submitted. Its answer can be had as often as wanted."""
+
+    def __init__(self, client: AsyncClient, awaited: Awaited) -> None:
+        self._client = client
+        self.awaited = awaited
+
+    @property
+    def id(self) -> str:
+        """The id of its job."""
+        return self.awaited.request.job_id
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return self.awaited.request.task
+
+    def done(self) -> bool:
+        """Return whether it is known to have ended."""
+        return self.awaited.future.done()
+
+    async def status(self) -> str:
+        """Return RQ's word for where it is; as :meth:`Call.status`."""
+        if self.awaited.future.done():
+            return self.awaited.future.result().status
+        key = job_key(self.id)
+        status: Any = await self._client._answers.talk(lambda mux: mux.call("HGET", key, "status"))
+        return status.decode() if status else VANISHED
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has ended, for *timeout* seconds at most; return whether it has."""
+        ended, seconds = self.awaited.future, check_timeout(timeout)
+        if not ended.done():
+            loop = asyncio.get_running_loop()
+            turn = loop.create_future()  # of this caller alone: others may wait for the same end
+            wake = partial(_wake, turn)
+            alarm = None if seconds is None else loop.call_later(seconds, wake)
+            ended.add_done_callback(wake)
+            try:
+                await turn
+            finally:
+                ended.remove_done_callback(wake)
+                if alarm is not None:
+                    alarm.cancel()
+        return ended.done()
+
+    async def result(self, timeout: float | None = None) -> Any:
+        """Return what the task returned, within *timeout* seconds; as :meth:`Call.result`."""
+        if not await self.wait(timeout if timeout is None else max(0.0, timeout)):
+            raise CallTimeout(f"task {self.task} did not answer within {timeout:g} s")
+        return self.awaited.future.result().get()
+
+    async def cancel(self) -> bool:
+        """Take it off its queue, or have its worker stop it; False if it has ended before."""
+        return await self._client._cancel(self)
+
+    async def parts(self) -> parts.Known | None:
+        """Return how far a job of several calls has got, if that is told."""
+        key = parts.KEY.format(self.id)
+        answers = self._client._answers
+        entries: Any = await answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
+        return parts.read(entries)
+
+    def drop(self) -> None:
+        """Cancel it, as nobody waits for it any more."""
+        self._client._aside(self._client._cancel(self))
+
+    async def withdraw(self) -> bool:
+        """Cancel it; return whether it had ended before, so that its result is there."""
+        return not await self.cancel() and await self._client._answers.look(self.awaited)
+
+    def __await__(self) -> Any:
+        return self.result().__await__()
+
+    def __repr__(self) -> str:
+        return f"<AsyncCall {self.id} of {self.task}>"

@@ -1,0 +1,337 @@
+"""Sending calls and waiting for many answers on asyncio, over one connection.
+
+The server tells when an answer is there (client-side caching), so nobody blocks and nobody
+polls; what ends in silence, or while the connection was lost, is found by a look at all of them.
+Calls that come while others are on their way go together in the next packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pysplash.connections.address import Address
+from pysplash.connections.multiplexed import Mux
+from pysplash.connections.outage import said
+from pysplash.errors import CallError, ConnectionFailed
+from pysplash.log import logger
+
+from .requests import (
+    ENQUEUE,
+    LARGE,
+    VANISHED,
+    Answer,
+    Entry,
+    Request,
+    Words,
+    is_success,
+    job_key,
+    read_answer,
+    results_key,
+)
+
+#: seconds between two looks at calls of which nothing is heard
+SWEEP = 2.0
+#: calls looked at in one packet
+CHUNK = 500
+#: seconds between two tries while Redis is away, and seconds one of them may take
+PAUSE, CONNECT = 0.1, 5.0
+AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+RESULTS = results_key("").encode()
+T = TypeVar("T")
+
+log = logger("client")
+
+
+class Awaited:
+    """One call whose answer is waited for."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        #: whether Redis is known to have it
+        self.enqueued = False
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+
+class Answers:
+    """The answers that are waited for, and the connection over which they come."""
+
+    def __init__(self, place: Address, where: str) -> None:
+        self._place = place
+        self._where = where
+        self._mux: Mux | None = None
+        self._opening = asyncio.Lock()
+        self._awaited: dict[str, Awaited] = {}
+        #: of whose results the server has told, and whether all have to be looked at
+        self._told: list[str] = []
+        self._sweeping = False
+        self._news = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def talk(self, step: Callable[[Mux], Awaitable[T]]) -> T:
+        """Do *step*, which may be done twice, once more if the connection turns out to be dead.
+
+        Raises :class:`ConnectionFailed` if Redis cannot be talked to, :class:`CallError` if it
+        refuses.
+        """
+        for last in (False, True):
+            try:
+                return await step(await self._open())
+            except AWAY as error:
+                if last:
+                    raise ConnectionFailed(
+                        f"Redis at {self._where} does not answer ({said(error)}): "
+                        "the call was not made, or its answer is not known"
+                    ) from error
+            except RedisError as error:
+                raise self.refused(error) from error
+        raise AssertionError("a loop that returns or raises")
+
+    def refused(self, error: Exception) -> CallError:
+        """Return what to raise where Redis refuses by *error*."""
+        return CallError(f"Redis at {self._where} refuses: {error}")
+
+    def add(self, awaited: Awaited) -> None:
+        """Wait for an answer, from before the call is sent: the answer may overtake the reply."""
+        self._awaited[awaited.request.job_id] = awaited
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._keep())
+
+    def forget(self, awaited: Awaited) -> None:
+        """Wait for it no longer."""
+        self._awaited.pop(awaited.request.job_id, None)
+
+    async def look(self, awaited: Awaited) -> bool:
+        """Look at one call now; return whether it has ended."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._look([awaited.request.job_id])
+        return awaited.future.done()
+
+    async def close(self) -> None:
+        """Disconnect; whoever waits gets an error, the jobs go on."""
+        keeper, self._keeper = self._keeper, None
+        tasks = [*self._reading, *([] if keeper is None else [keeper])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        mux, self._mux = self._mux, None
+        if mux is not None:
+            await mux.close()
+        closed = Answer(VANISHED, None, CallError("the client was closed"))
+        for awaited in list(self._awaited.values()):
+            self._settle(awaited, closed)
+
+    # --- the connection ---
+
+    async def _open(self) -> Mux:
+        if self._mux is not None and not self._mux.broken:
+            return self._mux
+        async with self._opening:
+            if self._mux is None or self._mux.broken:
+                if self._mux is not None:
+                    await self._mux.close()
+                mux = Mux(self._place, self._hear)
+                async with asyncio.timeout(CONNECT):
+                    await mux.open()
+                self._mux = mux
+            return self._mux
+
+    def _hear(self, key: bytes | None) -> None:
+        """Take in that *key* has changed; None: anything may have."""
+        if key is None:
+            self._sweeping = True
+        elif key.startswith(RESULTS):
+            self._told.append(key[len(RESULTS) :].decode(errors="replace"))
+        else:
+            return
+        self._news.set()
+
+    # --- the answers ---
+
+    async def _keep(self) -> None:
+        """Look at the calls of which the server has told, and now and then at all."""
+        while True:
+            alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
+            while not self._sweeping:
+                await self._news.wait()
+                self._news.clear()
+                told, self._told = self._told, []
+                await self._patiently(self._look_at_told, told)
+            alarm.cancel()
+            self._sweeping = False
+            await self._patiently(self._look, list(self._awaited))
+
+    async def _patiently(
+        self, look: Callable[[list[str]], Awaitable[None]], ids: list[str]
+    ) -> None:
+        for start in range(0, len(ids), CHUNK):
+            while True:
+                try:
+                    await look(ids[start : start + CHUNK])
+                    break
+                except (RedisError, OSError) as error:
+                    log.debug("answers cannot be read, trying again: %s", error)
+                    await asyncio.sleep(PAUSE)
+
+    async def _look_at_told(self, ids: list[str]) -> None:
+        """Look at the results of calls that have one; at all else of those that did not succeed."""
+        some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
+        if not some:
+            return
+        commands = [_newest_of(awaited.request.job_id) for awaited in some]
+        replies = await (await self._open()).call_all(commands)
+        rest = []
+        for awaited, entries in zip(some, replies, strict=True):
+            if _is_large(entries):
+                self._read_aside(awaited, entries)
+                continue
+            answer = _read_success(awaited.request, entries)
+            if answer is None:
+                rest.append(awaited.request.job_id)
+            else:
+                self._settle(awaited, answer)
+        await self._look(rest)
+
+    def _read_aside(self, awaited: Awaited, entries: Any) -> None:
+        """Read a large result in a thread: nobody else waits for that."""
+
+        async def read() -> None:
+            answer = await asyncio.to_thread(_read_success, awaited.request, entries)
+            if answer is None:
+                await self._patiently(self._look, [awaited.request.job_id])
+            else:
+                self._settle(awaited, answer)
+
+        task = asyncio.create_task(read())
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+
+    async def _look(self, ids: list[str]) -> None:
+        some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
+        commands: list[tuple[Any, ...]] = []
+        for awaited in some:
+            job_id = awaited.request.job_id
+            commands.append(("HGET", job_key(job_id), "status"))
+            commands.append(_newest_of(job_id))
+        if not commands:
+            return
+        enqueued = [awaited.enqueued for awaited in some]
+        replies = await (await self._open()).call_all(commands)
+        for awaited, known, status, entries in zip(
+            some, enqueued, replies[::2], replies[1::2], strict=True
+        ):
+            answer = _read(awaited.request, status, entries)
+            if answer is not None and (known or answer.status != VANISHED):
+                self._settle(awaited, answer)
+
+    def _settle(self, awaited: Awaited, answer: Answer) -> None:
+        self.forget(awaited)
+        if not awaited.future.done():
+            awaited.future.set_result(answer)
+
+
+def _read(request: Request, status: Any, entries: Any) -> Answer | None:
+    """Return the answer that raw replies hold, if any; what makes no sense is an answer too."""
+    try:
+        text = None if status is None else status.decode()
+        return read_answer(request, text, _newest(entries))
+    except Exception as error:
+        unread = CallError(f"the job of task {request.task!r} cannot be read: {error}")
+        return Answer(VANISHED, None, unread)
+
+
+def _read_success(request: Request, entries: Any) -> Answer | None:
+    """Return the answer of a call that succeeded; None where there is more to be known."""
+    try:
+        entry = _newest(entries)
+        return read_answer(request, None, entry) if entry and is_success(entry) else None
+    except Exception:
+        return None
+
+
+def _is_large(entries: Any) -> bool:
+    """Return whether a raw reply holds much."""
+    return any(len(word) > LARGE for _, words in entries or () for word in words)
+
+
+def _newest_of(job_id: str) -> tuple[Any, ...]:
+    return ("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1)
+
+
+def _newest(entries: Any) -> Entry | None:
+    """Return the one entry of a raw reply."""
+    if not entries:
+        return None
+    number, words = entries[0]
+    return number, dict(zip(words[::2], words[1::2], strict=True))
+
+
+#: calls sent in one packet at most
+MOST = 500
+#: whoever waits for a call to be taken, and what ENQUEUE is given for it
+Batch = Mapping[asyncio.Future[bool], Words]
+
+
+class Outbox:
+    """Enqueues calls over the connection of *answers*."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self._waiting: dict[asyncio.Future[bool], Words] = {}
+        self._sender: asyncio.Task[None] | None = None
+
+    async def enqueue(self, words: Words) -> bool:
+        """Send a call, as ENQUEUE takes it; return whether a pool was there to serve it.
+
+        One that is given up before it was sent never is. Raises what :meth:`Answers.talk` does.
+        """
+        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting[taken] = words
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send())
+        try:
+            return await taken
+        finally:
+            self._waiting.pop(taken, None)
+
+    async def close(self) -> None:
+        """Send nothing more; whoever waits gets an error."""
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.gather(self._sender, return_exceptions=True)
+        self._fail(self._waiting, CallError("the client was closed"))
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch = dict(list(self._waiting.items())[:MOST])
+            try:
+                await self._answers.talk(lambda mux, batch=batch: self._ask(mux, batch))  # type: ignore[misc]
+            except Exception as error:
+                self._fail(batch, error)
+
+    async def _ask(self, mux: Mux, batch: Batch) -> None:
+        """Send what is still wanted of a batch, and tell each what became of it."""
+        left = {taken: words for taken, words in batch.items() if not taken.done()}
+        for taken in batch.keys() - left.keys():
+            self._waiting.pop(taken, None)
+        replies = await mux.script_for_all(ENQUEUE, list(left.values()))
+        for taken, reply in zip(left, replies, strict=True):
+            if isinstance(reply, Exception):
+                self._fail([taken], self._answers.refused(reply))
+            else:
+                self._waiting.pop(taken, None)
+                if not taken.done():
+                    taken.set_result(bool(reply))
+
+    def _fail(self, some: Any, error: Exception) -> None:
+        for taken in list(some):
+            self._waiting.pop(taken, None)
+            if not taken.done():
+                taken.set_exception(error)

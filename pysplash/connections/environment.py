@@ -1,0 +1,53 @@
+"""Redis as RQ's settings name it: in the environment, or in a config module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from redis import Redis
+
+from pysplash.errors import ConfigError, ImportFailed
+from pysplash.log import redact
+
+
+def read_module(name: str) -> dict[str, Any]:
+    """Return the settings in a config module; raise :class:`ImportFailed` if there is none."""
+    try:
+        importlib.invalidate_caches()
+        return dict(_rqs_way().read_config_file(name))
+    except Exception as error:
+        raise ImportFailed(
+            f"config module {name!r} cannot be imported ({type(error).__name__}: {error}): "
+            "check the name and --path"
+        ) from error
+
+
+def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
+    try:
+        client: Redis = _rqs_way().get_redis_from_config(dict(settings), redis_class)
+        options = client.connection_pool.connection_kwargs
+        if "path" not in options:
+            options["port"] = int(options.get("port") or 6379)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the REDIS_* settings are wrong ({redact(str(error))}): check REDIS_URL, REDIS_HOST, "
+            "REDIS_PORT, REDIS_DB and REDIS_SSL"
+        ) from error
+    return client
+
+
+def _rqs_way() -> ModuleType:
+    """Return where RQ reads its own settings."""
+    from rq.cli import helpers  # noqa: PLC0415 -- it takes long, and who gives a URL needs it not
+
+    return helpers
+
+
+def from_environment(redis_class: type[Redis] = Redis) -> Redis:
+    """Return a client from the environment's REDIS_* variables, else for localhost."""
+    return from_settings(os.environ, redis_class)

@@ -1,0 +1,297 @@
+"""Many commands at once over one connection, for asyncio.
+
+redis-py opens the connection (addresses, TLS, Sentinel, authentication); from then on commands go
+out as they come, all of one turn of the loop in one packet, and replies are handed to whoever waits
+for the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
+server (RESP3) are read between replies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import hiredis
+from redis.asyncio import connection as transports
+from redis.asyncio import sentinel as sentinels
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pysplash.errors import ConfigError
+
+from .address import Address
+from .outage import failure
+
+#: bytes taken in at once, and bytes that are sent without waiting for the turn's end
+BUFFER = 65536
+#: bytes that may wait to be sent before callers wait for them to be
+HIGH_WATER = 2**20
+#: seconds without a byte, while replies are waited for, after which the connection counts as dead
+ANSWER = 10.0
+#: looks at that within so many seconds
+LOOKS = 5
+Word = str | bytes | int | float
+#: told the key that has changed; None: any may have
+Hear = Callable[[bytes | None], None]
+#: what a server says that serves nobody for now: another may be the primary
+ELSEWHERE = (ReadOnlyError, MasterDownError, BusyLoadingError)
+_NOTHING = object()
+_pack: Any = hiredis.pack_command
+
+
+class _Packet:
+    """Commands that were sent together: their replies so far, and whoever waits for all."""
+
+    __slots__ = ("count", "future", "replies")
+
+    def __init__(self, count: int, future: asyncio.Future[list[Any]]) -> None:
+        self.count = count
+        self.future = future
+        self.replies: list[Any] = []
+
+
+class Mux(asyncio.BufferedProtocol):
+    """One connection shared by many callers of one event loop; once broken it stays so.
+
+    *answer* is how many seconds may pass without a byte while replies are waited for.
+    """
+
+    def __init__(self, place: Address, hear: Hear, answer: float = ANSWER) -> None:
+        self._place = place
+        self._seconds = answer
+        self._connection: Any = None
+        self._transport: Any = None
+        self._hear = hear
+        self._waiting: deque[_Packet] = deque()
+        self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
+        self._buffer = bytearray(BUFFER)
+        self._packed: list[bytes] = []
+        self._flushing: asyncio.Handle | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        #: the next look at whether anything came, and at how many nothing had
+        self._patience: asyncio.TimerHandle | None = None
+        self._quiet = 0
+        self._error: Exception | None = RedisConnectionError("the connection is not open")
+
+    @property
+    def broken(self) -> bool:
+        """Whether nothing can be sent over it, not yet or not any more."""
+        return self._error is not None
+
+    async def open(self) -> None:
+        """Connect, and ask to be told when what is read over it changes; raise redis's errors."""
+        self._connection = await connect(self._place)
+        self._transport = self._connection._writer.transport
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+        self._transport.set_protocol(self)
+        self._error = None
+        try:
+            await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Disconnect; whoever still waits for a reply gets an error."""
+        self._break(RedisConnectionError("the connection was closed"))
+        if self._connection is not None:
+            await self._connection.disconnect(nowait=True)
+
+    async def call(self, *words: Word) -> Any:
+        """Send one command and return its reply; raise ResponseError if it is an error."""
+        (reply,) = await self.call_all([words])
+        if isinstance(reply, hiredis.ReplyError):
+            raise ResponseError(str(reply))
+        return reply
+
+    async def call_all(self, commands: list[tuple[Word, ...]]) -> list[Any]:
+        """Send commands in one packet and return their replies, errors among them as they are."""
+        if self._error is not None:
+            raise self._error
+        if not commands:
+            return []
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append(_Packet(len(commands), future))
+        if self._patience is None:
+            self._quiet = 0
+            self._be_patient()
+        packed = [_pack(command) for command in commands]
+        self._packed += packed
+        if sum(map(len, packed)) >= BUFFER:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = loop.call_soon(self._flush)
+        if not self._writable.is_set():
+            await self._writable.wait()
+        return await future
+
+    async def script(self, text: str, *words: Word) -> Any:
+        """Run a script, which the server keeps."""
+        try:
+            return await self.call("EVALSHA", sha(text), 0, *words)
+        except ResponseError as error:
+            if "NOSCRIPT" not in str(error):
+                raise
+        return await self.call("EVAL", text, 0, *words)
+
+    async def script_for_all(self, text: str, calls: Sequence[Sequence[Word]]) -> list[Any]:
+        """Run a script once with each of these words, in one packet.
+
+        Returns the replies, errors among them as they are.
+        """
+        commands = [("EVALSHA", sha(text), 0, *words) for words in calls]
+        replies = await self.call_all(commands)
+        unknown = [number for number, reply in enumerate(replies) if _is_unknown(reply)]
+        if unknown:
+            await self.call("SCRIPT", "LOAD", text)
+            again = await self.call_all([commands[number] for number in unknown])
+            for number, reply in zip(unknown, again, strict=True):
+                replies[number] = reply
+        return replies
+
+    # --- what the transport asks of a protocol ---
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        """Return where bytes that came are to be put."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand out the replies that are whole."""
+        self._quiet = 0
+        try:
+            self._parser.feed(self._buffer, 0, nbytes)
+            while self._error is None and (reply := self._parser.gets()) is not _NOTHING:
+                self._deliver(reply)
+        except hiredis.ProtocolError as error:
+            self._break(RedisConnectionError(str(error)))
+
+    def eof_received(self) -> None:
+        """Take the server's end for the connection's."""
+        self._break(RedisConnectionError("Redis closed the connection"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Let nobody wait for a reply any more."""
+        self._break(RedisConnectionError(str(error or "Redis closed the connection")))
+
+    def pause_writing(self) -> None:
+        """Let callers wait."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let callers go on."""
+        self._writable.set()
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
+        packed, self._packed = self._packed, []
+        if packed and self._error is None:
+            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
+
+    def _be_patient(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(self._seconds / LOOKS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Wait on for replies, unless nothing came for too long; then give the connection up."""
+        self._patience = None
+        self._quiet += 1
+        if self._waiting and self._quiet > LOOKS:
+            self._break(RedisTimeoutError(f"nothing came for {self._seconds:g} s"))
+        elif self._waiting:
+            self._be_patient()
+
+    def _deliver(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            if reply[0] == b"invalidate":
+                for key in reply[1] or (None,):
+                    self._hear(key)
+            return
+        if isinstance(reply, hiredis.ReplyError) and isinstance(failure(str(reply)), ELSEWHERE):
+            self._break(RedisConnectionError(str(reply)))
+            return
+        packet = self._waiting[0]
+        packet.replies.append(reply)
+        if len(packet.replies) == packet.count:
+            self._waiting.popleft()
+            if not packet.future.done():
+                packet.future.set_result(packet.replies)
+
+    def _break(self, error: Exception) -> None:
+        """Fail all who wait, and tell that anything may have changed."""
+        if self._error is None:
+            self._error = error
+            self._transport.abort()
+            self._hear(None)
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        self._writable.set()
+        self._packed.clear()
+        while self._waiting:
+            future = self._waiting.popleft().future
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # a caller that went away does not ask
+
+
+def _is_unknown(reply: Any) -> bool:
+    """Return whether a reply says that the server does not have the script."""
+    return isinstance(reply, hiredis.ReplyError) and "NOSCRIPT" in str(reply)
+
+
+@lru_cache(maxsize=64)
+def sha(text: str) -> str:
+    """Return the name under which the server keeps a script."""
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+async def connect(place: Address) -> transports.AbstractConnection:
+    """Return an open connection to *place* that speaks RESP3; raise redis's errors.
+
+    Behind Sentinel it is one to the server that is the primary now, or they say so.
+    """
+    kind: Any = connection_class(place)
+    options = place.options | {"protocol": 3}
+    asked = place.sentinels
+    if asked is None:
+        connection: transports.AbstractConnection = kind(**options)
+        await connection.connect()
+        return connection
+    settings = {"retry": Retry(NoBackoff(), 0)} | asked.options
+    manager = sentinels.Sentinel(list(asked.hosts), sentinel_kwargs=settings, **asked.trust)
+    pool = sentinels.SentinelConnectionPool(asked.service, manager, connection_class=kind)
+    connection = kind(connection_pool=pool, **options)
+    try:
+        await connection.connect()
+    finally:
+        for client in manager.sentinels:
+            await client.aclose()
+    return connection
+
+
+def connection_class(place: Address) -> type[transports.AbstractConnection]:
+    """Return asyncio's twin of an address's kind of connection.
+
+    Raises :class:`ConfigError` for a kind that has none.
+    """
+    home = transports if place.sentinels is None else sentinels
+    kind: type[transports.AbstractConnection] | None = getattr(
+        home, place.connection_class.__name__, None
+    )
+    if kind is None:
+        raise ConfigError(
+            "an AsyncClient needs a URL such as redis://localhost:6379/0, or a Sentinel's client: "
+            f"it cannot connect by {place.connection_class.__name__}"
+        )
+    return kind

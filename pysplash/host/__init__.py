@@ -1,0 +1,1 @@
+"""The machine: cores, memory, cgroups, what processes used, and the signals they get."""

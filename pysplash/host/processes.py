@@ -1,0 +1,56 @@
+"""Processes: a child that ends with its parent, adopted orphans, exit statuses in words."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+
+import psutil
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_the_parent() -> None:
+    """Be killed when the thread that forked this process is gone; only Linux can do that.
+
+    Made for the time between a fork and an exec too: nothing is looked up in it.
+    """
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def die_without(parent: int) -> None:
+    """The same; and end at once if the process *parent* has gone before that could be asked."""
+    die_with_the_parent()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def describe(status: int) -> str:
+    """Say in words how a process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exit status {os.waitstatus_to_exitcode(status)}"
+
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def prctl(option: int, value: int) -> None:
+    """Set a process attribute, where there are any (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+def kill_session(leader: int) -> None:
+    """Kill the session that *leader*, a child not yet reaped, began: all its descendants too."""
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if pid != leader and os.getsid(pid) == leader:
+                os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(leader, signal.SIGKILL)

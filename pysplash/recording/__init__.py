@@ -1,0 +1,1 @@
+"""What a pool did: written as lines, read again, decided again, drawn."""

@@ -1,0 +1,114 @@
+"""Replay: recorded facts through the same decision with other limits. Pure.
+
+Each tick is asked by itself: given everything that had really happened until then, what would have
+been decided here? What an answer would have led to is not made up, for nobody knows it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from pysplash.control.model import Decision, Limits, Momentum, Spawn
+from pysplash.control.policy import decide, remember
+from pysplash.errors import ConfigError
+
+from .format import FactReader
+from .reader import Recording, Tick
+from .screen import clock
+
+#: what facts that are not as they were written may raise
+_FAULTS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One tick, decided again."""
+
+    tick: Tick
+    decision: Decision
+
+    @property
+    def same(self) -> bool:
+        """Whether target, reason and actions are what they were."""
+        was, would = self.tick.decision, self.decision
+        return (was.target, was.reason, was.actions) == (would.target, would.reason, would.actions)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recording, decided again."""
+
+    turns: tuple[Turn, ...]
+    #: ticks without all their facts
+    lost: int
+
+
+def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
+    """Return every decision under the limits that *change* makes of the recorded ones.
+
+    A ConfigError of *change* ends it; facts that are not as they were written cost their tick.
+    """
+    reader, momentum = FactReader(), Momentum()
+    turns: list[Turn] = []
+    lost = 0
+    for tick in recording.ticks:
+        try:
+            known = reader.read(tick.facts or {})
+            if known is None:
+                lost += 1
+                continue
+            view = known.view if known.fresh else replace(known.view, momentum=momentum)
+            limits = change(known.limits)
+            decision = decide(view, limits)
+            momentum = remember(view, tick.decision, limits)
+        except ConfigError:
+            raise
+        except _FAULTS:
+            reader = FactReader()
+            lost += 1
+        else:
+            turns.append(Turn(tick, decision))
+    return Replay(tuple(turns), lost)
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def differences(found: Replay) -> Iterator[str]:
+    """Yield a line for each stretch in which the decisions differ in the same way."""
+    if not found.turns:
+        return
+    start = found.turns[0].tick.t
+    for kind, group in groupby(found.turns, _kind):
+        turns = list(group)
+        if kind is None:
+            continue
+        first, last = turns[0].tick, turns[-1].tick
+        when = clock(first.t - start)
+        if last is not first:
+            when += "-" + clock(last.t - start)
+        cpu = "?" if first.cpu is None else f"{first.cpu:.0f}"
+        queued = "?" if first.queued is None else first.queued
+        facts = f"({queued} waiting, CPU {cpu} %)"
+        yield f"{when:<11}  {_told(first.decision)}  ->  {_told(turns[0].decision)}  {facts}"
+
+
+def _kind(turn: Turn) -> tuple[str, str] | None:
+    """Return what makes differences alike: both reasons and both kinds of action."""
+    return None if turn.same else (_sort(turn.tick.decision), _sort(turn.decision))
+
+
+def _sort(decision: Decision) -> str:
+    return " ".join([decision.reason, *sorted({type(a).__name__ for a in decision.actions})])
+
+
+def _told(decision: Decision) -> str:
+    counts: Counter[str] = Counter()
+    for action in decision.actions:
+        name = type(action).__name__.lower()
+        counts[name] += action.count if isinstance(action, Spawn) else 1
+    done = "".join(f", {name} {count}" for name, count in counts.items())
+    return f"{decision.target} {decision.reason}{done}"

@@ -1,0 +1,1 @@
+"""The pool: sense, decide, act once a second; settle what dead workers held."""

@@ -1,0 +1,105 @@
+"""Casualties: say why a worker is gone, settle what it held, and know when enough is enough."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from redis.exceptions import RedisError
+
+from pysplash.control.model import Reason
+from pysplash.errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBootError
+from pysplash.host.processes import describe
+from pysplash.log import logger
+
+from .accounting import Accounting
+from .devices import SettlementLike
+from .settlement import Loss, legible
+from .workers import Entry, Facts, Roster
+
+log = logger("pool")
+
+#: failed starts in a row that end a pool of which no worker was ever ready; and any pool
+BOOT_FAILURES, CRASHES = 5, 10
+
+
+class Casualties:
+    """Everything that follows from a worker's exit."""
+
+    def __init__(self, settlement: SettlementLike, roster: Roster, accounting: Accounting) -> None:
+        self._settlement = settlement
+        self._roster = roster
+        self._accounting = accounting
+        self._losses: deque[Loss] = deque()
+
+    def __len__(self) -> int:
+        """Losses not settled yet."""
+        return len(self._losses)
+
+    def take_in(
+        self,
+        entry: Entry,
+        facts: Facts | None,
+        status: int | None,
+        text: str,
+        now: float,
+        outcomes: Sequence[Sequence[str]] = (),
+    ) -> SplashError | None:
+        """Account for one exit; return the error that should end the pool, if it should.
+
+        *status* is None for a worker that went with its fork server, whatever it was doing;
+        *outcomes* are those it has written down.
+        """
+        how = "its fork server died" if status is None else describe(status)
+        failed_start = status is not None and self._roster.judge_exit(
+            entry, facts, status == 0, now
+        )
+        well = status == 0 and not failed_start
+        self._accounting.exited += well
+        self._accounting.failed += not well
+        cause = f"{how}, by the pool: {entry.kill_reason}" if entry.kill_reason else how
+        log.log(
+            logging.INFO if well else logging.ERROR,
+            "worker %s (pid %d) %s: %s",
+            entry.name,
+            entry.pid,
+            "left" if well else "could not start" if failed_start else "died",
+            f"{cause}; {text}" if text else cause,
+            extra={"action": "exit", "worker": entry.name, "status": status},
+        )
+        job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
+        if job_id or outcomes or not well or (facts is not None and facts.unsaid):
+            suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
+            relief = entry.kill_reason is Reason.MEMORY
+            loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
+            self._losses.append(replace(loss, outcomes=legible(outcomes), notes=outcomes))
+        return self._verdict(status or 0, text or cause) if failed_start else None
+
+    def _verdict(self, status: int, text: str) -> SplashError | None:
+        failures = self._roster.boot_failures
+        if self._roster.ever_ready:
+            crashing = failures >= CRASHES and not len(self._roster)
+            said = f"{failures} workers in a row died at once; the last one: {text}"
+            return CrashLoop(said) if crashing else None
+        if os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_IMPORT:
+            return ImportFailed(text.partition(": ")[2] or text)
+        if failures < BOOT_FAILURES:
+            return None
+        return WorkerBootError(f"{failures} workers in a row could not start; the last one: {text}")
+
+    def settle(self) -> None:
+        """Settle what is left to settle; an absent Redis leaves it for the next time."""
+        while self._losses:
+            try:
+                outcome = self._settlement.settle(self._losses[0])
+            except Exception as error:
+                if isinstance(error, RedisError) and "WRONGTYPE" not in str(error):
+                    log.debug("job of %s not settled yet: %s", self._losses[0].worker, error)
+                    return
+                log.exception("job of %s cannot be settled", self._losses[0].worker)
+                outcome = ""
+            self._losses.popleft()
+            self._accounting.jobs_failed += outcome == "failed"

@@ -1,0 +1,287 @@
+"""The fork server: a small process that has everything loaded and forks workers from it.
+
+One thread, no Redis connection, the garbage collector frozen: what was preloaded stays shared.
+It is the parent of all workers, so it alone signals them, by a process id that cannot have
+been given to a stranger; it hears of an exit from the operating system at once, and tells the
+pool. When the pool is gone, however it went, it stops the workers, kills what is left after
+``terminate`` seconds, and goes too. Should it be killed itself, the kernel kills its workers.
+
+The standard library's fork server was measured first and cannot do this: its workers hold it
+alive after the pool was killed and nobody ends them, it swallows an ImportError of a preloaded
+module, and there is one for the whole process (doc/internals.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import random
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, NoReturn
+
+from rq.scheduler import RQScheduler
+
+from pysplash.application.handlers import load as load_handler
+from pysplash.application.registry import REGISTRY
+from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
+from pysplash.host.capacity import Machine
+from pysplash.host.processes import PR_SET_CHILD_SUBREAPER, die_without, kill_session, prctl
+from pysplash.worker.scoreboard import Scoreboard, Slot
+
+from .boot import connect, run_worker
+from .client import Exited, Plan, Ready, Refused, Spawned
+from .throttling import FastLoop
+
+#: seconds between two looks at whether the pool is still the parent
+WATCH = 1.0
+#: seconds between two looks at leaving workers once the pool is gone
+LINGER = 0.05
+#: where a process says how willingly it dies when the machine is out of memory; a worker says so
+OOM_SCORE, WILLING = "/proc/self/oom_score_adj", "500"
+MOST_TEXT = 4096
+
+
+class Child:
+    """One forked process: its name, its row, its id, and the pipe for its last words."""
+
+    def __init__(self, name: str, slot: int, role: str, pid: int, words: int) -> None:
+        self.name = name
+        self.slot = slot
+        self.role = role
+        self.pid = pid
+        self.words = words
+
+    def last_words(self) -> str:
+        """Return what the process wrote before it ended, and close the pipe."""
+        try:
+            return os.read(self.words, MOST_TEXT).decode(errors="replace")
+        except BlockingIOError:
+            return ""
+        finally:
+            os.close(self.words)
+
+
+class ForkServer:
+    """The loop: a request or an exit, whichever comes."""
+
+    def __init__(self, control: Connection[Any, Any], pool_pid: int) -> None:
+        self._control = control
+        self._pool_pid = pool_pid
+        self._children: dict[str, Child] = {}
+        self._plan: Plan = control.recv()
+        self._board = Scoreboard(self._plan.slots, self._plan.board_fd)
+        self._wake, wake_write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        self._inherited = (control.fileno(), self._wake, wake_write)
+        limits = self._plan.limits
+        self._fast = FastLoop(limits, self._board, Machine()) if limits is not None else None
+
+    def serve(self) -> None:
+        """Serve until the pool lets go, or is gone."""
+        if not self._preload():
+            return
+        self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
+        while self._pool_lives():
+            ready = wait([self._control, self._wake], self._trim())
+            if self._wake in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake, 4096)
+            self._reap()
+            if self._control in ready and not self._requests():
+                break
+        self._end_all()
+
+    def _trim(self) -> float:
+        """Let the fast loop do what is due; return the seconds until it has more to do."""
+        if self._fast is None:
+            return WATCH
+        try:
+            self._fast.turn(self._workers())
+        except Exception as error:
+            self._fast.release()
+            self._fast = None
+            text = "".join(traceback.format_exception_only(error)).strip()
+            print(f"the fast loop ends: {text}", file=sys.stderr)
+            return WATCH
+        return min(WATCH, self._fast.wait())
+
+    def _workers(self) -> Iterator[Child]:
+        return (child for child in self._children.values() if child.role == "worker")
+
+    def _pool_lives(self) -> bool:
+        return os.getppid() == self._pool_pid
+
+    def _preload(self) -> bool:
+        gc.disable()
+        for module in self._plan.preload:
+            try:
+                (load_handler if ":" in module else importlib.import_module)(module)
+            except BaseException as error:
+                self._tell(Refused(module, "".join(traceback.format_exception_only(error)).strip()))
+                return False
+        gc.collect()
+        gc.freeze()
+        return True
+
+    def _tell(self, event: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._control.send(event)
+
+    def _requests(self) -> bool:
+        """Serve what is waiting; False once the pool has let go."""
+        try:
+            while self._control.poll():
+                self._request(*self._control.recv())
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _request(self, kind: str, name: str, *details: Any) -> None:
+        if kind == "spawn":
+            self._spawn(name, *details)
+        elif kind == "memory":
+            if self._fast is not None:
+                self._fast.hear_memory(*details)
+        elif name in self._children:
+            pid = self._children[name].pid
+            if kind == "signal":
+                os.kill(pid, details[0])
+                if self._fast is not None:
+                    self._fast.let_go(pid)  # so that it hears
+            else:
+                kill_session(pid)
+
+    # --- children ---
+
+    def _spawn(self, name: str, slot: int, role: str, maintain: bool) -> None:
+        words, words_write = os.pipe()
+        os.set_blocking(words, False)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(words)
+            os.close(words_write)
+            self._tell(Exited(name, EXIT_BOOT << 8, f"cannot fork: {error}"))
+            return
+        if pid == 0:
+            os.close(words)
+            self._child(name, slot, role, maintain, words_write)
+        os.close(words_write)
+        self._children[name] = Child(name, slot, role, pid, words)
+        self._tell(Spawned(name, pid))
+
+    def _child(self, name: str, slot: int, role: str, maintain: bool, words: int) -> NoReturn:
+        """Be the new process: never returns into the server's loop."""
+        status = EXIT_BOOT
+        try:
+            server = os.getppid()
+            self._become_child(server)
+            if role == "scheduler":
+                run_scheduler(self._plan)
+            else:
+                settings = self._plan.settings
+                run_worker(settings, name, Slot(self._board, slot, name), maintain)
+            status = 0
+        except BaseException as error:
+            status = EXIT_IMPORT if isinstance(error, ImportFailed) else EXIT_BOOT
+            if isinstance(error, SystemExit) and error.code in (None, 0):
+                status = 0
+            else:
+                traceback.print_exc()
+                text = "".join(traceback.format_exception_only(error)).strip()
+                os.write(words, text.encode()[:MOST_TEXT])
+        finally:
+            _flush()
+            os._exit(status)
+
+    def _become_child(self, server: int) -> None:
+        die_without(server)
+        os.setsid()
+        with contextlib.suppress(OSError), open(OOM_SCORE, "w") as score:
+            score.write(WILLING)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        for fd in (*self._inherited, *(child.words for child in self._children.values())):
+            os.close(fd)
+        gc.enable()
+        random.seed()
+
+    def _reap(self) -> None:
+        """Collect every child that has ended, and tell of those the pool knows."""
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            child = next((c for c in self._children.values() if c.pid == found.si_pid), None)
+            if child is not None and (found.si_code != os.CLD_EXITED or found.si_status):
+                kill_session(child.pid)
+            if self._fast is not None:
+                self._fast.gone(found.si_pid)
+            _, status = os.waitpid(found.si_pid, 0)
+            if child is not None:
+                del self._children[child.name]
+                self._tell(Exited(child.name, status, child.last_words()))
+
+    def _end_all(self) -> None:
+        """The pool is gone: let go who is held, stop the workers, and kill those that do not."""
+        if self._fast is not None:
+            self._fast.release()
+        for child in self._children.values():
+            os.kill(child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + self._plan.terminate
+        while self._children and time.monotonic() < deadline:
+            select.select([self._wake], [], [], LINGER)
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake, 4096)
+            self._reap()
+        for child in self._children.values():
+            kill_session(child.pid)
+
+
+def run_scheduler(plan: Plan) -> None:
+    """Be the pool's one RQ scheduler until stopped."""
+    scheduler = RQScheduler(
+        list(plan.settings.queues),
+        connection=connect(plan.settings),
+        logging_level=plan.settings.logging_level,
+        log_format=plan.settings.log_format,
+        date_format=plan.settings.date_format,
+        serializer=plan.settings.serializer,
+    )
+    scheduler.acquire_locks()
+    scheduler.work()
+
+
+def _nothing(*_: object) -> None:
+    """Make SIGCHLD write to the wake-up descriptor; the loop does the rest."""
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+
+
+def main(control_fd: int, pool_pid: int) -> None:
+    """Run the fork server on an inherited socket."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    with contextlib.suppress(EOFError):
+        ForkServer(Connection(control_fd), pool_pid).serve()

@@ -1,0 +1,351 @@
+"""The loop: signals, reap, sample, decide, apply, report; again until the pool is empty.
+
+Facts come from the devices, the decision from the policy, and :meth:`Supervisor._apply` is the
+only place that carries a decision out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Callable
+
+from pysplash.control.memory import reserve, tempo
+from pysplash.control.model import (
+    NEVER,
+    Action,
+    Decision,
+    Drain,
+    Limits,
+    Momentum,
+    PoolView,
+    Reason,
+    Spawn,
+    Stop,
+)
+from pysplash.control.policy import decide, remember
+from pysplash.errors import EXIT_OK, ImportFailed, SplashError
+from pysplash.log import logger
+
+from .accounting import Accounting
+from .devices import Devices
+from .exits import Casualties
+from .forkserver.client import Event, Exited, Ready, Refused, ServerDied, Spawned
+from .heartbeats import Liaison
+from .lessons import School
+from .sensing import Senses
+from .workers import Roster
+
+log = logger("pool")
+Observer = Callable[[PoolView, Decision], None]
+Rule = Callable[[PoolView, Limits], Decision]
+
+#: longest and shortest time in seconds between two ticks
+TICK, LULL = 1.0, 0.05
+#: a second stop signal sooner than this, in seconds, is the first one heard twice
+ECHO = 0.5
+#: seconds between two lines of accounting
+ACCOUNT = 5.0
+#: seconds a stopping pool tries to settle what its dead workers left, while Redis is away
+SETTLE = 5.0
+#: seconds between two starts of the scheduler
+SCHEDULER_PAUSE = 5.0
+
+
+class Supervisor:
+    """One pool at work."""
+
+    def __init__(
+        self,
+        name: str,
+        limits: Limits,
+        devices: Devices,
+        *,
+        with_scheduler: bool = False,
+        maintenance_interval: float = 600.0,
+        observer: Observer | None = None,
+    ) -> None:
+        self.name = name
+        self._limits = limits
+        self._devices = devices
+        self._observer = observer
+        #: what decides; another one is for comparisons
+        self.rule: Rule = decide
+        self.roster = Roster(limits.max_procs)
+        self.accounting = Accounting(devices.clock())
+        self._senses = Senses(devices, self.roster)
+        self._school = School(devices.lessons)
+        self._liaison = Liaison(devices, self.roster, self._senses.facts)
+        self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
+        self._momentum = Momentum()
+        self._pause = TICK
+        self._target = 0
+        self._floor = 0
+        self._drain: Drain | None = None
+        self._drain_since = self._restart_before = NEVER
+        self._drain_deadline: float | None = None
+        self._settle_until = NEVER
+        self._ready = False
+        self._fatal: SplashError | None = None
+        self._maintained_at = NEVER
+        self._maintenance_interval = maintenance_interval
+        self._scheduler = f"{name}-scheduler" if with_scheduler else None
+        self._scheduler_at = NEVER
+        self._scheduler_lives = False
+        self._accounted_at = devices.clock()
+
+    # --- the loop ---
+
+    def run(self) -> int:
+        """Run until stopped; return the exit status, or raise what ended the pool."""
+        self._devices.signals.install()
+        self._devices.processes.renew()
+        log.info("pool %s starts", self.name, extra={"action": "start"})
+        while not self._ready and self._drain is None:
+            self._devices.signals.wait(TICK, self._devices.processes.filenos())
+            self._hear()
+        while not self.finished:
+            self.tick()
+            self._rest()
+        self._school.keep()
+        self.accounting.close(self._devices.clock())
+        log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
+        if self._fatal is not None:
+            raise self._fatal
+        return EXIT_OK
+
+    def tick(self) -> Decision:
+        """Take one turn of the loop; return what was decided."""
+        self._hear()
+        view = self._observe()
+        decision = self.rule(view, self._limits)
+        self._momentum = remember(view, decision, self._limits)
+        self._pause = tempo(view, self._limits)
+        if self._limits.throttle:
+            pool_mem = view.samples[-1].pool_mem
+            self._devices.processes.tell_memory(pool_mem, reserve(view, self._limits))
+        if decision.reason is Reason.BURST:
+            self._begin_drain(Drain.WARM)
+        for action in decision.actions:
+            self._apply(action)
+        if view.queued is not None:
+            self._casualties.settle()
+            self._liaison.speak(view.now)
+        self._keep_scheduler()
+        self._report(view, decision)
+        return decision
+
+    @property
+    def finished(self) -> bool:
+        """Whether the pool has been stopped and nothing of it is left."""
+        if self._drain is None or len(self.roster) or self._scheduler_lives:
+            return False
+        return not len(self._casualties) or self._devices.clock() > self._settle_until
+
+    def _rest(self) -> None:
+        """Sleep until the next tick is due, a signal comes, or a process ends."""
+        clock, signals = self._devices.clock, self._devices.signals
+        start = clock()
+        while not self.finished and (left := start + self._pause - clock()) > 0:
+            signals.wait(left, self._filenos())
+            if self._hear():
+                signals.wait(max(0.0, start + LULL - clock()))
+                return
+
+    def _filenos(self) -> tuple[int, ...]:
+        return (*self._devices.processes.filenos(), *self._devices.commands.filenos())
+
+    def _hear(self) -> bool:
+        """Take in signals and exits; return whether any of it calls for a decision now."""
+        numbers = self._devices.signals.drain()
+        for number in numbers:
+            self._heed(number)
+        events = list(self._devices.processes.events())
+        # after the events: what a worker did last is on the board when its exit is known
+        self._senses.read_board()
+        telling = [self._take_in(event) for event in events]
+        self._liaison.heed()
+        return bool(numbers) or any(telling)
+
+    def _observe(self) -> PoolView:
+        now = self._devices.clock()
+        self._senses.sample(now)
+        self._senses.read_board()
+        queued, oldest, suspended = self._senses.waiting(now)
+        workers, samples = self._senses.workers(now), tuple(self._senses.samples)
+        return PoolView(
+            now=now,
+            workers=workers,
+            samples=samples,
+            lessons=self._school.attend(now, workers, samples[-1]),
+            queued=queued,
+            oldest=oldest,
+            suspended=suspended,
+            momentum=self._momentum,
+            boot_failures=self.roster.boot_failures,
+            boot_failed_at=self.roster.boot_failed_at,
+            floor=self._floor,
+            restart_before=self._restart_before,
+            drain=self._drain,
+            drain_deadline=self._drain_deadline,
+        )
+
+    # --- told from outside ---
+
+    def stop(self, deadline: float | None = None) -> None:
+        """Ask for a warm stop; *deadline* is on the monotonic clock."""
+        self._drain_deadline = deadline
+        self._devices.signals.post(signal.SIGTERM)
+
+    def _heed(self, number: int) -> None:
+        if number in (signal.SIGINT, signal.SIGTERM):
+            if self._drain is None:
+                self._begin_drain(Drain.WARM)
+            elif self._devices.clock() - self._drain_since > ECHO:
+                self._begin_drain(Drain.COLD)
+        elif number == signal.SIGQUIT:
+            self._begin_drain(Drain.COLD)
+        elif number == signal.SIGHUP:
+            log.info("pool %s restarts its workers", self.name, extra={"action": "restart"})
+            self._devices.processes.renew()
+        else:
+            moved = self._floor + (1 if number == signal.SIGTTIN else -1)
+            least, most = -self._limits.min_procs, self._limits.max_procs - self._limits.min_procs
+            self._floor = max(least, min(most, moved))
+            log.info(
+                "smallest size is now %d",
+                self._limits.min_procs + self._floor,
+                extra={"action": "floor"},
+            )
+
+    def _begin_drain(self, drain: Drain) -> None:
+        if self._drain is drain:
+            return
+        if self._drain is None:
+            self._drain_since = self._devices.clock()
+            if self._drain_deadline is None:
+                self._drain_deadline = self._drain_since + self._limits.terminate
+            if self._scheduler_lives and self._scheduler:
+                self._devices.processes.stop(self._scheduler)
+        self._drain = drain
+        log.info("pool %s: %s stop", self.name, drain, extra={"action": "stop"})
+
+    # --- what processes did ---
+
+    def _take_in(self, event: Event) -> bool:
+        if isinstance(event, Spawned):
+            self.roster.spawned(event.name, event.pid)
+            return False
+        if isinstance(event, Exited):
+            self._exited(event.name, event.status, event.text)
+        elif isinstance(event, ServerDied):
+            self._server_died(event)
+        elif isinstance(event, Refused):
+            self._refused(event)
+        elif isinstance(event, Ready):
+            self._server_ready(event)
+        return True
+
+    def _server_ready(self, event: Ready) -> None:
+        if self._ready:
+            self._restart_before = self._devices.clock()
+        self._ready = True
+        if self._devices.presence is not None:
+            self._devices.presence.know(event.tasks)
+        if event.threads > 1:
+            log.warning("%d threads run after --preload; workers have none of them", event.threads)
+
+    def _server_died(self, event: ServerDied) -> None:
+        log.error("a fork server died (%d)", event.status, extra={"action": "server-died"})
+        for name in event.names:
+            self._exited(name, None, "")
+        if not self._devices.processes.server_pids and self._drain is None:
+            self._devices.processes.renew()
+
+    def _refused(self, event: Refused) -> None:
+        text = f"module {event.module!r} cannot be preloaded ({event.text}): check --preload"
+        if self._devices.processes.server_pids:
+            log.error("no restart: %s", text, extra={"action": "restart"})
+        else:
+            self._fail(ImportFailed(text))
+
+    def _exited(self, name: str, status: int | None, text: str) -> None:
+        if name == self._scheduler:
+            self._scheduler_lives = False
+        if name not in self.roster:
+            return
+        entry = self.roster.remove(name)
+        facts = self._senses.forget(name)
+        if facts is not None:
+            self.accounting.depart(name, facts.jobs, facts.failed)
+        now = self._devices.clock()
+        self._settle_until = now + SETTLE
+        outcomes = self._devices.board.outcomes(entry.slot)
+        error = self._casualties.take_in(entry, facts, status, text, now, outcomes)
+        if error is not None:
+            self._fail(error)
+
+    def _fail(self, error: SplashError) -> None:
+        if self._fatal is None:
+            self._fatal = error
+            self._begin_drain(Drain.COLD)
+
+    # --- act ---
+
+    def _apply(self, action: Action) -> None:
+        now = self._devices.clock()
+        if isinstance(action, Spawn):
+            for _ in range(action.count if self._devices.processes.able() else 0):
+                self._spawn(now)
+        elif isinstance(action, Stop):
+            self.accounting.zombies += action.reason is Reason.ZOMBIE
+            self.roster.ask_to_stop(action.name, now, action.reason)
+            self._devices.processes.stop(action.name)
+        else:
+            self.roster.ask_to_die(action.name, now, action.reason)
+            self._devices.processes.kill(action.name)
+
+    def _spawn(self, now: float) -> None:
+        entry = self.roster.add(f"{self.name}-{secrets.token_hex(4)}", now)
+        self._devices.board.clear(entry.slot)
+        maintain = now - self._maintained_at >= self._maintenance_interval
+        if maintain:
+            self._maintained_at = now
+        self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
+        self.accounting.spawned += 1
+
+    def _keep_scheduler(self) -> None:
+        now = self._devices.clock()
+        due = now - self._scheduler_at >= SCHEDULER_PAUSE and self._devices.processes.able()
+        if self._scheduler and due and not self._scheduler_lives and self._drain is None:
+            self._scheduler_at = now
+            self._scheduler_lives = True
+            self._devices.processes.spawn(self._scheduler, 0, role="scheduler")
+
+    # --- report ---
+
+    def _report(self, view: PoolView, decision: Decision) -> None:
+        self.accounting.observe(view)
+        if decision.target != self._target:
+            log.info(
+                "target %d -> %d: %s (%s jobs wait, CPU %.0f %%, memory %.0f %%)",
+                self._target,
+                decision.target,
+                decision.reason,
+                "?" if view.queued is None else view.queued,
+                view.samples[-1].cpu if view.samples else 0,
+                view.samples[-1].mem if view.samples else 0,
+                extra={"action": "decide", "reason": decision.reason.value},
+            )
+        else:
+            log.debug("target %d: %s", decision.target, decision.reason)
+        self._target = decision.target
+        if view.now - self._accounted_at >= ACCOUNT and self.accounting.changed():
+            self._accounted_at = view.now
+            log.info("%s", self.accounting.line(view.now), extra={"action": "account"})
+        if self._devices.recorder is not None:
+            self._devices.recorder.write(view, decision, self._limits)
+        if self._devices.presence is not None:
+            self._devices.presence.tell(view, decision)
+        if self._observer is not None:
+            self._observer(view, decision)

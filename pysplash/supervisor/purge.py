@@ -1,0 +1,107 @@
+"""Ghosts: what pools that died without a word have left in Redis, and its end.
+
+A pool that is killed stops renewing its presence; its workers are gone some time after it. What
+they held is settled as the pool would have, and their names are taken off RQ's lists.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from redis import Redis
+from rq.worker_registration import REDIS_WORKER_KEYS
+
+from pysplash.client.discovery import POOL_KEY, POOLS_KEY
+from pysplash.config import WorkerSettings
+from pysplash.connections.clients import portable
+
+from .settlement import Loss, Settlement
+
+WORKER_KEY = b"rq:worker:"
+_SUFFIX = re.compile(r"[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Ghost:
+    """A worker of a dead pool, or with an empty name the pool itself; *fate* says what became."""
+
+    pool: str
+    worker: str
+    fate: str
+
+
+def dead_pools(client: Redis) -> dict[str, float]:
+    """Return the pools that died without a word, with the server's time when all must be gone."""
+    known: Any = client.zrange(POOLS_KEY, 0, -1, withscores=True)
+    with client.pipeline(transaction=False) as pipeline:
+        for name, _ in known:
+            pipeline.exists(POOL_KEY.format(name.decode(errors="replace")))
+        alive = pipeline.execute()
+    return {
+        name.decode(errors="replace"): by
+        for (name, by), here in zip(known, alive, strict=True)
+        if not here
+    }
+
+
+def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
+    """Settle what dead pools' workers held, strike them, and say so one by one.
+
+    A worker is struck once it cannot live any more: its time is over, or it was a process of this
+    host and is none now. *on_crash* is ``"fail"`` (RQ's ``Retry`` is honoured) or ``"requeue"``.
+    """
+    settings = WorkerSettings(queues=(), address=portable(client))
+    settlement = Settlement(client, settings, on_crash)
+    for pool, gone_by in sorted(dead_pools(client).items()):
+        left = gone_by - int(client.time()[0])
+        remaining = 0
+        for worker in _workers_of(client, pool):
+            if left > 0 and _may_live(client, worker):
+                remaining += 1
+                yield Ghost(pool, worker, f"may live for {left:.0f} s more")
+                continue
+            loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
+            outcome = settlement.settle(loss)
+            _strike(client, worker)
+            yield Ghost(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
+        if not remaining:
+            client.zrem(POOLS_KEY, pool)
+            yield Ghost(pool, "", "purged")
+
+
+def _workers_of(client: Redis, pool: str) -> list[str]:
+    """Return the names of the pool's workers that RQ still lists."""
+    found: Any = client.smembers(REDIS_WORKER_KEYS)
+    names = [key.removeprefix(WORKER_KEY).decode(errors="replace") for key in found]
+    start = f"{pool}-"
+    return sorted(
+        name
+        for name in names
+        if name.startswith(start) and _SUFFIX.fullmatch(name.removeprefix(start))
+    )
+
+
+def _may_live(client: Redis, worker: str) -> bool:
+    found: Any = client.hmget(WORKER_KEY.decode() + worker, "hostname", "pid")
+    host, pid = found
+    if host is None or pid is None:
+        return False
+    here = host.decode() == socket.gethostname()
+    return not here or psutil.pid_exists(int(pid))
+
+
+def _strike(client: Redis, worker: str) -> None:
+    """Take a worker off RQ's lists, which it may be on though its own key has expired."""
+    key = WORKER_KEY + worker.encode()
+    listed: Any = client.smembers("rq:queues")
+    with client.pipeline() as pipeline:
+        pipeline.srem(REDIS_WORKER_KEYS, key)
+        for queue in listed:
+            pipeline.srem("rq:workers:" + queue.decode().removeprefix("rq:queue:"), key)
+        pipeline.delete(key)
+        pipeline.execute()

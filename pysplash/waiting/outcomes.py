@@ -1,0 +1,130 @@
+"""How jobs ended: one script that reads many jobs and changes nothing, and what it says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rq.job import Job, JobStatus
+from rq.results import Result
+
+from pysplash.errors import JobFailed
+
+#: one entry of a result stream: its id and its fields
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+VANISHED = "vanished"
+_ENDED = frozenset((JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED))
+_FAILURES = frozenset((Result.Type.FAILED, Result.Type.STOPPED))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How *job* ended: its last status, and the newest entry of its result stream."""
+
+    job: Job
+    status: str
+    entry: Entry | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the job finished."""
+        return self.status == JobStatus.FINISHED
+
+    def value(self) -> Any:
+        """Return what the job returned; None where that is not kept."""
+        result = self._restored()
+        return result.return_value if result and result.type is Result.Type.SUCCESSFUL else None
+
+    def failure(self) -> JobFailed:
+        """Return the error for a job that did not finish, with the remote traceback if any."""
+        result = self._restored()
+        known = result is not None and result.type in _FAILURES
+        return JobFailed(self.job, self.status, (result.exc_string or "") if known else "")
+
+    def _restored(self) -> Any:
+        if self.entry is None:
+            return None
+        number, fields = self.entry
+        job = self.job
+        return Result.restore(job.id, number.decode(), fields, job.connection, job.serializer)
+
+
+def stream_key(job: Job) -> str:
+    """Return the key of *job*'s result stream."""
+    return str(Result.get_key(job.id))
+
+
+def classify(job: Job, status: bytes | None, entry: Entry | None) -> Outcome | None:
+    """Return how *job* ended; None if it is still to end.
+
+    *status* and *entry* must be read in one step. The status alone decides: an entry may be that
+    of an earlier run, of a job since put back in its queue or retried. A job that is gone although
+    nothing but its success removes it (``result_ttl=0``) finished.
+    """
+    if status is None:
+        if job.result_ttl == 0:
+            return Outcome(job, JobStatus.FINISHED.value)
+        return Outcome(job, VANISHED)
+    text = status.decode()
+    return Outcome(job, text, entry) if text in _ENDED else None
+
+
+def collect(outcomes: Iterable[Outcome], on_failure: str) -> list[Any]:
+    """Return the results in the order of *outcomes*.
+
+    For a job that did not finish: None if *on_failure* is ``"none"``, else its JobFailed.
+    """
+
+    def result(outcome: Outcome) -> Any:
+        if outcome.ok:
+            return outcome.value()
+        return None if on_failure == "none" else outcome.failure()
+
+    return [result(outcome) for outcome in outcomes]
+
+
+#: jobs one look takes at most; it holds the server up for about 2 ms
+MOST = 1000
+
+#: what is read of one job is read in one step, so the entry is the one the status speaks of
+SCRIPT = """
+local statuses, newest = {}, {}
+for i = 2, #ARGV do
+  local status = redis.call('HGET', 'rq:job:' .. ARGV[i], 'status')
+  statuses[i - 1] = status
+  if status ~= 'finished' or ARGV[1] == '1' then
+    local entry = redis.call('XREVRANGE', 'rq:results:' .. ARGV[i], '+', '-', 'COUNT', 1)[1]
+    if entry then
+      newest[#newest + 1] = i - 2
+      newest[#newest + 1] = entry
+    end
+  end
+end
+return {statuses, newest}
+"""
+
+
+def at(client: Any, ids: Sequence[str], results: bool) -> Any:
+    """Send one look at *ids* by *client*, or put it into that pipeline; return its reply.
+
+    With *results* it is told what finished jobs returned.
+    """
+    return client.eval(SCRIPT, 0, int(results), *ids)
+
+
+def seen(reply: Any) -> Iterator[tuple[bytes | None, Entry | None]]:
+    """Yield from a look's reply, for each id, the status and the newest entry of its results.
+
+    None for the status of a job that is gone, and for an entry that was not asked for.
+    """
+    statuses, newest = reply
+    entries = dict(zip(newest[::2], newest[1::2], strict=True))
+    for index, status in enumerate(statuses):
+        entry = entries.get(index)
+        if entry is None:
+            yield status, None
+        else:
+            number, fields = entry
+            yield status, (number, dict(zip(fields[::2], fields[1::2], strict=True)))

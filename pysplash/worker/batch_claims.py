@@ -1,0 +1,124 @@
+"""Batching claims: several outcomes and claims a turn, taken in while the next job runs.
+
+One turn at most is under way. Whatever else is asked of the server takes its reply in first. What
+became of a turn whose connection was lost is found out by its name, which the worker's hash has.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, NamedTuple
+
+from pysplash.connections.direct import Word
+from pysplash.connections.outage import AWAY
+from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, Reply, Request, read, words
+from pysplash.jobs.claim_one import Answer, Turn
+
+from .claims import CACHING, FIRST_PAUSE, REFRESH, Claims
+
+
+class _Sent(NamedTuple):
+    """A turn that is under way: what was asked, and the name by which it claims."""
+
+    request: Request
+    base: str
+    refresh: bool
+
+
+class BatchingClaims(Claims):
+    """Claims that can be made in batches, while a job runs."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._sent: _Sent | None = None
+        #: the answer to it, where nothing else was to be done meanwhile
+        self._answer: Any = None
+        self._batch = ""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something was sent whose answer has not been taken in."""
+        return self._sent is not None
+
+    def send(self, request: Request) -> None:
+        """Ask; the answer is to be had from :meth:`gather` and :meth:`collect`.
+
+        Who runs nothing and gets nothing is told when one of the queues changes.
+        """
+        refresh = request.wanted > 0 and time.time() - self._refreshed_at > REFRESH
+        self._sent = _Sent(request, os.urandom(15).hex(), refresh)
+        self._answer, self.watching = None, False
+        try:
+            words = self._turn_of(self._sent)
+            if request.present or not request.queues:
+                self._lane.send(*words)
+            else:
+                self._lane.rung = False
+                self._answer = self._lane.call_all(CACHING, words)[1]
+        except AWAY:
+            return
+
+    def collect(self) -> Reply | None:
+        """Return the answer to what was sent as soon as Redis has given it; None: nothing was."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return self.gather()
+            except AWAY as error:
+                pause = self._away(error, pause)
+
+    def gather(self) -> Reply | None:
+        """Return the answer to what was sent; raise redis's error if it is away."""
+        sent = self._sent
+        if sent is None:
+            return None
+        if not self._lane.open:
+            reply = self._recover(sent)
+        elif self._answer is None:
+            reply = read(self._lane.reply(), sent.base)
+        else:
+            reply = read(self._lane.checked(self._answer), sent.base)
+            self.watching = not reply.jobs and not reply.skipped
+        self._sent = self._answer = None
+        self._resting = False
+        if reply.counters is not None:
+            self._counters = reply.counters
+        if sent.refresh and reply.jobs:
+            self._refreshed_at = time.time()
+        return reply
+
+    def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
+        if not self._batch:
+            self._batch = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+        head = self._head(self._batch, time.time(), sent.refresh)
+        return (*head, *words(sent.request, sent.base))
+
+    def _recover(self, sent: _Sent) -> Reply:
+        """Connect; return what came of a turn whose answer was lost, or take it once more."""
+        self._connect()
+        named = self._lane.call("HMGET", f"rq:worker:{self._worker}", BASE, HAND)
+        base, hand = (word.decode() if word else "" for word in named)
+        if base != sent.base:
+            return read(self._lane.call(*self._turn_of(sent)), sent.base)
+        outcomes = [
+            Answer.DEPENDENTS
+            if self._has_record(f"{done.job_id}:{done.execution_id}")
+            else Answer.EMPTY
+            for done in sent.request.done
+        ]
+        mine = [entry for entry in hand.split() if entry.rpartition(":")[2].startswith(base)]
+        jobs = [self._claimed(entry, light=not entry.endswith(f"{base}00")) for entry in mine]
+        answer = Answer.JOB if jobs else Answer.EMPTY
+        return Reply(answer, outcomes, [job for job in jobs if job.raw])
+
+    def _has_record(self, entry: str) -> bool:
+        return bool(self._lane.call("EXISTS", f"rq:execution:{entry}"))
+
+    def _claimed(self, entry: str, *, light: bool) -> Turn:
+        job_id, _, execution = entry.rpartition(":")
+        return self._found(job_id.encode())._replace(execution=execution, light=light)
+
+    def _connect(self) -> None:
+        super()._connect()
+        self._batch = ""

@@ -1,0 +1,392 @@
+"""Claims: a worker's turns at the server, made once each however often Redis goes away.
+
+An outcome is kept until it is stored. A claim whose reply was lost is found again by its
+execution, so it is neither made twice nor forgotten. Between turns the server tells a worker
+that found its queues empty when one of them changes (client-side caching, opt-in), so it waits
+without asking and without taking anything off a queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from pysplash.connections.clients import numbers
+from pysplash.connections.direct import Lane, Word, packed
+from pysplash.connections.outage import AWAY
+from pysplash.jobs import claim_named as descent
+from pysplash.jobs.claim_named import Descent
+from pysplash.jobs.claim_one import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
+from pysplash.jobs.restoring import stamp, written
+from pysplash.jobs.rq import claimed
+
+from .packing import NONE, Packer, bare
+
+FIRST_PAUSE = 0.1
+#: seconds between two refreshes of a busy worker's key
+REFRESH = 15.0
+#: asks the server to tell of changes of what the next command looks at
+CACHING = ("CLIENT", "CACHING", "YES")
+_CACHING = packed(*CACHING)
+#: stores nothing, and is from a worker that Redis still has as busy
+_RESTLESS = bare(0, 0, *UNREST)
+
+
+class _Asked(NamedTuple):
+    """A turn that is under way."""
+
+    execution: str
+    refresh: bool
+    counters: tuple[int, float] | None
+    #: what is to be sent after it: whoever waits for the outcome of a job that came alone does not
+    #: wait for this, too. It asks to be told of changes, as probably no job follows
+    after: bytes
+
+
+class Claims:
+    """One worker's desk at the server.
+
+    *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
+    pause to make and returns the next one.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        worker: str,
+        *,
+        idle_ttl: int,
+        leaving: Callable[[], bool],
+        away: Callable[[Exception, float], float],
+    ) -> None:
+        self._lane = Lane(client)
+        self._worker = worker
+        self._idle_ttl = idle_ttl
+        self._leaving = leaving
+        self._away = away
+        self._script = self._descent = ""
+        self._resting = False
+        #: longest lease in seconds, 60 s aside; 0: as long as the job may take
+        self.lease_cap = 0
+        self._refreshed_at = 0.0
+        self._counters: tuple[int, float] | None = None
+        #: the execution under which the last job was claimed
+        self.execution = ""
+        #: the execution of a claim that may have been made, for all that is known
+        self.unsure = ""
+        #: whether the queues found empty by the last turn are watched
+        self.watching = False
+        self._packer = Packer(worker, idle_ttl)
+        #: what the next turns claim by
+        self._fresh: list[str] = []
+        self._watched: tuple[Sequence[str], bytes] = ((), b"")
+        self._asked: _Asked | None = None
+        #: the server's number of the last connection
+        self._number = 0
+
+    def take(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> Turn:
+        """Store *done*, which took *seconds*, and claim from *queues*; or end what was begun.
+
+        Waits for Redis as long as it takes; a worker that is to leave and has nothing to store
+        does not.
+        """
+        pause = FIRST_PAUSE
+        asked, self._asked = self._asked, None
+        execution = asked.execution if asked is not None else self._draw()
+        while True:
+            try:
+                turn = None
+                if not self._lane.open:
+                    asked, turn = None, self._lost_claim(execution)
+                if turn is None:
+                    asked = asked or self._begin_turn(done, queues, execution, seconds)
+                    turn = self._end_turn(asked, done)
+            except AWAY as error:
+                asked = self._asked = None
+                if done is None and self._leaving():
+                    return self._last_look(execution)
+                pause = self._away(error, pause)
+                continue
+            if turn.answer is Answer.JOB:
+                self.execution = execution
+            self._resting = turn.answer is Answer.EMPTY or turn.answer is Answer.SUSPENDED
+            return turn
+
+    def _last_look(self, execution: str) -> Turn:
+        """Return what a worker that leaves has claimed by a turn whose reply was lost, if anything.
+
+        If Redis does not say it stays :attr:`unsure`.
+        """
+        try:
+            self._lane.close()
+            turn = self._lost_claim(execution)
+        except AWAY:
+            self.unsure = execution
+            return Turn(Answer.EMPTY)
+        if turn is not None:
+            self.execution = execution
+        return turn or Turn(Answer.EMPTY)
+
+    # --- turns begun ahead ---
+
+    @property
+    def asked(self) -> bool:
+        """Whether a turn is under way, which only :meth:`take` ends."""
+        return self._asked is not None
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether a turn could be begun without anything else to be asked of the server."""
+        return self._lane.open and self._counters is not None
+
+    def ask(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> None:
+        """Begin a turn; the next :meth:`take`, with the same arguments, ends it.
+
+        Nothing else may be asked of the server until then.
+        """
+        moment = (done.execution_ended_at, done.ended_at) if done is not None else None
+        try:
+            self._begin_turn(done, queues, self._draw(), seconds, moment)
+        except AWAY:
+            return  # the lane is closed, and it is known by which execution a job may be claimed
+
+    def prepare(self) -> None:
+        """Have ready what the next turns take, while there is time."""
+        self._fresh = [os.urandom(16).hex() for _ in range(2)]
+        if self._counters is None and self._lane.open:
+            self._learn_counters()
+
+    def _draw(self) -> str:
+        return self._fresh.pop() if self._fresh else os.urandom(16).hex()
+
+    def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> Descent:
+        """Store *done*, which took *seconds*, and claim one of the jobs *named*.
+
+        *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
+        store; else raises redis's error, and the next call finds what this one may have claimed.
+        """
+        pause = FIRST_PAUSE
+        execution = self.unsure or os.urandom(16).hex()
+        while True:
+            try:
+                lost = self._lost_claim(execution)
+                found = Descent(lost) if lost else self._descend(done, named, execution, seconds)
+            except AWAY as error:
+                if done is None:
+                    self.unsure = execution
+                    raise
+                pause = self._away(error, pause)
+                continue
+            if found.turn.answer is Answer.JOB:
+                self.execution = execution
+            self.unsure = ""
+            self._resting = False
+            return found
+
+    def _descend(
+        self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
+    ) -> Descent:
+        if not self._descent:
+            self._descent = self._lane.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
+        counters = self._count(seconds) if done is not None else (0, 0.0)
+        now = time.time()
+        words = self._words(self._descent, now, True, counters, done or NOTHING, execution)
+        try:
+            found = descent.read(self._lane.call(*words, *named))
+        except ResponseError as error:
+            found = Descent(self._reopen(done, error))
+        if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
+            self._counters = counters
+        if found.turn.answer is Answer.JOB:
+            self._refreshed_at = now
+        return found
+
+    def _words(
+        self,
+        script: str,
+        now: float,
+        refresh: bool,
+        counters: tuple[int, float],
+        outcome: Sequence[Word],
+        execution: str,
+    ) -> tuple[Word, ...]:
+        """Return what the scripts take that claim one job to run at once."""
+        return (*self._head(script, now, refresh), *counters, *outcome, execution)
+
+    def _head(self, script: str, now: float, refresh: bool) -> tuple[Word, ...]:
+        """Return what every script of a turn takes."""
+        moment, cap = stamp(now), self.lease_cap
+        head = (self._worker, now, moment, cap, self._idle_ttl, int(refresh))
+        return ("EVALSHA", script, 0, *head)
+
+    def recount(self) -> None:
+        """Learn the worker's counters anew: somebody else stored an outcome in its name."""
+        self._counters = None
+
+    def still_ours(self, job_id: str) -> bool:
+        """Return whether the job's execution is still open, as soon as Redis says and takes in."""
+        pause = FIRST_PAUSE
+        key = f"rq:worker:{self._worker}"
+        while True:
+            try:
+                if not self._lane.open:
+                    self._connect()
+                replies = self._lane.call_all(
+                    ("HSET", key, "last_heartbeat", stamp(time.time())),
+                    ("EXPIRE", key, self._idle_ttl),
+                    ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
+                )
+                return bool([self._lane.checked(reply) for reply in replies][-1])
+            except AWAY as error:
+                pause = self._away(error, pause)
+
+    @property
+    def rung(self) -> bool:
+        """Whether the server has told of a change since the last turn."""
+        return self._lane.rung
+
+    def listen(self, seconds: float, also: int) -> bool:
+        """Wait until a watched queue changes, *also* is readable, or *seconds* have passed.
+
+        Returns whether *also* is.
+        """
+        return self._lane.listen(seconds, also)
+
+    def look(self, queues: Sequence[str]) -> bool:
+        """Return whether anything waits in *queues*; the server goes on telling of changes.
+
+        Cheaper than a turn, for a worker that will probably come too late.
+        """
+        self._lane.rung = False
+        keys = [f"rq:queue:{name}" for name in queues]
+        _, count = self._lane.call_all(CACHING, ("EXISTS", *keys))
+        return bool(count)
+
+    def close(self) -> None:
+        """Leave the server; raise redis's error where a claim may have been made, unheard."""
+        self._lane.close()
+        if self.unsure:
+            raise RedisConnectionError("a job may have been claimed, for all that is known")
+
+    def _count(self, seconds: float) -> tuple[int, float]:
+        """Return the worker's counters with one more job of *seconds*."""
+        jobs, worked = self._counters or self._learn_counters()
+        return (jobs + 1, worked + seconds)
+
+    def _learn_counters(self) -> tuple[int, float]:
+        names = ("successful_job_count", "total_working_time")
+        jobs, worked = self._lane.call("HMGET", f"rq:worker:{self._worker}", *names)
+        self._counters = (int(jobs or 0), float(worked or 0))
+        return self._counters
+
+    def _begin_turn(
+        self,
+        done: Finish | None,
+        queues: Sequence[str],
+        execution: str,
+        seconds: float,
+        moment: tuple[str, str] | None = None,
+    ) -> _Asked:
+        """Begin a turn; one that claims only asks to be told of changes of *queues*."""
+        moment = moment or written(time.time_ns() // 1000)
+        kind = (self._script, self.lease_cap, queues)
+        refresh = time.time() - self._refreshed_at > REFRESH
+        if done is not None:
+            counters = self._count(seconds)
+            packet = self._packer.turn(kind, moment, refresh, bare(*counters, *done), execution)
+            after = self._watch(queues) if self.watching and queues else b""
+        else:
+            counters, after = None, b""
+            outcome = NONE if self._resting else _RESTLESS
+            packet = _CACHING + self._packer.turn(kind, moment, refresh, outcome, execution)
+        asked = self._asked = _Asked(execution, refresh, counters, after)
+        self._lane.rung, self.watching = False, done is None
+        self._lane.post(packet)
+        return asked
+
+    def _watch(self, queues: Sequence[str]) -> bytes:
+        """Return what asks whether anything is in *queues*, and to be told of changes."""
+        if queues != self._watched[0]:
+            keys = [f"rq:queue:{name}" for name in queues]
+            self._watched = (queues, _CACHING + packed("EXISTS", *keys))
+        return self._watched[1]
+
+    def _end_turn(self, asked: _Asked, done: Finish | None) -> Turn:
+        """Return what became of a turn."""
+        self._asked = None
+        if asked.after:
+            self._lane.post(asked.after)
+        replies = self._lane.replies(3 if asked.after else 2 if done is None else 1)
+        try:
+            turn = read(self._lane.checked(replies[done is None]))
+        except ResponseError as error:
+            turn = self._reopen(done, error)
+        if done is not None and turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
+            self._counters = asked.counters
+        if asked.after:
+            count = self._lane.checked(replies[2])
+            self.watching = turn.answer is Answer.EMPTY and count == 0
+        if asked.refresh and turn.answer is Answer.JOB:
+            self._refreshed_at = time.time()
+        return turn
+
+    def _reopen(self, done: Finish | None, error: ResponseError) -> Turn:
+        """Leave an outcome to RQ that the script could store in part only: a key is no such key."""
+        if done is None or "WRONGTYPE" not in str(error):
+            raise error
+        key = f"rq:execution:{done.job_id}:{done.execution_id}"
+        self._lane.call("HSET", key, "id", done.execution_id, "worker_name", self._worker)
+        return Turn(Answer.DEPENDENTS)
+
+    def cut_off_others(self) -> None:
+        """Have the server close all other connections of this worker; see :meth:`_cut_off`."""
+        if not self._lane.open:
+            self._connect()
+        self._cut_off(lambda number: number != self._number)
+
+    def _cut_off(self, lost: Callable[[int], bool]) -> None:
+        """Have the server close the connections of this worker whose numbers are *lost*.
+
+        What was sent over one, and is not yet read, is never done then: it could be a claim that
+        is made after somebody looked for it.
+        """
+        with contextlib.suppress(ResponseError):
+            for number in numbers(self._lane.call("CLIENT", "LIST"), self._worker):
+                if lost(number):
+                    self._lane.call("CLIENT", "KILL", "ID", number)
+
+    def _connect(self) -> None:
+        """Connect, and ask to be told when what an idle worker has just looked at changes."""
+        self._lane.connect()
+        self._lane.call("CLIENT", "SETNAME", self._worker)
+        before, self._number = self._number, self._lane.call("CLIENT", "ID")
+        if before:
+            self._cut_off(lambda number: number == before != self._number)
+        self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
+        self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+        self._descent = ""
+        self.recount()
+
+    def _lost_claim(self, execution: str) -> Turn | None:
+        """Connect if need be; return the job that was claimed before the connection was lost."""
+        if self._lane.open:
+            return None
+        self._connect()
+        job_id = claimed(self._lane.call, self._worker, execution)
+        return None if job_id is None else self._found(job_id)
+
+    def _found(self, job_id: bytes) -> Turn:
+        """Return the turn that claimed *job_id*."""
+        reply: Any = self._lane.call("HGETALL", b"rq:job:" + job_id)
+        if isinstance(reply, dict):
+            reply = [word for pair in reply.items() for word in pair]
+        fields = dict(zip(reply[::2], reply[1::2], strict=True))
+        origin = fields.get(b"origin", b"").decode(errors="replace")
+        return Turn(Answer.JOB, origin, job_id, (), reply)
