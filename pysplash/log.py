@@ -40,6 +40,21 @@ def logger(name: str = NAME) -> logging.Logger:
     return logging.getLogger(name)
 
 
+class Seldom:
+    """Says whether it is time to log a thing again that goes on: once in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._next = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Return whether to log at *now* (monotonic seconds); if so, not again for a while."""
+        if now < self._next:
+            return False
+        self._next = now + self._seconds
+        return True
+
+
 def configure(
     level: int | str = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT
 ) -> None:

@@ -6,7 +6,11 @@ the primary a moment ago and is a replica now. All of that passes, and who waits
 
 from __future__ import annotations
 
+import random
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from redis.exceptions import (
     BusyLoadingError,
@@ -19,8 +23,12 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-#: seconds between two lines that tell of the same one
+#: seconds between two lines in the log about the same outage
 COMPLAIN = 10.0
+#: seconds between two tries: at first, and at most; each pause is twice the one before
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+
+T = TypeVar("T")
 
 
 class WritesRefused(ResponseError):
@@ -36,6 +44,8 @@ AWAY = (
     MasterDownError,
     WritesRefused,
 )
+#: errors by which a server cannot be reached; one that answers with an error is not among them
+UNREACHABLE = (RedisConnectionError, RedisTimeoutError, OSError)
 #: the words by which redis-py does not know them
 REFUSALS: dict[str, type[RedisError]] = {"MISCONF": WritesRefused, "NOREPLICAS": WritesRefused}
 _KINDS: dict[str, type[RedisError]] = REFUSALS | {
@@ -57,3 +67,23 @@ def failure(text: str) -> RedisError:
 def said(error: Exception) -> str:
     """Return what redis-py's *error* says, without the objects that it shows there."""
     return str(error).partition(" : <")[0]
+
+
+def pause(error: Exception, seconds: float) -> None:
+    """Sleep about *seconds*, so that many who wait for a server do not come back all at once."""
+    time.sleep(seconds * random.uniform(0.75, 1.25))
+
+
+def patiently(call: Callable[[], T], between: Callable[[Exception, float], None] = pause) -> T:
+    """Return what *call* returns, calling it again and again while Redis is away.
+
+    *between* is called with the error and the seconds to pause before each further try. It sleeps,
+    and may log, or raise to give up. Errors that are no outage (not :data:`AWAY`) are raised.
+    """
+    seconds = FIRST_PAUSE
+    while True:
+        try:
+            return call()
+        except AWAY as error:
+            between(error, seconds)
+        seconds = min(LONGEST_PAUSE, 2 * seconds)

@@ -1,59 +1,64 @@
-"""What the words of a server that does not serve for now are taken for."""
+"""Outages: which errors count as one, and how a call is tried again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
-from redis.exceptions import (
-    BusyLoadingError,
-    MasterDownError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    ResponseError,
-)
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
-from pysplash.connections.outage import AWAY, WritesRefused, failure, said
-
-SCRIPT = "ERR Error running script (call to f_0a1b): @user_script:3: @user_script: 3: "
+from pysplash.connections.outage import FIRST_PAUSE, LONGEST_PAUSE, failure, patiently
+from pysplash.log import Seldom
 
 
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("READONLY You can't write against a read only replica.", ReadOnlyError),
-        ("OOM command not allowed when used memory > 'maxmemory'.", OutOfMemoryError),
-        ("MISCONF Redis is configured to save RDB snapshots, but cannot.", WritesRefused),
-        ("NOREPLICAS Not enough good replicas to write.", WritesRefused),
-        ("LOADING Redis is loading the dataset in memory", BusyLoadingError),
-        ("MASTERDOWN Link with MASTER is down.", MasterDownError),
-        (f"{SCRIPT}-READONLY You can't write against a read only replica.", ReadOnlyError),
-        (f"{SCRIPT}-OOM command not allowed when used memory > 'maxmemory'.", OutOfMemoryError),
-    ],
-)
-def test_a_refusal_that_passes_is_an_outage(text: str, kind: type[Exception]) -> None:
-    """From a command, and from a script on servers before version 7."""
-    error = failure(text)
-    assert type(error) is kind
-    assert isinstance(error, AWAY)
-    assert str(error) == text
+def failing(errors: list[Exception]) -> Callable[[], str]:
+    """Return a call that raises *errors*, one a time, and then returns."""
+
+    def call() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    return call
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "WRONGTYPE Operation against a key holding the wrong kind of value",
-        "ERR unknown command 'OOM'",
-        "NOSCRIPT No matching script.",
-    ],
-)
-def test_any_other_error_is_an_error(text: str) -> None:
-    """It would not pass."""
-    error = failure(text)
-    assert type(error) is ResponseError
-    assert not isinstance(error, AWAY)
+def test_a_call_is_tried_until_redis_is_back() -> None:
+    """Pauses double up to the longest; every error is handed to who pauses."""
+    errors: list[Exception] = [RedisConnectionError(), ReadOnlyError(), *[OutOfMemoryError()] * 5]
+    pauses: list[tuple[type[Exception], float]] = []
+
+    result = patiently(failing(errors), lambda error, s: pauses.append((type(error), s)))
+
+    assert result == "done"
+    assert [kind for kind, _ in pauses[:3]] == [
+        RedisConnectionError,
+        ReadOnlyError,
+        OutOfMemoryError,
+    ]
+    seconds = [pause for _, pause in pauses]
+    assert seconds == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert (seconds[0], seconds[-1]) == (FIRST_PAUSE, LONGEST_PAUSE)
 
 
-def test_what_is_said_holds_no_object() -> None:
-    """Redis-py shows every sentinel it asked with all its options, which nobody can read."""
-    asked = "No master found for 'main' : <redis.client.Redis(<ConnectionPool(port=1)>)> - refused"
-    assert said(ConnectionError(asked)) == "No master found for 'main'"
-    assert said(ConnectionError("Connection refused")) == "Connection refused"
+def test_what_is_no_outage_is_raised() -> None:
+    """An error that would come again is not tried again."""
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        patiently(failing([failure("WRONGTYPE Operation against a key")]))
+
+
+def test_who_pauses_may_give_up() -> None:
+    """What is raised between two tries ends them."""
+
+    def give_up(error: Exception, seconds: float) -> None:
+        raise KeyError(seconds)
+
+    with pytest.raises(KeyError):
+        patiently(failing([RedisConnectionError()]), give_up)
+
+
+def test_what_goes_on_is_logged_seldom() -> None:
+    """At once, and then once in so many seconds."""
+    seldom = Seldom(10.0)
+
+    assert [now for now in range(0, 31, 5) if seldom.due(float(now))] == [0, 10, 20, 30]
