@@ -14,11 +14,12 @@ from pysplash.control.model import Reason
 from pysplash.errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBootError
 from pysplash.host.processes import describe
 from pysplash.log import logger
+from pysplash.worker.row import Row
 
 from .accounting import Accounting
 from .devices import SettlementLike
 from .settlement import Loss, legible
-from .workers import Entry, Facts, Roster
+from .workers import Entry, Roster
 
 log = logger("pool")
 
@@ -42,7 +43,7 @@ class Casualties:
     def take_in(
         self,
         entry: Entry,
-        facts: Facts | None,
+        row: Row | None,
         status: int | None,
         text: str,
         now: float,
@@ -54,9 +55,7 @@ class Casualties:
         *outcomes* are those it has written down.
         """
         how = "its fork server died" if status is None else describe(status)
-        failed_start = status is not None and self._roster.judge_exit(
-            entry, facts, status == 0, now
-        )
+        failed_start = status is not None and self._roster.judge_exit(entry, row, status == 0, now)
         well = status == 0 and not failed_start
         self._accounting.exited += well
         self._accounting.failed += not well
@@ -70,8 +69,8 @@ class Casualties:
             f"{cause}; {text}" if text else cause,
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
-        job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
-        if job_id or outcomes or not well or (facts is not None and facts.unsaid):
+        job_id, execution_id = (row.job_id, row.execution_id) if row else ("", "")
+        if job_id or outcomes or not well or (row is not None and row.unsaid):
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)

@@ -23,9 +23,10 @@ from pysplash.jobs.restoring import stamp
 from pysplash.jobs.rq import PROLONGED
 from pysplash.log import logger
 from pysplash.waiting.deadlock import KEY as WAITS_KEY
+from pysplash.worker.row import Row
 
 from .devices import Devices, Pulse
-from .workers import Entry, Facts, Roster
+from .workers import Entry, Roster
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
@@ -109,10 +110,10 @@ class Liaison:
     RQ's own worker classes hear and speak for themselves.
     """
 
-    def __init__(self, devices: Devices, roster: Roster, facts: Mapping[str, Facts]) -> None:
+    def __init__(self, devices: Devices, roster: Roster, rows: Mapping[str, Row]) -> None:
         self._devices = devices
         self._roster = roster
-        self._facts = facts
+        self._rows = rows
         self._due = devices.clock()
         self._complained_at = NEVER
 
@@ -124,8 +125,8 @@ class Liaison:
             return
         self._due = now + BEAT
         pulses = [
-            Pulse(entry.name, facts.job_id if facts.execution_id else "", facts.execution_id)
-            for entry, facts in listening
+            Pulse(entry.name, row.job_id if row.execution_id else "", row.execution_id)
+            for entry, row in listening
         ]
         try:
             self._devices.heartbeats.send(pulses)
@@ -147,14 +148,14 @@ class Liaison:
 
     def heed(self) -> None:
         """Carry out the commands that have come."""
-        listening = {entry.name: (entry, facts) for entry, facts in self._listening()}
+        listening = {entry.name: (entry, row) for entry, row in self._listening()}
         for worker, kind, job_id, execution_id in self._devices.commands.read():
             if worker not in listening:
                 continue
-            entry, facts = listening[worker]
+            entry, row = listening[worker]
             if kind == "shutdown":
                 self._devices.processes.stop(worker)
-            elif not facts.execution_id and kind not in NAMED:
+            elif not row.execution_id and kind not in NAMED:
                 log.info("worker %s runs nothing: %s ignored", worker, kind)
                 continue
             else:
@@ -168,8 +169,8 @@ class Liaison:
                 extra={"action": "command", "worker": worker, "command": kind},
             )
 
-    def _listening(self) -> Iterator[tuple[Entry, Facts]]:
+    def _listening(self) -> Iterator[tuple[Entry, Row]]:
         for entry in self._roster:
-            facts = self._facts.get(entry.name)
-            if facts is not None and facts.listens:
-                yield entry, facts
+            row = self._rows.get(entry.name)
+            if row is not None and row.listens:
+                yield entry, row

@@ -75,7 +75,7 @@ class Supervisor:
         self.accounting = Accounting(devices.clock())
         self._senses = Senses(devices, self.roster)
         self._school = School(devices.lessons)
-        self._liaison = Liaison(devices, self.roster, self._senses.facts)
+        self._liaison = Liaison(devices, self.roster, self._senses.rows)
         self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
         self._momentum = Momentum()
         self._pause = TICK
@@ -275,13 +275,13 @@ class Supervisor:
         if name not in self.roster:
             return
         entry = self.roster.remove(name)
-        facts = self._senses.forget(name)
-        if facts is not None:
-            self.accounting.depart(name, facts.jobs, facts.failed)
+        row = self._senses.forget(name)
+        if row is not None:
+            self.accounting.depart(name, row.jobs, row.failed)
         now = self._devices.clock()
         self._settle_until = now + SETTLE
         outcomes = self._devices.board.outcomes(entry.slot)
-        error = self._casualties.take_in(entry, facts, status, text, now, outcomes)
+        error = self._casualties.take_in(entry, row, status, text, now, outcomes)
         if error is not None:
             self._fail(error)
 

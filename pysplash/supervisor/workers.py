@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pysplash.control.model import NEVER, Reason, WorkerState, WorkerView
+from pysplash.worker.row import Row
 
 #: seconds a worker must last, without a job, for its start to count as a success
 PROVEN = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What the scoreboard and the operating system say of one worker."""
-
-    state: WorkerState
-    since: float
-    beat: float
-    jobs: int = 0
-    failed: int = 0
-    job_started: float | None = None
-    job_timeout: float | None = None
-    job_id: str = ""
-    execution_id: str = ""
-    #: whether the pool speaks for this worker in Redis
-    listens: bool = False
-    #: whether it left and could not say so there
-    unsaid: bool = False
-    function: str = ""
-    #: seconds it was held by the fast loop, ever and in the present job
-    held: float = 0.0
-    held_in_job: float = 0.0
-    #: part of the last interval in which it was held
-    held_share: float = 0.0
 
 
 @dataclass(slots=True)
@@ -95,14 +71,14 @@ class Roster:
         entry = self._entries[name]
         entry.kill_at, entry.kill_reason = now, reason
 
-    def judge_exit(self, entry: Entry, facts: Facts | None, well: bool, now: float) -> bool:
+    def judge_exit(self, entry: Entry, row: Row | None, well: bool, now: float) -> bool:
         """Return whether an exit counts as a failed start, and count it if so.
 
         *well* says whether the process ended with status 0.
         """
-        unready = facts is None or facts.state is WorkerState.STARTING
+        unready = row is None or row.state is WorkerState.STARTING
         self.ever_ready |= not unready
-        idle = facts is None or not (facts.jobs or facts.job_id)
+        idle = row is None or not (row.jobs or row.job_id)
         early = idle and not well and now - entry.spawned_at < PROVEN
         failed = entry.stop_at is None and (unready or early)
         if failed:
@@ -112,46 +88,29 @@ class Roster:
 
     def views(
         self,
-        facts: dict[str, Facts],
+        rows: Mapping[str, Row],
+        held: Mapping[str, float],
         pss: Callable[[int], int | None],
         cores: Callable[[int], float | None],
         now: float,
     ) -> tuple[WorkerView, ...]:
-        """Return every worker as the policy is to see it, and take note of good starts."""
+        """Return every worker as the policy is to see it, and take note of good starts.
+
+        *held* is the share of the last interval in which the worker was held, by name.
+        """
         views = tuple(
-            self._view(entry, facts.get(entry.name), pss(entry.pid), cores(entry.pid))
+            _view(
+                entry,
+                rows.get(entry.name),
+                held=held.get(entry.name, 0.0),
+                pss=pss(entry.pid),
+                cores=cores(entry.pid),
+            )
             for entry in self
         )
         for view in views:
             self._note_good_start(view, now)
         return views
-
-    def _view(
-        self, entry: Entry, facts: Facts | None, pss: int | None, cores: float | None
-    ) -> WorkerView:
-        at = entry.spawned_at
-        facts = facts or Facts(WorkerState.STARTING, at, at)
-        return WorkerView(
-            name=entry.name,
-            pid=entry.pid,
-            state=facts.state,
-            spawned_at=entry.spawned_at,
-            since=facts.since,
-            beat=max(facts.beat, entry.spawned_at),
-            jobs=facts.jobs,
-            failed=facts.failed,
-            function=facts.function if facts.job_started is not None else "",
-            job_started=facts.job_started,
-            job_timeout=(
-                None if facts.job_timeout is None else facts.job_timeout + facts.held_in_job
-            ),
-            pss=pss,
-            cores=cores,
-            held=facts.held_share,
-            stop_at=entry.stop_at,
-            stop_reason=entry.stop_reason,
-            kill_at=entry.kill_at,
-        )
 
     def _note_good_start(self, view: WorkerView, now: float) -> None:
         if view.state is WorkerState.STARTING:
@@ -160,3 +119,29 @@ class Roster:
         proven = view.jobs > 0 or now - view.spawned_at >= PROVEN
         if proven and view.spawned_at > self.boot_failed_at:
             self.boot_failures = 0
+
+
+def _view(
+    entry: Entry, row: Row | None, *, held: float, pss: int | None, cores: float | None
+) -> WorkerView:
+    at = entry.spawned_at
+    row = row or Row(entry.name, entry.pid, WorkerState.STARTING, at, at)
+    return WorkerView(
+        name=entry.name,
+        pid=entry.pid,
+        state=row.state,
+        spawned_at=at,
+        since=row.since,
+        beat=max(row.beat, at),
+        jobs=row.jobs,
+        failed=row.failed,
+        function=row.function if row.job_started is not None else "",
+        job_started=row.job_started,
+        job_timeout=None if row.job_timeout is None else row.job_timeout + row.held_in_job,
+        pss=pss,
+        cores=cores,
+        held=held,
+        stop_at=entry.stop_at,
+        stop_reason=entry.stop_reason,
+        kill_at=entry.kill_at,
+    )
