@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pysplash.control.model import Decision, Limits, Momentum, Spawn
-from pysplash.control.policy import decide, remember
+from pysplash.control.step import step
 from pysplash.errors import ConfigError
 
 from .format import FactReader
@@ -61,16 +61,15 @@ def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
                 lost += 1
                 continue
             view = known.view if known.fresh else replace(known.view, momentum=momentum)
-            limits = change(known.limits)
-            decision = decide(view, limits)
-            momentum = remember(view, tick.decision, limits)
+            again = step(view, change(known.limits), done=tick.decision)
         except ConfigError:
             raise
         except _FAULTS:
             reader = FactReader()
             lost += 1
         else:
-            turns.append(Turn(tick, decision))
+            momentum = again.momentum
+            turns.append(Turn(tick, again.decision))
     return Replay(tuple(turns), lost)
 
 

@@ -10,7 +10,6 @@ import secrets
 import signal
 from collections.abc import Callable
 
-from pysplash.control.memory import reserve, tempo
 from pysplash.control.model import (
     NEVER,
     Action,
@@ -23,7 +22,8 @@ from pysplash.control.model import (
     Spawn,
     Stop,
 )
-from pysplash.control.policy import decide, remember
+from pysplash.control.policy import decide
+from pysplash.control.step import Rule, Step, step
 from pysplash.errors import EXIT_OK, ImportFailed, SplashError
 from pysplash.log import logger
 
@@ -38,7 +38,6 @@ from .workers import Roster
 
 log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
-Rule = Callable[[PoolView, Limits], Decision]
 
 #: longest and shortest time in seconds between two ticks
 TICK, LULL = 1.0, 0.05
@@ -118,22 +117,11 @@ class Supervisor:
         """Take one turn of the loop; return what was decided."""
         self._hear()
         view = self._observe()
-        decision = self.rule(view, self._limits)
-        self._momentum = remember(view, decision, self._limits)
-        self._pause = tempo(view, self._limits)
-        if self._limits.throttle:
-            pool_mem = view.samples[-1].pool_mem
-            self._devices.processes.tell_memory(pool_mem, reserve(view, self._limits))
-        if decision.reason is Reason.BURST:
-            self._begin_drain(Drain.WARM)
-        for action in decision.actions:
-            self._apply(action)
-        if view.queued is not None:
-            self._casualties.settle()
-            self._liaison.speak(view.now)
-        self._keep_scheduler()
-        self._report(view, decision)
-        return decision
+        result = step(view, self._limits, rule=self.rule)
+        self._momentum, self._pause = result.momentum, result.pause
+        self._act(view, result)
+        self._report(view, result.decision)
+        return result.decision
 
     @property
     def finished(self) -> bool:
@@ -291,6 +279,18 @@ class Supervisor:
             self._begin_drain(Drain.COLD)
 
     # --- act ---
+
+    def _act(self, view: PoolView, result: Step) -> None:
+        if self._limits.throttle:
+            self._devices.processes.tell_memory(view.samples[-1].pool_mem, result.reserve)
+        if result.decision.reason is Reason.BURST:
+            self._begin_drain(Drain.WARM)
+        for action in result.decision.actions:
+            self._apply(action)
+        if view.queued is not None:
+            self._casualties.settle()
+            self._liaison.speak(view.now)
+        self._keep_scheduler()
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
