@@ -57,8 +57,7 @@ class Casualties:
         how = "its fork server died" if status is None else describe(status)
         failed_start = status is not None and self._roster.judge_exit(entry, row, status == 0, now)
         well = status == 0 and not failed_start
-        self._accounting.exited += well
-        self._accounting.failed += not well
+        self._accounting.note_exit(entry.name, row, well=well)
         cause = f"{how}, by the pool: {entry.kill_reason}" if entry.kill_reason else how
         log.log(
             logging.INFO if well else logging.ERROR,
@@ -101,4 +100,4 @@ class Casualties:
                 log.exception("job of %s cannot be settled", self._losses[0].worker)
                 outcome = ""
             self._losses.popleft()
-            self._accounting.jobs_failed += outcome == "failed"
+            self._accounting.note_settled(outcome)

@@ -264,8 +264,6 @@ class Supervisor:
             return
         entry = self.roster.remove(name)
         row = self._senses.forget(name)
-        if row is not None:
-            self.accounting.depart(name, row.jobs, row.failed)
         now = self._devices.clock()
         self._settle_until = now + SETTLE
         outcomes = self._devices.board.outcomes(entry.slot)
@@ -298,7 +296,7 @@ class Supervisor:
             for _ in range(action.count if self._devices.processes.able() else 0):
                 self._spawn(now)
         elif isinstance(action, Stop):
-            self.accounting.zombies += action.reason is Reason.ZOMBIE
+            self.accounting.note_stop(action.reason)
             self.roster.ask_to_stop(action.name, now, action.reason)
             self._devices.processes.stop(action.name)
         else:
@@ -312,7 +310,7 @@ class Supervisor:
         if maintain:
             self._maintained_at = now
         self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
-        self.accounting.spawned += 1
+        self.accounting.note_spawn()
 
     def _keep_scheduler(self) -> None:
         now = self._devices.clock()

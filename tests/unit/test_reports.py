@@ -72,7 +72,8 @@ def test_accounting() -> None:
     accounting.observe(view(worker("a", jobs=3, failed=1)))
     later = view(worker("a", jobs=5, failed=1), busy("b", jobs=1), worker("c", stop_at=NOW))
     accounting.observe(later)
-    accounting.spawned = 3
+    for _ in range(3):
+        accounting.note_spawn()
     line = accounting.line(NOW)
 
     assert accounting.most == 3
@@ -91,7 +92,7 @@ def test_accounting_speaks_only_when_something_changed() -> None:
     accounting = Accounting(started=NOW)
     assert accounting.changed()
     assert not accounting.changed()
-    accounting.zombies += 1
+    accounting.note_stop(Reason.ZOMBIE)
     assert accounting.changed()
 
 
