@@ -18,7 +18,7 @@ from pysplash.client.discovery import PoolFacts, read_pools
 from pysplash.config import ON_CRASH
 from pysplash.errors import ConfigError, ExecutionError, NoWorkerError
 from pysplash.log import redact
-from pysplash.supervisor.purge import purge as purge_ghosts
+from pysplash.supervisor.purge import purge as purge_leftovers
 
 from .place import Place, takes_place
 
@@ -142,9 +142,9 @@ def call(
 def purge(place: Place, on_crash: str) -> None:
     """Settle and strike what pools that were killed have left in Redis."""
     found = 0
-    for ghost in purge_ghosts(place.open(), on_crash):
+    for leftover in purge_leftovers(place.open(), on_crash):
         found += 1
-        click.echo(_plain(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}"))
+        click.echo(_plain(f"{leftover.worker or 'pool ' + leftover.pool}: {leftover.fate}"))
     if not found:
         click.echo("no ghosts")
 

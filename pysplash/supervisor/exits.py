@@ -1,4 +1,4 @@
-"""Casualties: say why a worker is gone, settle what it held, and know when enough is enough."""
+"""Exits: why a worker ended, what becomes of its job, and when failures end the pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pysplash.worker.row import Row
 from .accounting import Accounting
 from .devices import SettlementLike
 from .settlement import Loss, legible
-from .workers import Entry, Roster
+from .workers import Entry, WorkerTable
 
 log = logger("pool")
 
@@ -27,12 +27,14 @@ log = logger("pool")
 BOOT_FAILURES, CRASHES = 5, 10
 
 
-class Casualties:
+class Exits:
     """Everything that follows from a worker's exit."""
 
-    def __init__(self, settlement: SettlementLike, roster: Roster, accounting: Accounting) -> None:
+    def __init__(
+        self, settlement: SettlementLike, table: WorkerTable, accounting: Accounting
+    ) -> None:
         self._settlement = settlement
-        self._roster = roster
+        self._table = table
         self._accounting = accounting
         self._losses: deque[Loss] = deque()
 
@@ -55,7 +57,7 @@ class Casualties:
         *outcomes* are those it has written down.
         """
         how = "its fork server died" if status is None else describe(status)
-        failed_start = status is not None and self._roster.judge_exit(entry, row, status == 0, now)
+        failed_start = status is not None and self._table.judge_exit(entry, row, status == 0, now)
         well = status == 0 and not failed_start
         self._accounting.note_exit(entry.name, row, well=well)
         cause = f"{how}, by the pool: {entry.kill_reason}" if entry.kill_reason else how
@@ -77,9 +79,9 @@ class Casualties:
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:
-        failures = self._roster.boot_failures
-        if self._roster.ever_ready:
-            crashing = failures >= CRASHES and not len(self._roster)
+        failures = self._table.boot_failures
+        if self._table.ever_ready:
+            crashing = failures >= CRASHES and not len(self._table)
             said = f"{failures} workers in a row died at once; the last one: {text}"
             return CrashLoop(said) if crashing else None
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_IMPORT:

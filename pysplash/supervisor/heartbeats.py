@@ -26,7 +26,7 @@ from pysplash.waiting.deadlock import KEY as WAITS_KEY
 from pysplash.worker.row import Row
 
 from .devices import Devices, Pulse
-from .workers import Entry, Roster
+from .workers import Entry, WorkerTable
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
@@ -104,15 +104,15 @@ BEAT = 5.0
 log = logger("pool")
 
 
-class Liaison:
+class WorkerLink:
     """Sends heartbeats when they are due, and passes commands on to the workers that listen.
 
     RQ's own worker classes hear and speak for themselves.
     """
 
-    def __init__(self, devices: Devices, roster: Roster, rows: Mapping[str, Row]) -> None:
+    def __init__(self, devices: Devices, table: WorkerTable, rows: Mapping[str, Row]) -> None:
         self._devices = devices
-        self._roster = roster
+        self._table = table
         self._rows = rows
         self._due = devices.clock()
         self._complained_at = NEVER
@@ -170,7 +170,7 @@ class Liaison:
             )
 
     def _listening(self) -> Iterator[tuple[Entry, Row]]:
-        for entry in self._roster:
+        for entry in self._table:
             row = self._rows.get(entry.name)
             if row is not None and row.listens:
                 yield entry, row

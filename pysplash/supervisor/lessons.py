@@ -34,7 +34,7 @@ log = logger("pool")
 SAVE = 60.0
 
 
-class School:
+class LessonKeeper:
     """A learner, and its lessons' way to Redis and back; Redis may be away at any time."""
 
     def __init__(self, store: LessonsLike) -> None:
@@ -84,7 +84,7 @@ KEEP = 7 * 86400
 MOST_RECORD = 1000
 
 
-class Lessons:
+class LessonStore:
     """Loads and saves lessons, in one round trip each."""
 
     def __init__(self, connection: Redis) -> None:

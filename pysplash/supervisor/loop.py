@@ -29,12 +29,12 @@ from pysplash.log import logger
 
 from .accounting import Accounting
 from .devices import Devices
-from .exits import Casualties
+from .exits import Exits
 from .forkserver.client import Event, Exited, Ready, Refused, ServerDied, Spawned
-from .heartbeats import Liaison
-from .lessons import School
-from .sensing import Senses
-from .workers import Roster
+from .heartbeats import WorkerLink
+from .lessons import LessonKeeper
+from .sensing import Sensors
+from .workers import WorkerTable
 
 log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
@@ -70,12 +70,12 @@ class Supervisor:
         self._observer = observer
         #: what decides; another one is for comparisons
         self.rule: Rule = decide
-        self.roster = Roster(limits.max_procs)
+        self.table = WorkerTable(limits.max_procs)
         self.accounting = Accounting(devices.clock())
-        self._senses = Senses(devices, self.roster)
-        self._school = School(devices.lessons)
-        self._liaison = Liaison(devices, self.roster, self._senses.rows)
-        self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
+        self._sensors = Sensors(devices, self.table)
+        self._lessons = LessonKeeper(devices.lessons)
+        self._link = WorkerLink(devices, self.table, self._sensors.rows)
+        self._exits = Exits(devices.settlement, self.table, self.accounting)
         self._momentum = Momentum()
         self._pause = TICK
         self._target = 0
@@ -106,7 +106,7 @@ class Supervisor:
         while not self.finished:
             self.tick()
             self._rest()
-        self._school.keep()
+        self._lessons.keep()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
@@ -126,9 +126,9 @@ class Supervisor:
     @property
     def finished(self) -> bool:
         """Whether the pool has been stopped and nothing of it is left."""
-        if self._drain is None or len(self.roster) or self._scheduler_lives:
+        if self._drain is None or len(self.table) or self._scheduler_lives:
             return False
-        return not len(self._casualties) or self._devices.clock() > self._settle_until
+        return not len(self._exits) or self._devices.clock() > self._settle_until
 
     def _rest(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
@@ -150,28 +150,28 @@ class Supervisor:
             self._heed(number)
         events = list(self._devices.processes.events())
         # after the events: what a worker did last is on the board when its exit is known
-        self._senses.read_board()
+        self._sensors.read_board()
         telling = [self._take_in(event) for event in events]
-        self._liaison.heed()
+        self._link.heed()
         return bool(numbers) or any(telling)
 
     def _observe(self) -> PoolView:
         now = self._devices.clock()
-        self._senses.sample(now)
-        self._senses.read_board()
-        queued, oldest, suspended = self._senses.waiting(now)
-        workers, samples = self._senses.workers(now), tuple(self._senses.samples)
+        self._sensors.sample(now)
+        self._sensors.read_board()
+        queued, oldest, suspended = self._sensors.waiting(now)
+        workers, samples = self._sensors.workers(now), tuple(self._sensors.samples)
         return PoolView(
             now=now,
             workers=workers,
             samples=samples,
-            lessons=self._school.attend(now, workers, samples[-1]),
+            lessons=self._lessons.attend(now, workers, samples[-1]),
             queued=queued,
             oldest=oldest,
             suspended=suspended,
             momentum=self._momentum,
-            boot_failures=self.roster.boot_failures,
-            boot_failed_at=self.roster.boot_failed_at,
+            boot_failures=self.table.boot_failures,
+            boot_failed_at=self.table.boot_failed_at,
             floor=self._floor,
             restart_before=self._restart_before,
             drain=self._drain,
@@ -222,7 +222,7 @@ class Supervisor:
 
     def _take_in(self, event: Event) -> bool:
         if isinstance(event, Spawned):
-            self.roster.spawned(event.name, event.pid)
+            self.table.spawned(event.name, event.pid)
             return False
         if isinstance(event, Exited):
             self._exited(event.name, event.status, event.text)
@@ -260,14 +260,14 @@ class Supervisor:
     def _exited(self, name: str, status: int | None, text: str) -> None:
         if name == self._scheduler:
             self._scheduler_lives = False
-        if name not in self.roster:
+        if name not in self.table:
             return
-        entry = self.roster.remove(name)
-        row = self._senses.forget(name)
+        entry = self.table.remove(name)
+        row = self._sensors.forget(name)
         now = self._devices.clock()
         self._settle_until = now + SETTLE
         outcomes = self._devices.board.outcomes(entry.slot)
-        error = self._casualties.take_in(entry, row, status, text, now, outcomes)
+        error = self._exits.take_in(entry, row, status, text, now, outcomes)
         if error is not None:
             self._fail(error)
 
@@ -286,8 +286,8 @@ class Supervisor:
         for action in result.decision.actions:
             self._apply(action)
         if view.queued is not None:
-            self._casualties.settle()
-            self._liaison.speak(view.now)
+            self._exits.settle()
+            self._link.speak(view.now)
         self._keep_scheduler()
 
     def _apply(self, action: Action) -> None:
@@ -297,14 +297,14 @@ class Supervisor:
                 self._spawn(now)
         elif isinstance(action, Stop):
             self.accounting.note_stop(action.reason)
-            self.roster.ask_to_stop(action.name, now, action.reason)
+            self.table.ask_to_stop(action.name, now, action.reason)
             self._devices.processes.stop(action.name)
         else:
-            self.roster.ask_to_die(action.name, now, action.reason)
+            self.table.ask_to_die(action.name, now, action.reason)
             self._devices.processes.kill(action.name)
 
     def _spawn(self, now: float) -> None:
-        entry = self.roster.add(f"{self.name}-{secrets.token_hex(4)}", now)
+        entry = self.table.add(f"{self.name}-{secrets.token_hex(4)}", now)
         self._devices.board.clear(entry.slot)
         maintain = now - self._maintained_at >= self._maintenance_interval
         if maintain:

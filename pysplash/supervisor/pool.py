@@ -42,7 +42,7 @@ from .backlog import Backlog
 from .devices import Devices
 from .forkserver.client import Plan, Processes
 from .heartbeats import Heartbeats
-from .lessons import Lessons
+from .lessons import LessonStore
 from .loop import Observer, Supervisor
 from .presence import Presence
 from .settlement import Settlement
@@ -353,7 +353,7 @@ def open_devices(
         settlement=Settlement(connection, settings, on_crash),
         heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
-        lessons=Lessons(glancing),
+        lessons=LessonStore(glancing),
         recorder=recorder,
         presence=Presence(glancing, settings, terminate),
     )

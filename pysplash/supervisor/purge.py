@@ -27,7 +27,7 @@ _SUFFIX = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Ghost:
+class Leftover:
     """A worker of a dead pool, or with an empty name the pool itself; *fate* says what became."""
 
     pool: str
@@ -49,7 +49,7 @@ def dead_pools(client: Redis) -> dict[str, float]:
     }
 
 
-def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
+def purge(client: Redis, on_crash: str = "fail") -> Iterator[Leftover]:
     """Settle what dead pools' workers held, strike them, and say so one by one.
 
     A worker is struck once it cannot live any more: its time is over, or it was a process of this
@@ -63,15 +63,15 @@ def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
         for worker in _workers_of(client, pool):
             if left > 0 and _may_live(client, worker):
                 remaining += 1
-                yield Ghost(pool, worker, f"may live for {left:.0f} s more")
+                yield Leftover(pool, worker, f"may live for {left:.0f} s more")
                 continue
             loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
             outcome = settlement.settle(loss)
             _strike(client, worker)
-            yield Ghost(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
+            yield Leftover(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
         if not remaining:
             client.zrem(POOLS_KEY, pool)
-            yield Ghost(pool, "", "purged")
+            yield Leftover(pool, "", "purged")
 
 
 def _workers_of(client: Redis, pool: str) -> list[str]:

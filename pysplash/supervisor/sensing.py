@@ -1,4 +1,4 @@
-"""Senses: gather every fact of one tick from the devices, in an order that keeps them true."""
+"""Sensing: read everything one tick needs from the devices, in an order that keeps it true."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pysplash.log import logger
 from pysplash.worker.row import Row
 
 from .devices import Devices
-from .workers import Roster
+from .workers import WorkerTable
 
 log = logger("pool")
 
 
-class Senses:
+class Sensors:
     """Reads machine, scoreboard and queues; remembers what one reading leaves for the next."""
 
-    def __init__(self, devices: Devices, roster: Roster) -> None:
+    def __init__(self, devices: Devices, table: WorkerTable) -> None:
         self._devices = devices
-        self._roster = roster
+        self._table = table
         self.rows: dict[str, Row] = {}
         self.samples: deque[Sample] = deque()
         self._jobs_seen: dict[str, int] = {}
@@ -33,7 +33,7 @@ class Senses:
 
     def read_board(self) -> None:
         """Read the row of every worker."""
-        for entry in self._roster:
+        for entry in self._table:
             row = self._devices.board.read(entry.slot)
             if row is not None and row.name == entry.name:
                 self.rows[entry.name] = row
@@ -46,7 +46,7 @@ class Senses:
 
     def sample(self, now: float) -> None:
         """Measure CPU and memory; a reading too soon after the last one is the last one."""
-        pids = {entry.name: entry.pid for entry in self._roster if entry.pid}
+        pids = {entry.name: entry.pid for entry in self._table if entry.pid}
         busy = [pid for name, pid in pids.items() if self._was_busy(name)]
         alive = [*pids.values(), *self._devices.processes.server_pids]
         sample = self._devices.sampler.sample(now, busy, alive)
@@ -58,7 +58,7 @@ class Senses:
     def _measure_held(self, interval: float) -> float:
         """Return the cores that being held kept workers from using over the last interval."""
         kept = 0.0
-        for entry in self._roster:
+        for entry in self._table:
             row = self.rows.get(entry.name)
             if row is None:
                 continue
@@ -92,4 +92,4 @@ class Senses:
     def workers(self, now: float) -> tuple[WorkerView, ...]:
         """Return every worker as the policy is to see it."""
         sampler = self._devices.sampler
-        return self._roster.views(self.rows, self._held_share, sampler.pss, sampler.cores, now)
+        return self._table.views(self.rows, self._held_share, sampler.pss, sampler.cores, now)

@@ -1,4 +1,4 @@
-"""The roster: who is in the pool, since when, and what has been asked of whom. No I/O."""
+"""The table of workers: since when each runs, and what it was asked to do. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROVEN = 5.0
 
 @dataclass(slots=True)
 class Entry:
-    """One worker's place in the roster."""
+    """One worker of the table."""
 
     name: str
     slot: int
@@ -26,7 +26,7 @@ class Entry:
     kill_reason: Reason | None = None
 
 
-class Roster:
+class WorkerTable:
     """All workers of the pool, from the request for one until its exit has been seen."""
 
     def __init__(self, slots: int) -> None:

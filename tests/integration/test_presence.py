@@ -120,7 +120,7 @@ def test_what_a_dead_pool_held_is_settled(redis: Redis, pool: HandPool) -> None:
     stranger = register(redis, "hand-made", GONE)
     die(redis, pool)
     assert list(dead_pools(redis)) == ["hand"]
-    fates = {ghost.worker: ghost.fate for ghost in purge(redis)}
+    fates = {leftover.worker: leftover.fate for leftover in purge(redis)}
     assert fates == {
         "hand-0123abcd": "purged, its job failed",
         "hand-00000001": "purged, its job retried",
@@ -138,17 +138,17 @@ def test_the_living_are_let_be(redis: Redis, pool: HandPool) -> None:
     register(redis, "hand-00000002", GONE, host="elsewhere")
     assert list(purge(redis)) == []
     die(redis, pool)
-    fates = [ghost.fate for ghost in purge(redis)]
+    fates = [leftover.fate for leftover in purge(redis)]
     assert len(fates) == 2
     assert all(fate.startswith("may live for ") for fate in fates)
     redis.zadd(POOLS_KEY, {"hand": 1.0})
-    assert [ghost.fate for ghost in purge(redis)] == ["purged", "purged", "purged"]
+    assert [leftover.fate for leftover in purge(redis)] == ["purged", "purged", "purged"]
 
 
 def test_a_job_can_be_put_back_instead(redis: Redis, pool: HandPool) -> None:
     """With on_crash requeue a dead worker's job waits again."""
     job = hold(redis, register(redis, "hand-0123abcd", GONE))
     die(redis, pool)
-    fates = [ghost.fate for ghost in purge(redis, "requeue")]
+    fates = [leftover.fate for leftover in purge(redis, "requeue")]
     assert fates == ["purged, its job requeued", "purged"]
     assert job.get_status() is JobStatus.QUEUED

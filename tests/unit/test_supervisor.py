@@ -36,7 +36,7 @@ def run_until_empty(supervisor: Supervisor, world: World, ticks: int = 50) -> No
             if name in world.alive and world.rows[world.alive[name]].job_started is None:
                 world.exit(name)
         world.pass_time(1)
-        if not world.alive and not len(supervisor.roster):
+        if not world.alive and not len(supervisor.table):
             return
 
 

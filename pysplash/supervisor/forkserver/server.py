@@ -39,7 +39,7 @@ from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
 from .client import Exited, Plan, Ready, Refused, Spawned
-from .throttling import FastLoop
+from .throttling import Throttler
 
 #: seconds between two looks at whether the pool is still the parent
 WATCH = 1.0
@@ -86,7 +86,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, _nothing)
         self._inherited = (control.fileno(), self._wake, wake_write)
         limits = self._plan.limits
-        self._fast = FastLoop(limits, self._board, Machine()) if limits is not None else None
+        self._throttler = Throttler(limits, self._board, Machine()) if limits is not None else None
 
     def serve(self) -> None:
         """Serve until the pool lets go, or is gone."""
@@ -105,17 +105,17 @@ class ForkServer:
 
     def _trim(self) -> float:
         """Let the fast loop do what is due; return the seconds until it has more to do."""
-        if self._fast is None:
+        if self._throttler is None:
             return WATCH
         try:
-            self._fast.turn(self._workers())
+            self._throttler.turn(self._workers())
         except Exception as error:
-            self._fast.release()
-            self._fast = None
+            self._throttler.release()
+            self._throttler = None
             text = "".join(traceback.format_exception_only(error)).strip()
             print(f"the fast loop ends: {text}", file=sys.stderr)
             return WATCH
-        return min(WATCH, self._fast.wait())
+        return min(WATCH, self._throttler.wait())
 
     def _workers(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.role == "worker")
@@ -152,14 +152,14 @@ class ForkServer:
         if kind == "spawn":
             self._spawn(name, *details)
         elif kind == "memory":
-            if self._fast is not None:
-                self._fast.hear_memory(*details)
+            if self._throttler is not None:
+                self._throttler.hear_memory(*details)
         elif name in self._children:
             pid = self._children[name].pid
             if kind == "signal":
                 os.kill(pid, details[0])
-                if self._fast is not None:
-                    self._fast.let_go(pid)  # so that it hears
+                if self._throttler is not None:
+                    self._throttler.let_go(pid)  # so that it hears
             else:
                 kill_session(pid)
 
@@ -231,8 +231,8 @@ class ForkServer:
             child = next((c for c in self._children.values() if c.pid == found.si_pid), None)
             if child is not None and (found.si_code != os.CLD_EXITED or found.si_status):
                 kill_session(child.pid)
-            if self._fast is not None:
-                self._fast.gone(found.si_pid)
+            if self._throttler is not None:
+                self._throttler.gone(found.si_pid)
             _, status = os.waitpid(found.si_pid, 0)
             if child is not None:
                 del self._children[child.name]
@@ -240,8 +240,8 @@ class ForkServer:
 
     def _end_all(self) -> None:
         """The pool is gone: let go who is held, stop the workers, and kill those that do not."""
-        if self._fast is not None:
-            self._fast.release()
+        if self._throttler is not None:
+            self._throttler.release()
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self._plan.terminate

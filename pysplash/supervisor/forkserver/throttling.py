@@ -55,7 +55,7 @@ class _Hold:
     until: float
 
 
-class FastLoop:
+class Throttler:
     """Holds workers for parts of slices; see :func:`pysplash.control.throttle.trim`."""
 
     def __init__(
