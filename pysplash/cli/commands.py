@@ -33,7 +33,7 @@ HOMES = {
 }
 
 
-class Commands(click.Group):
+class CommandGroup(click.Group):
     """The commands, of which ``start`` may be left out."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -56,7 +56,9 @@ class Commands(click.Group):
         return command
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="pysplash")
 def cli() -> None:
     """As many RQ workers as this machine can bear, and not one more."""

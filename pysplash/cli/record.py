@@ -70,7 +70,7 @@ def replay(file: str, everything: bool, **given: Any) -> None:
         return check_limits(replace(limits, **changed))
 
     found = decide_again(recording, change)
-    if not found.turns:
+    if not found.ticks:
         raise ConfigError(f"record {file!r} holds no facts to decide on: record it anew")
     if found.lost:
         click.echo(f"{found.lost} ticks are without all their facts", err=True)
@@ -80,8 +80,8 @@ def replay(file: str, everything: bool, **given: Any) -> None:
         click.echo(line)
     if len(lines) > MOST_LINES and not everything:
         click.echo(f"... and {len(lines) - MOST_LINES} more: --all prints them")
-    same = sum(turn.same for turn in found.turns)
-    click.echo(f"{same} of {len(found.turns)} decisions are the same")
+    same = sum(tick.same for tick in found.ticks)
+    click.echo(f"{same} of {len(found.ticks)} decisions are the same")
 
 
 def _told(changed: dict[str, Any], recording: Recording) -> str:

@@ -241,7 +241,7 @@ def _groups(files: _Files, proc_cgroup: Path, root: Path) -> Iterator[_Group]:
                 yield _Legacy(files, base / below, root / "cpuacct" / below)
 
 
-class Machine:
+class Host:
     """The cores and the memory this process may use, and how much of them is in use by anyone."""
 
     def __init__(

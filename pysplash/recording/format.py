@@ -47,7 +47,7 @@ _ENUMS: dict[str, Any] = {"state": WorkerState, "stop_reason": Reason, "drain": 
 _UNSET = object()
 
 
-class Known(NamedTuple):
+class RecordedView(NamedTuple):
     """What one line makes known."""
 
     view: PoolView
@@ -122,7 +122,7 @@ class FactReader:
         self._lessons: dict[str, Lesson] = {}
         self._samples: deque[Sample] = deque()
 
-    def read(self, line: Mapping[str, Any]) -> Known | None:
+    def read(self, line: Mapping[str, Any]) -> RecordedView | None:
         """Return what is known at this line; None: too little, a line before it is missing."""
         number = int(line["n"])
         missed = number != self._number + 1
@@ -138,7 +138,7 @@ class FactReader:
         self._take(line)
         self._number = number
         momentum = line.get("momentum", {}) if fresh else {}
-        return Known(self._view(line, momentum), self._limits, fresh)
+        return RecordedView(self._view(line, momentum), self._limits, fresh)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         for name in line.get("gone", ()):

@@ -51,7 +51,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TargetChange:
     """A decision that moved the target, at so many seconds since the start."""
 
     at: float
@@ -133,14 +133,14 @@ def runs(recording: Recording) -> Iterator[tuple[Tick, ...]]:
     yield recording.ticks[begin:]
 
 
-def changes(recording: Recording) -> list[Change]:
+def changes(recording: Recording) -> list[TargetChange]:
     """Return the decisions that moved the target, with seconds since the start."""
     start, before = recording.ticks[0].t, 0
     found = []
     for tick in recording.ticks:
         after = tick.decision.target
         if after != before:
-            found.append(Change(tick.t - start, before, after, tick.decision.reason))
+            found.append(TargetChange(tick.t - start, before, after, tick.decision.reason))
         before = after
     return found
 

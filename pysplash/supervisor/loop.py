@@ -30,7 +30,7 @@ from pysplash.log import logger
 from .accounting import Accounting
 from .devices import Devices
 from .exits import Exits
-from .forkserver.client import Event, Exited, Ready, Refused, ServerDied, Spawned
+from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .heartbeats import WorkerLink
 from .lessons import LessonKeeper
 from .sensing import Sensors
@@ -228,8 +228,8 @@ class Supervisor:
             self._exited(event.name, event.status, event.text)
         elif isinstance(event, ServerDied):
             self._server_died(event)
-        elif isinstance(event, Refused):
-            self._refused(event)
+        elif isinstance(event, PreloadFailed):
+            self._preload_failed(event)
         elif isinstance(event, Ready):
             self._server_ready(event)
         return True
@@ -250,7 +250,7 @@ class Supervisor:
         if not self._devices.processes.server_pids and self._drain is None:
             self._devices.processes.renew()
 
-    def _refused(self, event: Refused) -> None:
+    def _preload_failed(self, event: PreloadFailed) -> None:
         text = f"module {event.module!r} cannot be preloaded ({event.text}): check --preload"
         if self._devices.processes.server_pids:
             log.error("no restart: %s", text, extra={"action": "restart"})

@@ -30,7 +30,7 @@ from pysplash.config import (
 from pysplash.connections.clients import check, from_url, own, portable
 from pysplash.control.model import Limits
 from pysplash.errors import ConfigError
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.host.signals import SignalQueue
 from pysplash.jobs.commands import Commands
@@ -40,7 +40,7 @@ from pysplash.worker.worker import Worker
 
 from .backlog import Backlog
 from .devices import Devices
-from .forkserver.client import Plan, Processes
+from .forkserver.client import ForkServerPlan, Processes
 from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .loop import Observer, Supervisor
@@ -341,14 +341,14 @@ def open_devices(
     """Return the real devices; no process is started yet. *limits* are the fast loop's."""
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
-    plan = Plan(settings, board.fd, slots, preload, terminate, limits)
+    plan = ForkServerPlan(settings, board.fd, slots, preload, terminate, limits)
     glancing = own(connection, GLANCE)
     return Devices(
         clock=time.monotonic,
         signals=SignalQueue(),
         processes=Processes(plan),
         board=board,
-        sampler=Sampler(Machine()),
+        sampler=Sampler(Host()),
         backlog=Backlog(glancing, settings.queues),
         settlement=Settlement(connection, settings, on_crash),
         heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),

@@ -13,7 +13,7 @@ from redis import Redis
 
 from pysplash.control.model import ANY, PROVEN, Lesson
 from pysplash.errors import LessonsUnavailable
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.supervisor.forkserver.throttling import cpu_seconds
 from pysplash.supervisor.lessons import KEY, MOST_RECORD, LessonStore
@@ -40,7 +40,7 @@ def test_a_process_that_computes_and_grows_is_seen() -> None:
     process.start()
     try:
         pid = process.pid or 0
-        sampler = Sampler(Machine(), pss_interval=3600.0)
+        sampler = Sampler(Host(), pss_interval=3600.0)
 
         def look() -> float:
             sampler.sample(time.monotonic(), [pid], [pid])
@@ -89,7 +89,7 @@ def test_the_fast_loop_sees_less_than_a_hundredth_of_a_second() -> None:
 
 def test_the_machine_answers_every_question() -> None:
     """Cores, memory, stalls and swap: each is a number that makes sense, or known to be absent."""
-    machine = Machine()
+    machine = Host()
     stalled = machine.stalled_seconds()
 
     assert machine.cores() > 0

@@ -31,7 +31,7 @@ _END = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ForkServerPlan:
     """What the fork server is told once, before anything else."""
 
     settings: WorkerSettings
@@ -55,7 +55,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class PreloadFailed:
     """The fork server could not preload *module*."""
 
     module: str
@@ -87,13 +87,13 @@ class ServerDied:
     status: int
 
 
-Event = Ready | Refused | Spawned | Exited | ServerDied
+Event = Ready | PreloadFailed | Spawned | Exited | ServerDied
 
 
 class _Server:
     """One fork server: its process, its socket, and the workers it is the parent of."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ForkServerPlan) -> None:
         self.control, theirs = Pipe()
         self.names: set[str] = set()
         self.ready = False
@@ -121,7 +121,7 @@ class _Server:
                 if isinstance(event, Exited):
                     self.names.discard(event.name)
                 yield event
-                if isinstance(event, Refused):
+                if isinstance(event, PreloadFailed):
                     self.end()
                     return
         except (EOFError, OSError):
@@ -143,13 +143,13 @@ class Processes:
     spawns, and the old one goes when its last worker has gone.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ForkServerPlan) -> None:
         self._plan = plan
         self._servers: list[_Server] = []
         self._current: _Server | None = None
 
     def renew(self) -> None:
-        """Start a fork server; its :class:`Ready` or :class:`Refused` comes as an event."""
+        """Start a fork server; its :class:`Ready` or :class:`PreloadFailed` comes as an event."""
         self._servers.append(_Server(self._plan))
 
     @property
@@ -201,7 +201,7 @@ class Processes:
             for event in server.events():
                 if isinstance(event, Ready):
                     self._current = server
-                elif isinstance(event, ServerDied | Refused):
+                elif isinstance(event, ServerDied | PreloadFailed):
                     self._forget(server)
                 yield event
             retired = server in self._servers and self._current in self._servers

@@ -33,12 +33,12 @@ from rq.scheduler import RQScheduler
 from pysplash.application.handlers import load as load_handler
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.host.processes import PR_SET_CHILD_SUBREAPER, die_without, kill_session, prctl
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
-from .client import Exited, Plan, Ready, Refused, Spawned
+from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
 from .throttling import Throttler
 
 #: seconds between two looks at whether the pool is still the parent
@@ -77,7 +77,7 @@ class ForkServer:
         self._control = control
         self._pool_pid = pool_pid
         self._children: dict[str, Child] = {}
-        self._plan: Plan = control.recv()
+        self._plan: ForkServerPlan = control.recv()
         self._board = Scoreboard(self._plan.slots, self._plan.board_fd)
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -86,7 +86,7 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, _nothing)
         self._inherited = (control.fileno(), self._wake, wake_write)
         limits = self._plan.limits
-        self._throttler = Throttler(limits, self._board, Machine()) if limits is not None else None
+        self._throttler = Throttler(limits, self._board, Host()) if limits is not None else None
 
     def serve(self) -> None:
         """Serve until the pool lets go, or is gone."""
@@ -129,7 +129,9 @@ class ForkServer:
             try:
                 (load_handler if ":" in module else importlib.import_module)(module)
             except BaseException as error:
-                self._tell(Refused(module, "".join(traceback.format_exception_only(error)).strip()))
+                self._tell(
+                    PreloadFailed(module, "".join(traceback.format_exception_only(error)).strip())
+                )
                 return False
         gc.collect()
         gc.freeze()
@@ -254,7 +256,7 @@ class ForkServer:
             kill_session(child.pid)
 
 
-def run_scheduler(plan: Plan) -> None:
+def run_scheduler(plan: ForkServerPlan) -> None:
     """Be the pool's one RQ scheduler until stopped."""
     scheduler = RQScheduler(
         list(plan.settings.queues),

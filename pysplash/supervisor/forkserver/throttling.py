@@ -23,7 +23,7 @@ import psutil
 
 from pysplash.control.model import Limits
 from pysplash.control.throttle import Grip, Runner, Slice, trim
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.worker.scoreboard import Scoreboard
 
 #: seconds of a slice
@@ -62,7 +62,7 @@ class Throttler:
         self,
         limits: Limits,
         board: Scoreboard,
-        machine: Machine,
+        machine: Host,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
