@@ -1,22 +1,27 @@
-"""Devices: everything of the world a pool touches, behind what it needs of each.
+"""Devices: everything outside the pool's own process that its loop reads or acts on.
 
-The loop knows only these protocols. The real devices are opened in ``supervisor.pool``; tests hand
-over their own (``pysplash.testing``).
+What can have a second form, or is replaced whole in tests, is a protocol here; of the rest the
+class itself stands here, and a test's double is a subclass (``pysplash.testing``). The real
+devices are opened in ``supervisor.pool``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from pysplash.application.registry import TaskSpec
-from pysplash.control.model import Decision, Lesson, Limits, PoolView, Sample
-from pysplash.jobs.commands import Command
-from pysplash.worker.row import Row
+from pysplash.control.model import Sample
+from pysplash.host.signals import SignalQueue
+from pysplash.jobs.commands import Commands
+from pysplash.recording.writer import Recorder
+from pysplash.worker.scoreboard import Scoreboard
 
 from .backlog import Waiting
 from .forkserver.client import Event
+from .heartbeats import Heartbeats
+from .lessons import LessonStore
+from .presence import Presence
 from .settlement import Loss
 
 
@@ -38,25 +43,6 @@ class BacklogLike(Protocol):
 
     def read(self) -> Waiting:
         """Return what waits; raise BacklogUnavailable if that cannot be known."""
-
-
-class BoardLike(Protocol):
-    """The pool's end of the scoreboard."""
-
-    def read(self, index: int) -> Row | None:
-        """Return one row."""
-
-    def clear(self, index: int) -> None:
-        """Empty one row."""
-
-    def outcomes(self, index: int) -> Sequence[Sequence[str]]:
-        """Return the outcomes a worker has written down and not seen stored."""
-
-    def ask(self, index: int, job_id: str) -> None:
-        """Name the job a worker is to stop."""
-
-    def close(self) -> None:
-        """Free it."""
 
 
 class ProcessesLike(Protocol):
@@ -97,25 +83,6 @@ class ProcessesLike(Protocol):
         """Let go."""
 
 
-class SignalsLike(Protocol):
-    """Queues what the pool is told from outside."""
-
-    def install(self) -> None:
-        """Take the handlers."""
-
-    def post(self, number: int) -> None:
-        """Enqueue one."""
-
-    def drain(self) -> list[int]:
-        """Return what has come."""
-
-    def wait(self, seconds: float, also: Iterable[int] = ()) -> None:
-        """Sleep until something comes."""
-
-    def close(self) -> None:
-        """Give the handlers back."""
-
-
 class SettlementLike(Protocol):
     """Settles the jobs of dead workers."""
 
@@ -123,78 +90,22 @@ class SettlementLike(Protocol):
         """Bring one job into exactly one place."""
 
 
-class HeartbeatsLike(Protocol):
-    """Speaks for the workers in Redis."""
-
-    def send(self, pulses: Sequence[Pulse]) -> None:
-        """Say that they live, and what they run."""
-
-
-class CommandsLike(Protocol):
-    """Hears what is asked of workers."""
-
-    def follow(self, workers: Collection[str]) -> None:
-        """Hear the commands for just these."""
-
-    def filenos(self) -> tuple[int, ...]:
-        """Return what is readable when there is something to hear."""
-
-    def read(self) -> Iterator[Command]:
-        """Yield what has come."""
-
-    def close(self) -> None:
-        """Hear no more."""
-
-
-class LessonsLike(Protocol):
-    """Keeps what was learned of jobs."""
-
-    def load(self) -> dict[str, Lesson]:
-        """Return what was learned before; raise LessonsUnavailable if that cannot be known."""
-
-    def save(self, lessons: Mapping[str, Lesson]) -> None:
-        """Save what is new; raise LessonsUnavailable if it cannot be."""
-
-
-class RecorderLike(Protocol):
-    """Keeps a record of every tick."""
-
-    def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
-        """Append one tick."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-class PresenceLike(Protocol):
-    """Tells the world that the pool is there, and what it offers."""
-
-    def know(self, specs: Sequence[TaskSpec]) -> None:
-        """Offer these tasks from now on."""
-
-    def tell(self, view: PoolView, decision: Decision) -> None:
-        """Say what one tick has found."""
-
-    def close(self) -> None:
-        """Say that the pool is gone."""
-
-
 @dataclass(slots=True)
 class Devices:
     """One of each."""
 
     clock: Callable[[], float]
-    signals: SignalsLike
+    signals: SignalQueue
     processes: ProcessesLike
-    board: BoardLike
+    board: Scoreboard
     sampler: SamplerLike
     backlog: BacklogLike
     settlement: SettlementLike
-    heartbeats: HeartbeatsLike
-    commands: CommandsLike
-    lessons: LessonsLike
-    recorder: RecorderLike | None = None
-    presence: PresenceLike | None = None
+    heartbeats: Heartbeats
+    commands: Commands
+    lessons: LessonStore
+    recorder: Recorder | None = None
+    presence: Presence | None = None
 
     def close(self) -> None:
         """Close what was opened."""
@@ -206,11 +117,3 @@ class Devices:
             self.recorder.close()
         if self.presence is not None:
             self.presence.close()
-
-
-class Pulse(NamedTuple):
-    """A worker that lives, and what it runs; no execution: nothing."""
-
-    worker: str
-    job_id: str = ""
-    execution_id: str = ""

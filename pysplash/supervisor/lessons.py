@@ -26,8 +26,6 @@ from pysplash.control.model import NEVER, Lesson, Sample, WorkerView
 from pysplash.errors import LessonsUnavailable
 from pysplash.log import logger
 
-from .devices import LessonsLike
-
 log = logger("pool")
 
 #: seconds between two savings
@@ -37,7 +35,7 @@ SAVE = 60.0
 class LessonKeeper:
     """A learner, and its lessons' way to Redis and back; Redis may be away at any time."""
 
-    def __init__(self, store: LessonsLike) -> None:
+    def __init__(self, store: LessonStore) -> None:
         self._store = store
         self._learner: Learner | None = None
         self._saved_at = NEVER

@@ -31,9 +31,9 @@ from .accounting import Accounting
 from .devices import Devices
 from .exits import Exits
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
-from .heartbeats import WorkerLink
 from .lessons import LessonKeeper
 from .sensing import Sensors
+from .worker_link import WorkerLink
 from .workers import WorkerTable
 
 log = logger("pool")

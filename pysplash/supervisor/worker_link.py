@@ -1,0 +1,94 @@
+"""What passes between a pool's workers and Redis through the pool: heartbeats and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from redis.exceptions import RedisError, ResponseError
+
+from pysplash.connections.outage import COMPLAIN
+from pysplash.control.model import NEVER
+from pysplash.jobs.commands import NAMED
+from pysplash.log import logger
+from pysplash.worker.row import Row
+
+from .devices import Devices
+from .heartbeats import Pulse
+from .workers import Entry, WorkerTable
+
+log = logger("pool")
+
+#: seconds between two heartbeats
+BEAT = 5.0
+
+
+class WorkerLink:
+    """Sends heartbeats when they are due, and passes commands on to the workers that listen.
+
+    RQ's own worker classes hear and speak for themselves.
+    """
+
+    def __init__(self, devices: Devices, table: WorkerTable, rows: Mapping[str, Row]) -> None:
+        self._devices = devices
+        self._table = table
+        self._rows = rows
+        self._due = devices.clock()
+        self._complained_at = NEVER
+
+    def speak(self, now: float) -> None:
+        """Say that the workers live, if that is due; an absent Redis hears of it next time."""
+        listening = list(self._listening())
+        self._devices.commands.follow([entry.name for entry, _ in listening])
+        if now < self._due:
+            return
+        self._due = now + BEAT
+        pulses = [
+            Pulse(entry.name, row.job_id if row.execution_id else "", row.execution_id)
+            for entry, row in listening
+        ]
+        try:
+            self._devices.heartbeats.send(pulses)
+        except RedisError as error:
+            self._complain(error, now)
+
+    def _complain(self, error: RedisError, now: float) -> None:
+        """Say why heartbeats are not sent; who cannot read the queues says that Redis is away."""
+        if not isinstance(error, ResponseError):
+            log.debug("heartbeats not sent: %s", error)
+        elif now - self._complained_at >= COMPLAIN:
+            self._complained_at = now
+            log.warning(
+                "Redis answers and takes nothing in (%s): workers wait with what their jobs "
+                "returned until it does",
+                error,
+                extra={"action": "redis-refuses"},
+            )
+
+    def heed(self) -> None:
+        """Carry out the commands that have come."""
+        listening = {entry.name: (entry, row) for entry, row in self._listening()}
+        for worker, kind, job_id, execution_id in self._devices.commands.read():
+            if worker not in listening:
+                continue
+            entry, row = listening[worker]
+            if kind == "shutdown":
+                self._devices.processes.stop(worker)
+            elif not row.execution_id and kind not in NAMED:
+                log.info("worker %s runs nothing: %s ignored", worker, kind)
+                continue
+            else:
+                self._devices.board.ask(entry.slot, execution_id or job_id)
+                self._devices.processes.interrupt(worker)
+            log.info(
+                "worker %s: %s %s",
+                worker,
+                kind,
+                job_id,
+                extra={"action": "command", "worker": worker, "command": kind},
+            )
+
+    def _listening(self) -> Iterator[tuple[Entry, Row]]:
+        for entry in self._table:
+            row = self._rows.get(entry.name)
+            if row is not None and row.listens:
+                yield entry, row
