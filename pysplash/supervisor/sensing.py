@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import replace
 
 from pysplash.connections.outage import COMPLAIN
-from pysplash.control.model import MEMORY, NEVER, Sample, WorkerState, WorkerView
+from pysplash.control.model import MEMORY, Sample, WorkerState, WorkerView
 from pysplash.errors import BacklogUnavailable
-from pysplash.log import logger
+from pysplash.log import Seldom, logger
 from pysplash.worker.row import Row
 
 from .devices import Devices
@@ -29,7 +29,7 @@ class Sensors:
         #: seconds held, at the last sample, and the part of the interval before it
         self._held: dict[str, float] = {}
         self._held_share: dict[str, float] = {}
-        self._complained_at = NEVER
+        self._complaint = Seldom(COMPLAIN)
 
     def read_board(self) -> None:
         """Read the row of every worker."""
@@ -83,8 +83,7 @@ class Sensors:
         try:
             waiting = self._devices.backlog.read()
         except BacklogUnavailable as error:
-            if now - self._complained_at >= COMPLAIN:
-                self._complained_at = now
+            if self._complaint.due(now):
                 log.warning("%s; trying again", error, extra={"action": "redis-away"})
             return None, None, False
         return waiting.total, waiting.oldest, waiting.suspended

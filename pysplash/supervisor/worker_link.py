@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from redis.exceptions import RedisError, ResponseError
 
 from pysplash.connections.outage import COMPLAIN
-from pysplash.control.model import NEVER
 from pysplash.jobs.commands import NAMED
-from pysplash.log import logger
+from pysplash.log import Seldom, logger
 from pysplash.worker.row import Row
 
 from .devices import Devices
@@ -33,7 +32,7 @@ class WorkerLink:
         self._table = table
         self._rows = rows
         self._due = devices.clock()
-        self._complained_at = NEVER
+        self._complaint = Seldom(COMPLAIN)
 
     def speak(self, now: float) -> None:
         """Say that the workers live, if that is due; an absent Redis hears of it next time."""
@@ -55,8 +54,7 @@ class WorkerLink:
         """Say why heartbeats are not sent; who cannot read the queues says that Redis is away."""
         if not isinstance(error, ResponseError):
             log.debug("heartbeats not sent: %s", error)
-        elif now - self._complained_at >= COMPLAIN:
-            self._complained_at = now
+        elif self._complaint.due(now):
             log.warning(
                 "Redis answers and takes nothing in (%s): workers wait with what their jobs "
                 "returned until it does",
