@@ -11,7 +11,18 @@ import sys
 import psutil
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set a process attribute, where there are any (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends; only Linux can do that."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_the_parent() -> None:
@@ -19,8 +30,7 @@ def die_with_the_parent() -> None:
 
     Made for the time between a fork and an exec too: nothing is looked up in it.
     """
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_without(parent: int) -> None:
@@ -37,13 +47,11 @@ def describe(status: int) -> str:
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def prctl(option: int, value: int) -> None:
-    """Set a process attribute, where there are any (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+def flush_output() -> None:
+    """Write out what is buffered: a fork would write it twice, ``os._exit`` would lose it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def kill_session(leader: int) -> None:

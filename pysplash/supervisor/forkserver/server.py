@@ -34,7 +34,7 @@ from pysplash.application.handlers import load as load_handler
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
 from pysplash.host.capacity import Host
-from pysplash.host.processes import PR_SET_CHILD_SUBREAPER, die_without, kill_session, prctl
+from pysplash.host.processes import adopt_orphans, die_without, flush_output, kill_session
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
@@ -205,7 +205,7 @@ class ForkServer:
                 text = "".join(traceback.format_exception_only(error)).strip()
                 os.write(words, text.encode()[:MOST_TEXT])
         finally:
-            _flush()
+            flush_output()
             os._exit(status)
 
     def _become_child(self, server: int) -> None:
@@ -274,16 +274,10 @@ def _nothing(*_: object) -> None:
     """Make SIGCHLD write to the wake-up descriptor; the loop does the rest."""
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-
-
 def main(control_fd: int, pool_pid: int) -> None:
     """Run the fork server on an inherited socket."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     with contextlib.suppress(EOFError):
         ForkServer(Connection(control_fd), pool_pid).serve()
