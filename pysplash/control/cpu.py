@@ -1,5 +1,6 @@
-"""Headroom: what the CPU still allows, and what a worker costs. Pure arithmetic.
+"""CPU headroom: how many more workers the CPU bears, and what one costs. Pure arithmetic.
 
+How many workers there should be is decided in :mod:`pysplash.control.policy`, which asks here.
 CPU can be shared, so it is sized by its mean and corrected by feedback; memory cannot, and has
 rules of its own (:mod:`pysplash.control.memory`).
 """

@@ -1,10 +1,12 @@
-"""The decision: how many workers, which, and why. Pure, so every decision can be made again.
+"""The policy: decides the target, how many workers there should be, and which start or stop.
 
-Rule of this file: no clock, no randomness, no I/O, no memory. All that is known is in the view.
+Rule of this file: no clock, no randomness, no I/O, no memory. Everything known is in the view, so
+every decision can be made again.
 
 :func:`decide` is read from the top: a stopping pool empties itself; workers that hang are
-escalated; then the size is settled by the first rule that has something to say. Growth and
-shrinking are damped apart, memory pressure is not damped at all.
+escalated; then the first rule that applies sets the size. Growth and shrinking are damped apart,
+memory pressure is not damped at all. What CPU and memory allow is computed in :mod:`.cpu` and
+:mod:`.memory`, whom to stop when a limit is passed in :mod:`.shedding`.
 
 Sources: steps of 1, 2, 4, 8 and "a starting server counts as idle" from Apache's prefork; one
 stop at a time from uWSGI's cheaper; headroom less what young workers have not shown yet from
