@@ -311,10 +311,10 @@ class _Recorder(_Part, Recorder):
 
 
 class _Presence(_Part, Presence):
-    def know(self, specs: Sequence[TaskSpec]) -> None:
+    def set_tasks(self, specs: Sequence[TaskSpec]) -> None:
         self.world.tasks = tuple(spec.name for spec in specs)
 
-    def tell(self, view: PoolView, decision: Decision) -> None:
+    def publish(self, view: PoolView, decision: Decision) -> None:
         self.world.open = view.drain is None
 
     def close(self) -> None:

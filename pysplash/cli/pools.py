@@ -146,7 +146,7 @@ def purge(place: Place, on_crash: str) -> None:
         found += 1
         click.echo(_plain(f"{leftover.worker or 'pool ' + leftover.pool}: {leftover.fate}"))
     if not found:
-        click.echo("no ghosts")
+        click.echo("nothing to purge")
 
 
 def parse_word(word: str) -> Any:

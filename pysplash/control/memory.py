@@ -67,7 +67,7 @@ def memory_pressed(view: PoolView, limits: Limits) -> bool:
     return seconds > 0 and limit - used < 2 * grown / seconds
 
 
-def tempo(view: PoolView, limits: Limits) -> float:
+def pause(view: PoolView, limits: Limits) -> float:
     """Return the seconds after which the next decision is due, at the latest."""
     return min(HURRY if memory_pressed(view, limits) else 1.0, limits.scale_frequency)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .memory import reserve, tempo
+from .memory import pause, reserve
 from .model import Decision, Limits, Momentum, PoolView
 from .policy import decide, remember
 
@@ -38,6 +38,6 @@ def step(
     return Step(
         decision,
         momentum=remember(view, decision if done is None else done, limits),
-        pause=tempo(view, limits),
+        pause=pause(view, limits),
         reserve=reserve(view, limits) if limits.throttle else 0.0,
     )

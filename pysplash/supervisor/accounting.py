@@ -12,7 +12,7 @@ COUNTED = ("spawned", "exited", "failed", "zombies", "jobs", "jobs_failed")
 
 @dataclass(slots=True)
 class Accounting:
-    """Running totals; *started* and every *now* are monotonic seconds."""
+    """Running totals of one pool; *started* and every *now* are monotonic seconds."""
 
     started: float
     #: workers started, ended well, died or could not start, stopped as they showed no life
@@ -38,7 +38,7 @@ class Accounting:
         self.workers = workers
 
     def close(self, now: float) -> None:
-        """Count the end, when nobody is left."""
+        """Count the end of the pool."""
         self._count_workers(now, 0)
         self.stopping = 0
 
@@ -86,7 +86,7 @@ class Accounting:
         return self.worker_seconds / uptime if uptime > 0 else float(self.workers)
 
     def changed(self) -> bool:
-        """Return whether anything was counted since this was last asked."""
+        """Return whether any count has changed since the last call."""
         now = (self.workers, self.stopping, *(getattr(self, name) for name in COUNTED))
         before, self._reported = self._reported, now
         return now != before

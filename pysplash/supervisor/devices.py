@@ -29,7 +29,7 @@ class SamplerLike(Protocol):
     """Measures the machine and the pool's processes."""
 
     def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
-        """Return what the last interval looked like."""
+        """Measure machine and pool over the last interval."""
 
     def cores(self, pid: int) -> float | None:
         """Return the cores *pid* used over the last interval."""
@@ -42,11 +42,11 @@ class BacklogLike(Protocol):
     """Reads the watched queues."""
 
     def read(self) -> Waiting:
-        """Return what waits; raise BacklogUnavailable if that cannot be known."""
+        """Return what waits; raise BacklogUnavailable if Redis cannot be read."""
 
 
 class ProcessesLike(Protocol):
-    """Starts, stops and kills workers, and hears of their ends."""
+    """Starts, stops and kills workers, and reports their exits."""
 
     @property
     def server_pids(self) -> tuple[int, ...]:
@@ -59,40 +59,40 @@ class ProcessesLike(Protocol):
         """Return whether a fork server is ready to spawn."""
 
     def filenos(self) -> tuple[int, ...]:
-        """Return what is readable when there are events."""
+        """Return the descriptors that are readable when there are events."""
 
     def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
-        """Ask for a process."""
+        """Start a process."""
 
     def stop(self, name: str) -> None:
-        """Ask a process to finish."""
+        """Ask a process to finish its job and leave."""
 
     def tell_memory(self, pool_mem: float, reserve: float) -> None:
-        """Tell the fast loop what it cannot measure."""
+        """Send the throttler the pool's memory, and the reserve to keep free."""
 
     def interrupt(self, name: str) -> None:
-        """Have a process look at what it was asked."""
+        """Have a process read what it was asked on the scoreboard."""
 
     def kill(self, name: str) -> None:
-        """End a process."""
+        """Kill a process and its session."""
 
     def events(self) -> Iterator[Event]:
-        """Yield what has happened."""
+        """Yield the events since the last call."""
 
     def close(self) -> None:
-        """Let go."""
+        """Stop the fork servers."""
 
 
 class SettlementLike(Protocol):
     """Settles the jobs of dead workers."""
 
     def settle(self, loss: Loss) -> str:
-        """Bring one job into exactly one place."""
+        """Requeue, retry, store or fail the job of one dead worker; return which."""
 
 
 @dataclass(slots=True)
 class Devices:
-    """One of each."""
+    """Every device of a pool, and its clock."""
 
     clock: Callable[[], float]
     signals: SignalQueue

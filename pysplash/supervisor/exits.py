@@ -28,7 +28,7 @@ BOOT_FAILURES, CRASHES = 5, 10
 
 
 class Exits:
-    """Everything that follows from a worker's exit."""
+    """Logs and counts each exit, settles its job, and ends a pool whose workers keep failing."""
 
     def __init__(
         self, settlement: SettlementLike, table: WorkerTable, accounting: Accounting
@@ -39,10 +39,10 @@ class Exits:
         self._losses: deque[Loss] = deque()
 
     def __len__(self) -> int:
-        """Losses not settled yet."""
+        """Return the number of dead workers whose jobs are not settled yet."""
         return len(self._losses)
 
-    def take_in(
+    def handle(
         self,
         entry: Entry,
         row: Row | None,
@@ -51,10 +51,10 @@ class Exits:
         now: float,
         outcomes: Sequence[Sequence[str]] = (),
     ) -> SplashError | None:
-        """Account for one exit; return the error that should end the pool, if it should.
+        """Log and count one exit; return the error that should end the pool, or None.
 
         *status* is None for a worker that went with its fork server, whatever it was doing;
-        *outcomes* are those it has written down.
+        *outcomes* are those in its journal.
         """
         how = "its fork server died" if status is None else describe(status)
         failed_start = status is not None and self._table.judge_exit(entry, row, status == 0, now)
@@ -66,7 +66,7 @@ class Exits:
             "worker %s (pid %d) %s: %s",
             entry.name,
             entry.pid,
-            "left" if well else "could not start" if failed_start else "died",
+            "ended" if well else "could not start" if failed_start else "died",
             f"{cause}; {text}" if text else cause,
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
@@ -91,7 +91,7 @@ class Exits:
         return WorkerBootError(f"{failures} workers in a row could not start; the last one: {text}")
 
     def settle(self) -> None:
-        """Settle what is left to settle; an absent Redis leaves it for the next time."""
+        """Settle the jobs of dead workers; while Redis is away they are kept for the next call."""
         while self._losses:
             try:
                 outcome = self._settlement.settle(self._losses[0])

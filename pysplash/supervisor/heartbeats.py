@@ -2,8 +2,8 @@
 
 One script for all of them, instead of a timer and a connection in each. A worker that runs jobs
 inside one another has them all renewed, as has one that holds a batch. The script renews only
-what is there: a worker that has left and a job that has ended stay gone, and no lease is
-ever made shorter than its worker has made it.
+what exists: it recreates no worker that has left and no job that has ended, and shortens no lease
+its worker has set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pysplash.waiting.deadlock import KEY as WAITS_KEY
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
-#: workers spoken for in one call; it holds the server up for less than a millisecond
+#: workers renewed in one call; it holds the server up for less than a millisecond
 MOST = 50
 
 SCRIPT = (
@@ -76,7 +76,7 @@ end
 
 
 class Pulse(NamedTuple):
-    """A worker that lives, and what it runs; no execution: nothing."""
+    """One worker's heartbeat, with the job it runs, if any."""
 
     worker: str
     job_id: str = ""
@@ -84,14 +84,14 @@ class Pulse(NamedTuple):
 
 
 class Heartbeats:
-    """Sends heartbeats over a connection of the pool's own; *ttl*: seconds a worker's key lives."""
+    """Sends the workers' heartbeats; *ttl*: seconds a worker's key lives."""
 
     def __init__(self, client: Redis, ttl: int) -> None:
         self._script = client.register_script(SCRIPT)
         self._ttl = ttl
 
     def send(self, pulses: Sequence[Pulse]) -> None:
-        """Speak for the workers; raises redis's errors if Redis cannot be reached."""
+        """Renew heartbeats and leases; raises redis's errors if Redis cannot be reached."""
         now = time.time()
         for start in range(0, len(pulses), MOST):
             words = [word for pulse in pulses[start : start + MOST] for word in pulse]

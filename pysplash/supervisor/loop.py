@@ -1,4 +1,4 @@
-"""The loop: signals, reap, sample, decide, apply, report; again until the pool is empty.
+"""The supervisor's loop: sense, decide, act, report, about once a second, until the pool is empty.
 
 Facts come from the devices, the decision from the policy, and :meth:`Supervisor._apply` is the
 only place that carries a decision out.
@@ -40,19 +40,19 @@ log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
 
 #: longest and shortest time in seconds between two ticks
-TICK, LULL = 1.0, 0.05
-#: a second stop signal sooner than this, in seconds, is the first one heard twice
+TICK, SHORTEST = 1.0, 0.05
+#: a second stop signal within so many seconds is taken for the first one, delivered twice
 ECHO = 0.5
 #: seconds between two lines of accounting
 ACCOUNT = 5.0
-#: seconds a stopping pool tries to settle what its dead workers left, while Redis is away
+#: seconds a stopping pool keeps trying to settle its dead workers' jobs while Redis is away
 SETTLE = 5.0
 #: seconds between two starts of the scheduler
 SCHEDULER_PAUSE = 5.0
 
 
 class Supervisor:
-    """One pool at work."""
+    """Runs one pool: senses, decides and acts once a second."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Supervisor:
         self._limits = limits
         self._devices = devices
         self._observer = observer
-        #: what decides; another one is for comparisons
+        #: what decides; replaced only for comparisons
         self.rule: Rule = decide
         self.table = WorkerTable(limits.max_procs)
         self.accounting = Accounting(devices.clock())
@@ -102,11 +102,11 @@ class Supervisor:
         log.info("pool %s starts", self.name, extra={"action": "start"})
         while not self._ready and self._drain is None:
             self._devices.signals.wait(TICK, self._devices.processes.filenos())
-            self._hear()
+            self._take_events()
         while not self.finished:
             self.tick()
-            self._rest()
-        self._lessons.keep()
+            self._sleep()
+        self._lessons.save()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
@@ -114,9 +114,9 @@ class Supervisor:
         return EXIT_OK
 
     def tick(self) -> Decision:
-        """Take one turn of the loop; return what was decided."""
-        self._hear()
-        view = self._observe()
+        """Run one turn of the loop; return what was decided."""
+        self._take_events()
+        view = self._sense()
         result = step(view, self._limits, rule=self.rule)
         self._momentum, self._pause = result.momentum, result.pause
         self._act(view, result)
@@ -130,42 +130,42 @@ class Supervisor:
             return False
         return not len(self._exits) or self._devices.clock() > self._settle_until
 
-    def _rest(self) -> None:
+    def _sleep(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
         clock, signals = self._devices.clock, self._devices.signals
         start = clock()
         while not self.finished and (left := start + self._pause - clock()) > 0:
             signals.wait(left, self._filenos())
-            if self._hear():
-                signals.wait(max(0.0, start + LULL - clock()))
+            if self._take_events():
+                signals.wait(max(0.0, start + SHORTEST - clock()))
                 return
 
     def _filenos(self) -> tuple[int, ...]:
         return (*self._devices.processes.filenos(), *self._devices.commands.filenos())
 
-    def _hear(self) -> bool:
-        """Take in signals and exits; return whether any of it calls for a decision now."""
+    def _take_events(self) -> bool:
+        """Handle signals and process events; return whether a decision is due at once."""
         numbers = self._devices.signals.drain()
         for number in numbers:
-            self._heed(number)
+            self._handle_signal(number)
         events = list(self._devices.processes.events())
-        # after the events: what a worker did last is on the board when its exit is known
+        # after the events, so that a worker's row is its last one when its exit is handled
         self._sensors.read_board()
-        telling = [self._take_in(event) for event in events]
-        self._link.heed()
-        return bool(numbers) or any(telling)
+        urgent = [self._handle_event(event) for event in events]
+        self._link.pass_commands()
+        return bool(numbers) or any(urgent)
 
-    def _observe(self) -> PoolView:
+    def _sense(self) -> PoolView:
         now = self._devices.clock()
         self._sensors.sample(now)
         self._sensors.read_board()
-        queued, oldest, suspended = self._sensors.waiting(now)
+        queued, oldest, suspended = self._sensors.read_queues(now)
         workers, samples = self._sensors.workers(now), tuple(self._sensors.samples)
         return PoolView(
             now=now,
             workers=workers,
             samples=samples,
-            lessons=self._lessons.attend(now, workers, samples[-1]),
+            lessons=self._lessons.observe(now, workers, samples[-1]),
             queued=queued,
             oldest=oldest,
             suspended=suspended,
@@ -178,14 +178,14 @@ class Supervisor:
             drain_deadline=self._drain_deadline,
         )
 
-    # --- told from outside ---
+    # --- signals ---
 
     def stop(self, deadline: float | None = None) -> None:
         """Ask for a warm stop; *deadline* is on the monotonic clock."""
         self._drain_deadline = deadline
         self._devices.signals.post(signal.SIGTERM)
 
-    def _heed(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             if self._drain is None:
                 self._begin_drain(Drain.WARM)
@@ -201,7 +201,7 @@ class Supervisor:
             least, most = -self._limits.min_procs, self._limits.max_procs - self._limits.min_procs
             self._floor = max(least, min(most, moved))
             log.info(
-                "smallest size is now %d",
+                "minimum number of workers is now %d",
                 self._limits.min_procs + self._floor,
                 extra={"action": "floor"},
             )
@@ -218,9 +218,9 @@ class Supervisor:
         self._drain = drain
         log.info("pool %s: %s stop", self.name, drain, extra={"action": "stop"})
 
-    # --- what processes did ---
+    # --- events of processes ---
 
-    def _take_in(self, event: Event) -> bool:
+    def _handle_event(self, event: Event) -> bool:
         if isinstance(event, Spawned):
             self.table.spawned(event.name, event.pid)
             return False
@@ -239,12 +239,15 @@ class Supervisor:
             self._restart_before = self._devices.clock()
         self._ready = True
         if self._devices.presence is not None:
-            self._devices.presence.know(event.tasks)
+            self._devices.presence.set_tasks(event.tasks)
         if event.threads > 1:
-            log.warning("%d threads run after --preload; workers have none of them", event.threads)
+            log.warning(
+                "%d threads run after --preload: the workers have none of them",
+                event.threads,
+            )
 
     def _server_died(self, event: ServerDied) -> None:
-        log.error("a fork server died (%d)", event.status, extra={"action": "server-died"})
+        log.error("a fork server died (status %d)", event.status, extra={"action": "server-died"})
         for name in event.names:
             self._exited(name, None, "")
         if not self._devices.processes.server_pids and self._drain is None:
@@ -253,7 +256,7 @@ class Supervisor:
     def _preload_failed(self, event: PreloadFailed) -> None:
         text = f"module {event.module!r} cannot be preloaded ({event.text}): check --preload"
         if self._devices.processes.server_pids:
-            log.error("no restart: %s", text, extra={"action": "restart"})
+            log.error("workers are not restarted: %s", text, extra={"action": "restart"})
         else:
             self._fail(ImportFailed(text))
 
@@ -267,7 +270,7 @@ class Supervisor:
         now = self._devices.clock()
         self._settle_until = now + SETTLE
         outcomes = self._devices.board.outcomes(entry.slot)
-        error = self._exits.take_in(entry, row, status, text, now, outcomes)
+        error = self._exits.handle(entry, row, status, text, now, outcomes)
         if error is not None:
             self._fail(error)
 
@@ -287,8 +290,8 @@ class Supervisor:
             self._apply(action)
         if view.queued is not None:
             self._exits.settle()
-            self._link.speak(view.now)
-        self._keep_scheduler()
+            self._link.send_heartbeats(view.now)
+        self._ensure_scheduler()
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
@@ -312,7 +315,7 @@ class Supervisor:
         self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
         self.accounting.note_spawn()
 
-    def _keep_scheduler(self) -> None:
+    def _ensure_scheduler(self) -> None:
         now = self._devices.clock()
         due = now - self._scheduler_at >= SCHEDULER_PAUSE and self._devices.processes.able()
         if self._scheduler and due and not self._scheduler_lives and self._drain is None:
@@ -344,6 +347,6 @@ class Supervisor:
         if self._devices.recorder is not None:
             self._devices.recorder.write(view, decision, self._limits)
         if self._devices.presence is not None:
-            self._devices.presence.tell(view, decision)
+            self._devices.presence.publish(view, decision)
         if self._observer is not None:
             self._observer(view, decision)

@@ -18,7 +18,7 @@ log = logger("pool")
 
 
 class Sensors:
-    """Reads machine, scoreboard and queues; remembers what one reading leaves for the next."""
+    """Reads machine, scoreboard and queues, and keeps the last rows and samples."""
 
     def __init__(self, devices: Devices, table: WorkerTable) -> None:
         self._devices = devices
@@ -39,13 +39,13 @@ class Sensors:
                 self.rows[entry.name] = row
 
     def forget(self, name: str) -> Row | None:
-        """Drop a worker that is gone; return what was last known of it."""
+        """Forget a worker that has ended; return its last row."""
         for kept in (self._jobs_seen, self._held, self._held_share):
             kept.pop(name, None)
         return self.rows.pop(name, None)
 
     def sample(self, now: float) -> None:
-        """Measure CPU and memory; a reading too soon after the last one is the last one."""
+        """Measure CPU and memory; too soon after the last sample, that one is kept."""
         pids = {entry.name: entry.pid for entry in self._table if entry.pid}
         busy = [pid for name, pid in pids.items() if self._was_busy(name)]
         alive = [*pids.values(), *self._devices.processes.server_pids]
@@ -56,7 +56,7 @@ class Sensors:
             self.samples.popleft()
 
     def _measure_held(self, interval: float) -> float:
-        """Return the cores that being held kept workers from using over the last interval."""
+        """Return the cores that throttling kept workers from using over the last interval."""
         kept = 0.0
         for entry in self._table:
             row = self.rows.get(entry.name)
@@ -78,8 +78,8 @@ class Sensors:
         self._jobs_seen[name] = row.jobs
         return row.state is WorkerState.BUSY or row.jobs != before
 
-    def waiting(self, now: float) -> tuple[int | None, float | None, bool]:
-        """Return jobs waiting (None: not to be known), age of the oldest, and suspension."""
+    def read_queues(self, now: float) -> tuple[int | None, float | None, bool]:
+        """Return jobs waiting (None: unknown), age of the oldest, and whether RQ is suspended."""
         try:
             waiting = self._devices.backlog.read()
         except BacklogUnavailable as error:

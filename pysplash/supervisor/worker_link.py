@@ -1,4 +1,4 @@
-"""What passes between a pool's workers and Redis through the pool: heartbeats and commands."""
+"""Heartbeats sent for the workers, and RQ's commands passed on to them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BEAT = 5.0
 
 
 class WorkerLink:
-    """Sends heartbeats when they are due, and passes commands on to the workers that listen.
+    """Sends heartbeats for the workers, and passes RQ's commands on to them.
 
-    RQ's own worker classes hear and speak for themselves.
+    RQ's own worker classes do both themselves.
     """
 
     def __init__(self, devices: Devices, table: WorkerTable, rows: Mapping[str, Row]) -> None:
@@ -34,8 +34,8 @@ class WorkerLink:
         self._due = devices.clock()
         self._complaint = Seldom(COMPLAIN)
 
-    def speak(self, now: float) -> None:
-        """Say that the workers live, if that is due; an absent Redis hears of it next time."""
+    def send_heartbeats(self, now: float) -> None:
+        """Send heartbeats if they are due; while Redis is away, the next ones do."""
         listening = list(self._listening())
         self._devices.commands.follow([entry.name for entry, _ in listening])
         if now < self._due:
@@ -51,19 +51,18 @@ class WorkerLink:
             self._complain(error, now)
 
     def _complain(self, error: RedisError, now: float) -> None:
-        """Say why heartbeats are not sent; who cannot read the queues says that Redis is away."""
+        """Log why heartbeats are not sent; that Redis is away is logged where queues are read."""
         if not isinstance(error, ResponseError):
             log.debug("heartbeats not sent: %s", error)
         elif self._complaint.due(now):
             log.warning(
-                "Redis answers and takes nothing in (%s): workers wait with what their jobs "
-                "returned until it does",
+                "Redis refuses writes (%s): workers keep their jobs' results until it accepts them",
                 error,
                 extra={"action": "redis-refuses"},
             )
 
-    def heed(self) -> None:
-        """Carry out the commands that have come."""
+    def pass_commands(self) -> None:
+        """Pass on the commands received since the last call."""
         listening = {entry.name: (entry, row) for entry, row in self._listening()}
         for worker, kind, job_id, execution_id in self._devices.commands.read():
             if worker not in listening:
@@ -72,7 +71,7 @@ class WorkerLink:
             if kind == "shutdown":
                 self._devices.processes.stop(worker)
             elif not row.execution_id and kind not in NAMED:
-                log.info("worker %s runs nothing: %s ignored", worker, kind)
+                log.info("worker %s runs no job: %s ignored", worker, kind)
                 continue
             else:
                 self._devices.board.ask(entry.slot, execution_id or job_id)

@@ -27,7 +27,7 @@ class Entry:
 
 
 class WorkerTable:
-    """All workers of the pool, from the request for one until its exit has been seen."""
+    """All workers of the pool, from the request to start one until its exit."""
 
     def __init__(self, slots: int) -> None:
         self._entries: dict[str, Entry] = {}
@@ -46,28 +46,28 @@ class WorkerTable:
         return name in self._entries
 
     def add(self, name: str, now: float) -> Entry:
-        """Enter a worker that has been asked for, in a free slot."""
+        """Add a worker that is to be started, in a free slot."""
         entry = self._entries[name] = Entry(name, self._free.pop(), now)
         return entry
 
     def spawned(self, name: str, pid: int) -> None:
-        """Note that the worker's process exists."""
+        """Record the process of a worker."""
         if name in self._entries:
             self._entries[name].pid = pid
 
     def remove(self, name: str) -> Entry:
-        """Strike a worker whose exit was seen; its slot is free again."""
+        """Remove a worker that has ended; its slot is free again."""
         entry = self._entries.pop(name)
         self._free.append(entry.slot)
         return entry
 
     def ask_to_stop(self, name: str, now: float, reason: Reason) -> None:
-        """Note a stop; it is asked once."""
+        """Record that a worker is asked to stop; this is done once."""
         entry = self._entries[name]
         entry.stop_at, entry.stop_reason = now, reason
 
     def ask_to_die(self, name: str, now: float, reason: Reason) -> None:
-        """Note a kill."""
+        """Record that a worker is killed."""
         entry = self._entries[name]
         entry.kill_at, entry.kill_reason = now, reason
 
@@ -94,7 +94,7 @@ class WorkerTable:
         cores: Callable[[int], float | None],
         now: float,
     ) -> tuple[WorkerView, ...]:
-        """Return every worker as the policy is to see it, and take note of good starts.
+        """Return every worker as the policy sees it, and record good starts.
 
         *held* is the share of the last interval in which the worker was held, by name.
         """

@@ -1,4 +1,4 @@
-"""What a pool says of itself on a real server: told, renewed, expired, withdrawn; and ghosts."""
+"""What a pool says of itself on a real server: told, renewed, expired, withdrawn; and what dead pools left, purged."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_it_is_renewed_when_due_and_not_before(redis: Redis, pool: HandPool) -> 
     assert calls(redis, "evalsha") == before
     pool.tell(RENEW / 5)
     assert calls(redis, "evalsha") == before + 1
-    pool.presence.know(SPECS[:1])
+    pool.presence.set_tasks(SPECS[:1])
     pool.tell()
     (found,) = read_pools(redis)
     assert [task.name for task in found.tasks] == [SPECS[0].name]
@@ -140,7 +140,7 @@ def test_the_living_are_let_be(redis: Redis, pool: HandPool) -> None:
     die(redis, pool)
     fates = [leftover.fate for leftover in purge(redis)]
     assert len(fates) == 2
-    assert all(fate.startswith("may live for ") for fate in fates)
+    assert all(fate.startswith("may be alive for ") for fate in fates)
     redis.zadd(POOLS_KEY, {"hand": 1.0})
     assert [leftover.fate for leftover in purge(redis)] == ["purged", "purged", "purged"]
 

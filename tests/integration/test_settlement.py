@@ -180,7 +180,7 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
         row = Row(
             "w", 1, WorkerState.BUSY, 0, 0, job_id=loss.job_id, execution_id=loss.execution_id
         )
-        exits.take_in(Entry(loss.worker, 0, 0), row, signal.SIGKILL, "", 0)
+        exits.handle(Entry(loss.worker, 0, 0), row, signal.SIGKILL, "", 0)
     exits.settle()
 
     assert len(exits) == 0
@@ -194,7 +194,7 @@ def test_who_could_not_say_that_it_left_is_struck(redis: Redis, queue: Queue, un
     loss = run(queue)
     row = Row("w", 1, WorkerState.STOPPING, 0, 0, unsaid=unsaid)
     exits = Exits(settlement(redis), WorkerTable(2), Accounting(0.0))
-    exits.take_in(Entry(loss.worker, 0, 0), row, 0, "", 0)
+    exits.handle(Entry(loss.worker, 0, 0), row, 0, "", 0)
     exits.settle()
 
     assert redis.sismember("rq:workers", f"rq:worker:{loss.worker}") != unsaid

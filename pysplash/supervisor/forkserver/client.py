@@ -1,4 +1,4 @@
-"""The pool's side of its processes: ask the fork server for workers, hear of their ends.
+"""The fork server's client: the pool asks for workers and receives their exits as events.
 
 The pool never forks and never signals a process by a number it remembers: it asks the fork
 server, which is the parent of every worker and so cannot hit a stranger.
@@ -32,7 +32,7 @@ _END = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ForkServerPlan:
-    """What the fork server is told once, before anything else."""
+    """The first message to the fork server: all it needs to know."""
 
     settings: WorkerSettings
     board_fd: int
@@ -40,7 +40,7 @@ class ForkServerPlan:
     preload: tuple[str, ...]
     #: seconds its workers get, should the pool die, before they are killed
     terminate: float
-    #: what the fast loop is to hold to; None: there is none
+    #: the throttler's limits; None: workers are not throttled
     limits: Limits | None = None
 
 
@@ -176,7 +176,7 @@ class Processes:
         return next((server for server in self._servers if name in server.names), None)
 
     def tell_memory(self, pool_mem: float, reserve: float) -> None:
-        """Tell what the pool's processes use together, and what the oldest job is still to take."""
+        """Send the throttler the pool's memory and the bytes to keep free for the oldest job."""
         for server in self._servers:
             server.send(("memory", "", pool_mem, reserve))
 
@@ -186,7 +186,7 @@ class Processes:
             parent.send(("signal", name, signal.SIGTERM))
 
     def interrupt(self, name: str) -> None:
-        """Have one worker look at what it was asked on the scoreboard."""
+        """Have one worker read what it was asked on the scoreboard."""
         if parent := self._parent(name):
             parent.send(("signal", name, signal.SIGUSR1))
 
@@ -216,6 +216,6 @@ class Processes:
             self._current = next((s for s in self._servers if s.ready), None)
 
     def close(self) -> None:
-        """Let the fork servers go, once their workers are gone."""
+        """End the fork servers once their workers have ended."""
         while self._servers:
             self._servers.pop().end()

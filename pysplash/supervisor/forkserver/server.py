@@ -1,4 +1,4 @@
-"""The fork server: a small process that has everything loaded and forks workers from it.
+"""The fork server: a small process that has everything imported and forks the workers.
 
 One thread, no Redis connection, the garbage collector frozen: what was preloaded stays shared.
 It is the parent of all workers, so it alone signals them, by a process id that cannot have
@@ -51,7 +51,7 @@ MOST_TEXT = 4096
 
 
 class Child:
-    """One forked process: its name, its row, its id, and the pipe for its last words."""
+    """One forked process: its name, slot, id, and the pipe for its error."""
 
     def __init__(self, name: str, slot: int, role: str, pid: int, words: int) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Child:
         self.pid = pid
         self.words = words
 
-    def last_words(self) -> str:
+    def read_error(self) -> str:
         """Return what the process wrote before it ended, and close the pipe."""
         try:
             return os.read(self.words, MOST_TEXT).decode(errors="replace")
@@ -71,7 +71,7 @@ class Child:
 
 
 class ForkServer:
-    """The loop: a request or an exit, whichever comes."""
+    """Forks workers on request, reaps them and reports their exits."""
 
     def __init__(self, control: Connection[Any, Any], pool_pid: int) -> None:
         self._control = control
@@ -89,7 +89,7 @@ class ForkServer:
         self._throttler = Throttler(limits, self._board, Host()) if limits is not None else None
 
     def serve(self) -> None:
-        """Serve until the pool lets go, or is gone."""
+        """Serve requests until the pool closes the connection or has ended."""
         if not self._preload():
             return
         self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
@@ -104,7 +104,7 @@ class ForkServer:
         self._end_all()
 
     def _trim(self) -> float:
-        """Let the fast loop do what is due; return the seconds until it has more to do."""
+        """Throttle if it is due; return the seconds until it is due again."""
         if self._throttler is None:
             return WATCH
         try:
@@ -113,7 +113,7 @@ class ForkServer:
             self._throttler.release()
             self._throttler = None
             text = "".join(traceback.format_exception_only(error)).strip()
-            print(f"the fast loop ends: {text}", file=sys.stderr)
+            print(f"throttling ends by an error: {text}", file=sys.stderr)
             return WATCH
         return min(WATCH, self._throttler.wait())
 
@@ -142,7 +142,7 @@ class ForkServer:
             self._control.send(event)
 
     def _requests(self) -> bool:
-        """Serve what is waiting; False once the pool has let go."""
+        """Serve the requests received; return False once the pool has closed the connection."""
         try:
             while self._control.poll():
                 self._request(*self._control.recv())
@@ -222,7 +222,7 @@ class ForkServer:
         random.seed()
 
     def _reap(self) -> None:
-        """Collect every child that has ended, and tell of those the pool knows."""
+        """Reap every child that has ended, and report those the pool knows."""
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -238,10 +238,10 @@ class ForkServer:
             _, status = os.waitpid(found.si_pid, 0)
             if child is not None:
                 del self._children[child.name]
-                self._tell(Exited(child.name, status, child.last_words()))
+                self._tell(Exited(child.name, status, child.read_error()))
 
     def _end_all(self) -> None:
-        """The pool is gone: let go who is held, stop the workers, and kill those that do not."""
+        """The pool has ended: resume held workers, stop all, and kill those that do not stop."""
         if self._throttler is not None:
             self._throttler.release()
         for child in self._children.values():
@@ -257,7 +257,7 @@ class ForkServer:
 
 
 def run_scheduler(plan: ForkServerPlan) -> None:
-    """Be the pool's one RQ scheduler until stopped."""
+    """Run RQ's scheduler for the pool until stopped."""
     scheduler = RQScheduler(
         list(plan.settings.queues),
         connection=connect(plan.settings),
