@@ -1,4 +1,4 @@
-"""Doubles of the world around a pool, for tests of pools and of what is built on them.
+"""Test doubles for a pool's devices, and a simulated machine.
 
 :class:`World` stands for machine, processes, scoreboard and queues at once; time passes only
 when a test says so. The supervisor over it is the real one::
@@ -44,7 +44,7 @@ MIB = 2**20
 
 @dataclass(slots=True)
 class World:
-    """Everything a pool senses and acts on, in plain attributes."""
+    """Everything a pool reads or acts on, as plain attributes."""
 
     now: float = 1000.0
     #: jobs waiting; None: Redis does not answer

@@ -1,6 +1,6 @@
 """The command line. Nothing else in PySplash prints, configures logging or ends a process.
 
-A command is imported when it is asked for: a pool that starts waits for no gateways and tables.
+A command is imported when it is used, so that a pool starts without importing the others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HOMES = {
 
 
 class CommandGroup(click.Group):
-    """The commands, of which ``start`` may be left out."""
+    """The commands; ``start`` may be omitted."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``start`` in front of arguments that begin with no command."""

@@ -1,4 +1,4 @@
-"""The commands that read what ``--record`` has written: a picture of it, and a second opinion."""
+"""Commands that read what ``--record`` has written: plot and replay."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def replay(file: str, everything: bool, **given: Any) -> None:
     if not found.ticks:
         raise ConfigError(f"record {file!r} holds no facts to decide on: record it anew")
     if found.lost:
-        click.echo(f"{found.lost} ticks are without all their facts", err=True)
+        click.echo(f"{found.lost} ticks are left out: their facts are incomplete", err=True)
     click.echo(_told(changed, recording))
     lines = list(differences(found))
     for line in islice(lines, None if everything else MOST_LINES):

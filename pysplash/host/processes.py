@@ -1,4 +1,4 @@
-"""Processes: a child that ends with its parent, adopted orphans, exit statuses in words."""
+"""Processes: ending with the parent, adopting orphans, and exit statuses in words."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def die_with_the_parent() -> None:
 
 
 def die_without(parent: int) -> None:
-    """The same; and end at once if the process *parent* has gone before that could be asked."""
+    """Be killed when *parent* ends; exit at once if it has ended already."""
     die_with_the_parent()
     if os.getppid() != parent:
         os._exit(1)
 
 
 def describe(status: int) -> str:
-    """Say in words how a process ended, from its wait status."""
+    """Return in words how a process ended, from its wait status."""
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit status {os.waitstatus_to_exitcode(status)}"
@@ -55,7 +55,7 @@ def flush_output() -> None:
 
 
 def kill_session(leader: int) -> None:
-    """Kill the session that *leader*, a child not yet reaped, began: all its descendants too."""
+    """Kill all processes of the session that *leader*, a child not yet reaped, began."""
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if pid != leader and os.getsid(pid) == leader:

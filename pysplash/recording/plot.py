@@ -222,7 +222,7 @@ def _worth_naming(moved: Sequence[TargetChange], seconds: float) -> list[TargetC
 
 
 def _spans(recording: Recording, ticks: Sequence[Tick]) -> list[tuple[Reason, tuple[float, float]]]:
-    """Return from when, and for how long, which reason held."""
+    """Return when each reason began and how long it applied."""
     start, spans = recording.ticks[0].t, []
     ends = [*(after.t for _, after in pairwise(ticks)), ticks[-1].t + 1.0]
     pairs = zip(ticks, ends, strict=True)
@@ -258,7 +258,7 @@ def _limit(axes: Axes, height: float, label: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    """Name each line once, beside the panel, where it hides nothing."""
+    """Add a legend beside the panel."""
     handles: dict[str, Any] = {}
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         handles.setdefault(label, handle)

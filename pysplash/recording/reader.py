@@ -36,7 +36,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds."""
+    """The ticks of a file."""
 
     ticks: tuple[Tick, ...]
     #: lines that are no ticks
@@ -46,7 +46,7 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Seconds from its first to its last tick."""
         return self.ticks[-1].t - self.ticks[0].t
 
 
@@ -61,7 +61,7 @@ class TargetChange:
 
 
 def parse(lines: Iterable[str], name: str) -> Recording:
-    """Return the ticks in *lines*, those that cannot be read counted; *name* is for the error.
+    """Return the ticks in *lines*, and how many lines are none; *name* is for the error.
 
     Raises :class:`~pysplash.errors.ConfigError` if not one of them is a tick.
     """

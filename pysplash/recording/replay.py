@@ -1,7 +1,7 @@
-"""Replay: recorded facts through the same decision with other limits. Pure.
+"""Replay: decides recorded ticks again, with other limits. Pure.
 
-Each tick is asked by itself: given everything that had really happened until then, what would have
-been decided here? What an answer would have led to is not made up, for nobody knows it.
+Each tick is decided by itself, from what had really happened until then; the effects of a
+different decision on later ticks are not simulated.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def differences(found: Replay) -> Iterator[str]:
 
 
 def _kind(tick: ReplayedTick) -> tuple[str, str] | None:
-    """Return what makes differences alike: both reasons and both kinds of action."""
+    """Return the key by which differences are grouped: both reasons and kinds of action."""
     return None if tick.same else (_sort(tick.recorded.decision), _sort(tick.decision))
 
 

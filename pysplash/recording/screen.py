@@ -1,4 +1,4 @@
-"""Drawing: a pool at one moment as lines of text. Pure; whoever prints them owns the screen."""
+"""The live screen of a pool, as lines of text. Pure: the caller prints them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEANING = {
 
 @dataclass(frozen=True, slots=True)
 class ExplainedChange:
-    """One change of target: when (seconds since the start), from, to, why, and the facts then."""
+    """One change of target: seconds since the start, from, to, reason, queue and CPU."""
 
     at: float
     before: int
@@ -50,7 +50,7 @@ class ExplainedChange:
 
 @dataclass(slots=True)
 class History:
-    """What a pool did so far: its changes of target, and for how long which reason held."""
+    """What a pool did so far: its changes of target, and how long each reason applied."""
 
     started: float | None = None
     target: int = 0
@@ -62,7 +62,7 @@ class History:
     _seen_at: float = 0.0
 
     def add(self, view: PoolView, decision: Decision) -> None:
-        """Take in one tick."""
+        """Add one tick."""
         if self.started is None:
             self.started = self._seen_at = view.now
         self.held[decision.reason] += round(1000 * (view.now - self._seen_at))
@@ -107,7 +107,7 @@ def clock(seconds: float) -> str:
 def screen(
     view: PoolView, decision: Decision, history: History, max_cpu: float, max_mem: float
 ) -> list[str]:
-    """Return the lines of a compact live picture, the same number each time."""
+    """Return the lines of the live screen, the same number each time."""
     latest = view.samples[-1] if view.samples else None
     cpu, mem = (latest.cpu, latest.mem) if latest else (0.0, 0.0)
     states = census(view)
@@ -137,7 +137,7 @@ def change_line(change: ExplainedChange) -> str:
 
 
 def tick_line(view: PoolView, decision: Decision, history: History) -> str:
-    """Return one tick in a plain line, for where there is no terminal."""
+    """Return one tick as a plain line, for output that is no terminal."""
     states = census(view)
     cpu = view.samples[-1].cpu if view.samples else 0.0
     return (
@@ -149,7 +149,7 @@ def tick_line(view: PoolView, decision: Decision, history: History) -> str:
 
 
 def explain(history: History) -> list[str]:
-    """Return why the pool had the sizes it had, a line for each kind of change and each hold."""
+    """Return the reasons of all changes of size, and of long times without one, a line each."""
     lines = []
     for reason in Reason:
         steps = [change for change in history.changes if change.reason is reason]

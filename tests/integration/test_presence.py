@@ -1,4 +1,4 @@
-"""What a pool says of itself on a real server: told, renewed, expired, withdrawn; and what dead pools left, purged."""
+"""What a pool publishes on a real server, and what is purged when it was killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plant: a machine, its jobs and its pool in plain arithmetic, to try policies on.
+"""The plant: a simulated machine with jobs and workers, to test policies on.
 
 Nothing here runs or waits. Time is a number that advances by a tenth of a second; cores are
 shared among those who want them; memory grows as a job's phases say. Every second the policy
@@ -141,7 +141,7 @@ class Plant:
         return sum(w.memory + self.machine.worker for w in self._workers)
 
     def _hold(self, cpu: float, memory: float) -> None:
-        """Let the fast loop see the last step and say who is held in the next."""
+        """Throttle: measure the last step, decide who is held in the next."""
         busy = [w for w in self._workers if w.stack and w.state is WorkerState.BUSY]
         busy.sort(key=lambda w: w.job_started or 0.0)
         slice_ = Slice(
@@ -270,7 +270,7 @@ class Plant:
     # --- the policy ---
 
     def _decide(self) -> float:
-        """Let the policy see the plant, do what it says, and return the seconds until the next."""
+        """Take one step of the policy, apply it, and return the seconds until the next one."""
         view = self._observe()
         result = self.policy.step(view)
         self.trace.decided(self.now, len(view.workers), result.decision)
