@@ -19,8 +19,7 @@ class FirstPool(Pool):
     def supervise(self, devices: Devices) -> Supervisor:
         """Return the loop, with the first rule in the place of its own."""
         supervisor = super().supervise(devices)
-        first = First(self.limits)
-        supervisor.rule = lambda view, limits: first.decide(view)
+        supervisor.rule = First().decide
         return supervisor
 
 

@@ -17,24 +17,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.plants import Scenario, scenarios
 from benchmarks.rivals import Depth, First, Fixed
-from pysplash.control.model import Limits
-from pysplash.control.simulation.plant import Law, Policy
+from pysplash.control.policy import decide
 from pysplash.control.simulation.trace import Trace
+from pysplash.control.step import Rule
 
 #: seconds after which CPU is judged
 SETTLED = 60.0
 SHOWN = ("A", "B", "C", "D", "D2", "D3", "D4", "E")
 
 
-def contestants(cores: float) -> list[tuple[str, Callable[[Limits], Policy], bool]]:
-    """Return name, policy and whether it has the fast loop, for each."""
+def contestants(cores: float) -> list[tuple[str, Callable[[], Rule], bool]]:
+    """Return name, what makes its rule and whether it has the throttler, for each."""
     return [
-        ("first PySplash", First, False),
-        ("first, CPU mended", lambda limits: First(limits, mended=True), False),
-        ("queue depth alone", Depth, False),
-        ("fixed, one a core", lambda limits: Fixed(limits, round(cores)), False),
-        ("PySplash, slow loop", Law, False),
-        ("PySplash, both loops", Law, True),
+        ("first PySplash", lambda: First().decide, False),
+        ("first, CPU mended", lambda: First(mended=True).decide, False),
+        ("queue depth alone", lambda: Depth().decide, False),
+        ("fixed, one a core", lambda: Fixed(round(cores)).decide, False),
+        ("PySplash, slow loop", lambda: decide, False),
+        ("PySplash, both loops", lambda: decide, True),
     ]
 
 
@@ -82,9 +82,9 @@ def main() -> None:
     print(HEAD)
     print("|---|---|" + "---:|" * 9)
     for letter in options.scenario or SHOWN:
-        for name, policy, throttle in contestants(options.cores):
+        for name, rule, throttle in contestants(options.cores):
             traces = [
-                known[letter].play(policy, seed=seed, throttle=throttle)
+                known[letter].play(rule(), seed=seed, throttle=throttle)
                 for seed in range(options.seeds)
             ]
             print(row(known[letter], name, traces), flush=True)

@@ -13,7 +13,8 @@ from itertools import chain, repeat
 from random import Random
 
 from pysplash.control.model import Limits
-from pysplash.control.simulation.plant import Plant, Policy
+from pysplash.control.policy import decide
+from pysplash.control.simulation.plant import Law, Plant
 from pysplash.control.simulation.trace import Trace
 from pysplash.control.simulation.workload import (
     GIB,
@@ -31,6 +32,7 @@ from pysplash.control.simulation.workload import (
     spin,
     wave,
 )
+from pysplash.control.step import Rule
 
 #: seconds in which others use six sixteenths of the cores
 STEP_FROM, STEP_UNTIL = 60.0, 120.0
@@ -55,17 +57,15 @@ class Scenario:
     #: whether it ends with the last job
     ends: bool = False
 
-    def play(
-        self, policy: Callable[[Limits], Policy], *, seed: int = 0, throttle: bool = False
-    ) -> Trace:
-        """Play it under a policy; *throttle* runs the fast loop too."""
+    def play(self, rule: Rule = decide, *, seed: int = 0, throttle: bool = False) -> Trace:
+        """Play it under a rule; *throttle* runs the throttler too."""
         limits = replace(self.limits, throttle=throttle)
         step = 0.1 if self.machine.cores <= 32 else 0.2
         random = Random(seed)
         plant = Plant(
             self.machine,
             self.load(random),
-            policy(limits),
+            Law(limits, rule),
             seed=seed,
             throttled=throttle,
             step=step,

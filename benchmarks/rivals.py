@@ -40,14 +40,13 @@ class First:
     at all, or once in a while everything. *mended* lets it see the truth.
     """
 
-    limits: Limits
     mended: bool = False
     random: Random = field(default_factory=lambda: Random(1))
     rows: deque[tuple[int, float, float]] = field(default_factory=lambda: deque(maxlen=FIRST_ROWS))
     base: tuple[float, float] | None = None
     scaled_at: float = -math.inf
 
-    def decide(self, view: PoolView) -> Decision:
+    def decide(self, view: PoolView, limits: Limits) -> Decision:
         """Return what it would do."""
         latest = view.samples[-1]
         if self.base is None:
@@ -56,26 +55,26 @@ class First:
         self.rows.append((running, latest.cpu, latest.mem))
         size = len(view.workers)
         kills = tuple(Kill(w.name, Reason.CPU) for w in view.workers if self._late(w, view.now))
-        if running < self.limits.min_procs:
+        if running < limits.min_procs:
             return Decision(size + 1, Reason.MIN, (*kills, Spawn(1, Reason.MIN)))
-        if view.now - self.scaled_at < self.limits.scale_frequency or not view.queued:
+        if view.now - self.scaled_at < limits.scale_frequency or not view.queued:
             return Decision(size, Reason.STEADY, kills)
         self.scaled_at = view.now
-        return self._scale(view, kills)
+        return self._scale(view, limits, kills)
 
     def _late(self, worker: WorkerView, now: float) -> bool:
         asked = worker.stop_at is not None and worker.kill_at is None
         return asked and now - (worker.stop_at or 0.0) >= FIRST_TERMINATE
 
-    def _scale(self, view: PoolView, kills: tuple[Kill, ...]) -> Decision:
+    def _scale(self, view: PoolView, limits: Limits, kills: tuple[Kill, ...]) -> Decision:
         size = len(view.workers)
         cpu = view.samples[-1].cpu
         if not self.mended:
             cpu = 100.0 if self.random.random() < 4 / 60 else 0.0
         room = min(
-            self.limits.max_procs - size,
-            self._room(self.limits.max_cpu - cpu, 1),
-            self._room(self.limits.max_mem - view.samples[-1].mem, 2),
+            limits.max_procs - size,
+            self._room(limits.max_cpu - cpu, 1),
+            self._room(limits.max_mem - view.samples[-1].mem, 2),
         )
         if room > 0:
             count = min(room, FIRST_STEP)
@@ -91,41 +90,31 @@ class First:
         each = max(0.1, sum(shares) / len(self.rows))
         return math.floor(left / each)
 
-    def reserve(self, view: PoolView) -> float:
-        """Return nothing: it knows of no fast loop."""
-        return 0.0
-
 
 @dataclass(slots=True)
 class Fixed:
     """A fixed number of workers."""
 
-    limits: Limits
     count: int
 
-    def decide(self, view: PoolView) -> Decision:
+    def decide(self, view: PoolView, limits: Limits) -> Decision:
         """Return what is missing."""
         missing = self.count - len(view.workers)
         spawns = (Spawn(missing, Reason.MIN),) if missing > 0 else ()
         return Decision(self.count, Reason.MIN, spawns)
-
-    def reserve(self, view: PoolView) -> float:
-        """Return nothing: it knows of no fast loop."""
-        return 0.0
 
 
 @dataclass(slots=True)
 class Depth:
     """As many workers as jobs, up at once, down half a minute after the last growth."""
 
-    limits: Limits
     grown_at: float = -math.inf
 
-    def decide(self, view: PoolView) -> Decision:
+    def decide(self, view: PoolView, limits: Limits) -> Decision:
         """Return what the depth of the queue asks for."""
         size = len(view.workers)
         busy = sum(w.state in (WorkerState.BUSY, WorkerState.WAITING) for w in view.workers)
-        wanted = max(self.limits.min_procs, min(self.limits.max_procs, busy + (view.queued or 0)))
+        wanted = max(limits.min_procs, min(limits.max_procs, busy + (view.queued or 0)))
         if wanted > size:
             self.grown_at = view.now
             return Decision(wanted, Reason.BACKLOG, (Spawn(wanted - size, Reason.BACKLOG),))
@@ -134,7 +123,3 @@ class Depth:
             gone = idle[: size - wanted]
             return Decision(wanted, Reason.IDLE, tuple(Stop(name, Reason.IDLE) for name in gone))
         return Decision(size, Reason.STEADY)
-
-    def reserve(self, view: PoolView) -> float:
-        """Return nothing: it knows of no fast loop."""
-        return 0.0

@@ -35,10 +35,10 @@ from pysplash.config import WorkerSettings
 from pysplash.supervisor.forkserver.boot import build_worker, connect
 from pysplash.supervisor.forkserver.client import (
     Exited,
-    Plan,
+    ForkServerPlan,
+    PreloadFailed,
     Processes,
     Ready,
-    Refused,
     ServerDied,
     Spawned,
 )
@@ -88,7 +88,7 @@ def sleepers(context: ForkServerContext, number: int) -> list[ForkServerProcess]
 def ours(url: str, *preload: str) -> Processes:
     """Return PySplash's processes, their fork server asked for."""
     board = Scoreboard(2 * CROWD)
-    processes = Processes(Plan(settings_for(url), board.fd, board.slots, preload, 2.0))
+    processes = Processes(ForkServerPlan(settings_for(url), board.fd, board.slots, preload, 2.0))
     processes.renew()
     return processes
 
@@ -146,8 +146,8 @@ def bad_preload_standard(_url: str, module: str) -> None:
 
 def bad_preload_ours(url: str, module: str) -> None:
     """Preload a module that cannot be."""
-    event = hear(ours(url, module), (Ready, Refused))
-    refused = isinstance(event, Refused)
+    event = hear(ours(url, module), (Ready, PreloadFailed))
+    refused = isinstance(event, PreloadFailed)
     say(error=f"{event.module}: {event.text}" if refused else None, alive=not refused)
 
 

@@ -1,4 +1,4 @@
-"""What a pool is told: checked once, then frozen.
+"""The settings of a pool and its workers, checked once.
 
 Every message names the setting, the value it had and a value it may have.
 """
@@ -28,7 +28,7 @@ ON_CRASH = ("fail", "requeue")
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """All a worker process must know; sent once to the fork server, never by a command line.
+    """Everything a worker process needs to know; sent once to the fork server.
 
     Classes and functions travel as import paths, so that a worker imports them itself and an
     error there is the worker's to report.

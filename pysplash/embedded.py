@@ -1,4 +1,4 @@
-"""A private server for one run: a real Valkey on a Unix socket, gone when its owner is.
+"""The embedded server: a private Valkey on a Unix socket that ends with its owner.
 
 The owner cannot promise to clean up: it may be killed. So the server belongs to a guard, a small
 process of its own, which holds the other end of a pipe. Whatever ends the owner closes the pipe,
@@ -163,7 +163,7 @@ def _ready(guard: subprocess.Popen[bytes]) -> str:
 
 
 def _await_end(guard: subprocess.Popen[bytes], url: str) -> None:
-    """Wait for the guard; where it failed, do its work: kill its session, remove the directory."""
+    """Wait for the guard; if it failed, kill its session and remove the directory."""
     try:
         status = guard.wait(STOP_TIMEOUT)
     except subprocess.TimeoutExpired:

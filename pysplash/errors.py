@@ -87,7 +87,7 @@ class ImportFailed(SplashError):
 
 
 class CrashLoop(SplashError):
-    """Workers die again and again before they have run a job, or the process of a door does."""
+    """Workers, or the process of a door, die repeatedly right after they start."""
 
     exit_status = EXIT_CRASH_LOOP
 
@@ -97,11 +97,11 @@ class BacklogUnavailable(SplashError):
 
 
 class LessonsUnavailable(SplashError):
-    """What was learned of jobs cannot be read from Redis, or not be saved there."""
+    """Lessons learned of jobs cannot be read from Redis, or not saved there."""
 
 
 class JobsError(SplashError):
-    """Waiting for jobs went wrong."""
+    """Base of errors while waiting for jobs."""
 
 
 class JobFailed(JobsError):
@@ -133,7 +133,7 @@ class NestedTooDeeply(JobsError):
 
 
 class UnsafeBind(SplashError):
-    """A door would be open to the world without asking who comes in."""
+    """A door would accept connections from other machines without authentication."""
 
     exit_status = EXIT_UNSAFE_BIND
 
@@ -151,7 +151,7 @@ class NotBytes(StageError, TypeError):
 
 
 class ItemLost(SplashError):
-    """Somebody else has settled the item that a stage works on."""
+    """The item a stage works on was settled by another process."""
 
 
 class CoprocessDied(SplashError):
@@ -159,7 +159,7 @@ class CoprocessDied(SplashError):
 
 
 class CallError(SplashError):
-    """A call of a task went wrong."""
+    """Base of errors of calls."""
 
 
 class ExecutionError(CallError):
@@ -204,7 +204,7 @@ class UnknownTask(CallError):
 
 
 class Busy(CallError):
-    """The gateway has as much to do as it takes on: try again later."""
+    """The gateway is at its limit of calls: try again later."""
 
 
 class DoorClosed(CallError):

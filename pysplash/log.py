@@ -41,14 +41,14 @@ def logger(name: str = NAME) -> logging.Logger:
 
 
 class Seldom:
-    """Says whether it is time to log a thing again that goes on: once in so many seconds."""
+    """Limits how often a recurring condition is logged: once in *seconds*."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._next = float("-inf")
 
     def due(self, now: float) -> bool:
-        """Return whether to log at *now* (monotonic seconds); if so, not again for a while."""
+        """Return whether to log at *now* (monotonic seconds); if so, start the interval anew."""
         if now < self._next:
             return False
         self._next = now + self._seconds

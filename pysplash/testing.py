@@ -1,4 +1,4 @@
-"""Doubles of the world around a pool, for tests of pools and of what is built on them.
+"""Test doubles for a pool's devices, and a simulated machine.
 
 :class:`World` stands for machine, processes, scoreboard and queues at once; time passes only
 when a test says so. The supervisor over it is the real one::
@@ -24,12 +24,18 @@ from .control.model import Decision, Lesson, Limits, PoolView, Sample, WorkerSta
 from .control.simulation import workload
 from .control.simulation.plant import Law, Plant
 from .errors import BacklogUnavailable
-from .jobs.commands import Command
+from .host.signals import SignalQueue
+from .jobs.commands import Command, Commands
+from .recording.writer import Recorder
 from .supervisor.backlog import Waiting
-from .supervisor.devices import Devices, Pulse
+from .supervisor.devices import Devices
 from .supervisor.forkserver.client import Event, Exited, Spawned
+from .supervisor.heartbeats import Heartbeats, Pulse
+from .supervisor.lessons import LessonStore
+from .supervisor.presence import Presence
 from .supervisor.settlement import Loss
 from .worker.row import Row
+from .worker.scoreboard import Scoreboard
 
 __all__ = ["Law", "Plant", "World", "workload"]
 
@@ -38,7 +44,7 @@ MIB = 2**20
 
 @dataclass(slots=True)
 class World:
-    """Everything a pool senses and acts on, in plain attributes."""
+    """Everything a pool reads or acts on, as plain attributes."""
 
     now: float = 1000.0
     #: jobs waiting; None: Redis does not answer
@@ -162,7 +168,7 @@ class _Part:
         """Nothing is open."""
 
 
-class _Signals(_Part):
+class _Signals(_Part, SignalQueue):
     def install(self) -> None:
         """A test posts what it wants."""
 
@@ -225,18 +231,18 @@ class _Processes(_Part):
         yield from events
 
 
-class _Board(_Part):
+class _Board(_Part, Scoreboard):
     def read(self, index: int) -> Row | None:
         return self.world.rows.get(index)
 
     def clear(self, index: int) -> None:
         self.world.rows.pop(index, None)
 
-    def outcomes(self, index: int) -> Sequence[Sequence[str]]:
-        return ()
+    def outcomes(self, index: int) -> list[tuple[str, ...]]:
+        return []
 
-    def ask(self, index: int, job_id: str) -> None:
-        self.world.to_stop.append((index, job_id))
+    def ask(self, index: int, name: str) -> None:
+        self.world.to_stop.append((index, name))
 
 
 class _Sampler(_Part):
@@ -274,7 +280,7 @@ class _Settlement(_Part):
         return "failed" if loss.job_id else ""
 
 
-class _Lessons(_Part):
+class _Lessons(_Part, LessonStore):
     def load(self) -> dict[str, Lesson]:
         return dict(self.world.lessons)
 
@@ -282,12 +288,12 @@ class _Lessons(_Part):
         self.world.lessons = dict(lessons)
 
 
-class _Heartbeats(_Part):
+class _Heartbeats(_Part, Heartbeats):
     def send(self, pulses: Sequence[Pulse]) -> None:
         self.world.pulses.append(list(pulses))
 
 
-class _Commands(_Part):
+class _Commands(_Part, Commands):
     def follow(self, workers: Collection[str]) -> None:
         self.world.followed = set(workers)
 
@@ -299,16 +305,16 @@ class _Commands(_Part):
         yield from commands
 
 
-class _Recorder(_Part):
+class _Recorder(_Part, Recorder):
     def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
         self.world.record.append((view, decision))
 
 
-class _Presence(_Part):
-    def know(self, specs: Sequence[TaskSpec]) -> None:
+class _Presence(_Part, Presence):
+    def set_tasks(self, specs: Sequence[TaskSpec]) -> None:
         self.world.tasks = tuple(spec.name for spec in specs)
 
-    def tell(self, view: PoolView, decision: Decision) -> None:
+    def publish(self, view: PoolView, decision: Decision) -> None:
         self.world.open = view.drain is None
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """The command line. Nothing else in PySplash prints, configures logging or ends a process.
 
-A command is imported when it is asked for: a pool that starts waits for no gateways and tables.
+A command is imported when it is used, so that a pool starts without importing the others.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ HOMES = {
 }
 
 
-class Commands(click.Group):
-    """The commands, of which ``start`` may be left out."""
+class CommandGroup(click.Group):
+    """The commands; ``start`` may be omitted."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``start`` in front of arguments that begin with no command."""
@@ -56,7 +56,9 @@ class Commands(click.Group):
         return command
 
 
-@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=CommandGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="pysplash")
 def cli() -> None:
     """As many RQ workers as this machine can bear, and not one more."""

@@ -18,7 +18,7 @@ from pysplash.connections.clients import check, from_url
 from pysplash.control.model import Decision, PoolView
 from pysplash.embedded import open_server
 from pysplash.errors import ConfigError, SplashError
-from pysplash.recording.screen import Story, explain, screen, tick_line
+from pysplash.recording.screen import History, explain, screen, tick_line
 from pysplash.supervisor.pool import Pool
 from pysplash.waiting.wait import map_jobs
 
@@ -36,7 +36,7 @@ class Show:
     """Draws each tick: in place on a terminal, as plain lines elsewhere."""
 
     def __init__(self, console: Console, max_cpu: float, max_mem: float) -> None:
-        self.story = Story()
+        self.history = History()
         self._console = console
         self._limits = (max_cpu, max_mem)
         self._live: Live | None = None
@@ -54,13 +54,13 @@ class Show:
 
     def __call__(self, view: PoolView, decision: Decision) -> None:
         """Draw one tick."""
-        self.story.add(view, decision)
+        self.history.add(view, decision)
         if self._live is not None:
-            lines = screen(view, decision, self.story, *self._limits)
+            lines = screen(view, decision, self.history, *self._limits)
             self._live.update(Text("\n".join(lines)), refresh=True)
         elif self._printed_at is None or view.now - self._printed_at >= PLAIN_EVERY:
             self._printed_at = view.now
-            print(tick_line(view, decision, self.story), flush=True)
+            print(tick_line(view, decision, self.history), flush=True)
 
 
 def serve_samples(url: str | None, max_procs: int, max_cpu: float) -> int:
@@ -105,9 +105,9 @@ def run(n: int, url: str | None, max_procs: int, max_cpu: float) -> int:
     if answer is None:
         raise SplashError(f"fib({n}) has no answer: its job is {status}; was the demo stopped?")
     print(f"fib({n}) = {answer}")
-    print(f"workers at most: {show.story.most}")
+    print(f"workers at most: {show.history.most}")
     print("why:")
-    for line in explain(show.story):
+    for line in explain(show.history):
         print(f"  {line}")
     return 0
 

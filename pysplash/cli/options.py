@@ -1,4 +1,4 @@
-"""The settings of ``pysplash start``, as data: flag, environment twin, key in a config module.
+"""The options of ``pysplash start``: flag, environment variable, key in a config module.
 
 One table, so that command line, environment, config module and reference cannot disagree.
 """
@@ -51,7 +51,7 @@ CONNECTION = (
         "--embedded/--no-embedded",
         name="embedded",
         default=False,
-        help="Bring a private server for this run; needs pysplash[embedded].",
+        help="Start a private server for this run; needs pysplash[embedded].",
     ),
     _option(
         "-w",
@@ -142,13 +142,13 @@ SCALING = (
         "--throttle/--no-throttle",
         name="throttle",
         default=True,
-        help="Hold the newest workers for parts of a tenth of a second, to keep --max-cpu.",
+        help="Pause the newest workers for parts of a tenth of a second, to keep --max-cpu.",
     ),
     _option(
         "--retire-idle/--no-retire-idle",
         name="retire_idle",
         default=True,
-        help="Let idle workers go.",
+        help="Stop idle workers.",
     ),
     _option(
         "--idle-seconds",
@@ -156,7 +156,7 @@ SCALING = (
         name="idle_seconds",
         type=float,
         default=15.0,
-        help="Seconds a worker idles before it goes.",
+        help="Seconds a worker idles before it is stopped.",
     ),
 )
 
@@ -181,7 +181,7 @@ CARE = (
         name="on_crash",
         default="fail",
         type=click.Choice(ON_CRASH),
-        help="What becomes of a job whose worker died under it.",
+        help="What to do with a job whose worker died.",
     ),
     _option("--max-jobs", name="max_jobs", type=int, help="Jobs after which a worker is replaced."),
     _option(
@@ -204,7 +204,7 @@ CARE = (
         name="max_nesting",
         type=int,
         default=100,
-        help="Jobs run inside one another before other workers are tried; ten times as many fail.",
+        help="Nesting depth from which other workers are preferred; at ten times it, jobs fail.",
     ),
 )
 
@@ -282,8 +282,8 @@ WORK = (
 
 #: what is said
 LOGGING = (
-    _option("-v", "--verbose", name="verbose", is_flag=True, default=False, help="Say more."),
-    _option("-q", "--quiet", name="quiet", is_flag=True, default=False, help="Say less."),
+    _option("-v", "--verbose", name="verbose", is_flag=True, default=False, help="Log more."),
+    _option("-q", "--quiet", name="quiet", is_flag=True, default=False, help="Log less."),
     _option(
         "-l",
         "--logging-level",

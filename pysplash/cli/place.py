@@ -1,4 +1,4 @@
-"""Where a command finds Redis: the options for it, the same in all commands."""
+"""The options that say where Redis is, the same in all commands."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a command was told of where Redis is; nothing at all means RQ's variables."""
+    """Where Redis is, as a command's options say; without any, RQ's environment variables do."""
 
     url: str | None
     config: str | None
@@ -39,7 +39,7 @@ class Place:
     path: tuple[str, ...]
 
     def client(self) -> Redis:
-        """Return a client of it, which has asked nothing yet.
+        """Return a client that is not connected yet.
 
         Raises :class:`~pysplash.errors.ConfigError`, and :class:`~pysplash.errors.ImportFailed`
         for a config module that cannot be imported.
@@ -52,7 +52,7 @@ class Place:
         return from_environment()
 
     def open(self) -> Redis:
-        """Return a client of it that answers; raise :class:`~pysplash.errors.ConnectionFailed`."""
+        """Return a connected client; raise :class:`~pysplash.errors.ConnectionFailed`."""
         client = self.client()
         check(client)
         return client

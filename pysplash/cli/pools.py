@@ -1,4 +1,4 @@
-"""The commands that look at pools from outside, or call them: read, ask, purge."""
+"""Commands about pools on a Redis: tasks, status, health, call, purge."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pysplash.client.discovery import PoolFacts, read_pools
 from pysplash.config import ON_CRASH
 from pysplash.errors import ConfigError, ExecutionError, NoWorkerError
 from pysplash.log import redact
-from pysplash.supervisor.purge import purge as purge_ghosts
+from pysplash.supervisor.purge import purge as purge_leftovers
 
 from .place import Place, takes_place
 
-#: characters a table may be wide where nobody looks at it on a terminal
+#: width of a table in characters where the output is no terminal
 WIDTH = 160
 
-_json = click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command()
 @takes_place
 @_json
 def tasks(place: Place, as_json: bool) -> None:
-    """List the tasks that living pools publish, with who serves them."""
+    """List the tasks that running pools publish, with the pools that serve them."""
     found = _offers(read_pools(place.open()))
     if as_json:
         click.echo(json.dumps(found, indent=2))
@@ -54,7 +54,7 @@ def tasks(place: Place, as_json: bool) -> None:
 @takes_place
 @_json
 def status(place: Place, as_json: bool) -> None:
-    """Show every pool on this Redis, whatever host it is on; changes nothing."""
+    """Show every pool on this Redis, on any host; changes nothing."""
     pools = read_pools(place.open())
     if as_json:
         click.echo(json.dumps([asdict(pool) for pool in pools], indent=2))
@@ -70,7 +70,7 @@ def status(place: Place, as_json: bool) -> None:
 @takes_place
 @click.option("--pool", help="Name of a pool that must be alive.")
 def health(queues: tuple[str, ...], place: Place, pool: str | None) -> None:
-    """Say whether a living pool serves each of QUEUES, or any pool is alive at all.
+    """Check that a running pool serves each of QUEUES, or that any pool runs.
 
     Exit status 0: it does; 9: it does not; 1: no Redis answers.
     """
@@ -110,8 +110,8 @@ def call(
 ) -> None:
     """Call the task NAME with ARGUMENTS and print what it returns.
 
-    What is JSON is read as JSON, anything else as a text. The answer is printed as JSON if it has
-    such a form, else as Python shows it. Put -- before arguments that begin with a dash.
+    Arguments that are JSON are read as JSON, others as text. The answer is printed as JSON, or as
+    Python shows it if it has no JSON form. Put -- before arguments that begin with a dash.
 
     Exit status 7: the task failed; 8: no answer in time; 9: nobody serves it; 2: nobody knows it.
     """
@@ -137,20 +137,20 @@ def call(
     type=click.Choice(ON_CRASH),
     default="fail",
     show_default=True,
-    help="What becomes of a job whose worker is gone.",
+    help="What to do with a job whose worker is gone.",
 )
 def purge(place: Place, on_crash: str) -> None:
-    """Settle and strike what pools that were killed have left in Redis."""
+    """Settle the jobs and remove the workers that killed pools have left in Redis."""
     found = 0
-    for ghost in purge_ghosts(place.open(), on_crash):
+    for leftover in purge_leftovers(place.open(), on_crash):
         found += 1
-        click.echo(_plain(f"{ghost.worker or 'pool ' + ghost.pool}: {ghost.fate}"))
+        click.echo(_plain(f"{leftover.worker or 'pool ' + leftover.pool}: {leftover.fate}"))
     if not found:
-        click.echo("no ghosts")
+        click.echo("nothing to purge")
 
 
 def parse_word(word: str) -> Any:
-    """Return what a word of a shell means: the JSON it is, or else the text."""
+    """Return a command-line word as JSON if it is valid JSON, else as text."""
     try:
         return json.loads(word, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -162,7 +162,7 @@ def _refuse(constant: str) -> Any:
 
 
 def show_value(value: Any) -> str:
-    """Return *value* as one line of JSON, or as Python shows it where it has no such form."""
+    """Return *value* as one line of JSON, or its repr if it has no JSON form."""
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -177,7 +177,7 @@ def _checked(timeout: float | None, patience: float) -> dict[str, Any]:
 
 
 def _offers(pools: Iterable[PoolFacts]) -> list[dict[str, Any]]:
-    """Return each task once for every way in which it is offered, by name."""
+    """Return each task with the pools that serve it, by name and queue."""
     offers: dict[tuple[str, str], dict[str, Any]] = {}
     for pool in pools:
         for task in pool.tasks:
@@ -223,5 +223,5 @@ def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
 
 
 def _plain(cell: str) -> str:
-    """Return a text without what could write over a terminal: others have written it."""
+    """Return *cell* without control characters: its text is from other programs."""
     return "".join(c if c.isprintable() else "?" for c in cell)

@@ -1,4 +1,4 @@
-"""The commands that read what ``--record`` has written: a picture of it, and a second opinion."""
+"""Commands that read what ``--record`` has written: plot and replay."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ def replay(file: str, everything: bool, **given: Any) -> None:
         return check_limits(replace(limits, **changed))
 
     found = decide_again(recording, change)
-    if not found.turns:
+    if not found.ticks:
         raise ConfigError(f"record {file!r} holds no facts to decide on: record it anew")
     if found.lost:
-        click.echo(f"{found.lost} ticks are without all their facts", err=True)
+        click.echo(f"{found.lost} ticks are left out: their facts are incomplete", err=True)
     click.echo(_told(changed, recording))
     lines = list(differences(found))
     for line in islice(lines, None if everything else MOST_LINES):
         click.echo(line)
     if len(lines) > MOST_LINES and not everything:
         click.echo(f"... and {len(lines) - MOST_LINES} more: --all prints them")
-    same = sum(turn.same for turn in found.turns)
-    click.echo(f"{same} of {len(found.turns)} decisions are the same")
+    same = sum(tick.same for tick in found.ticks)
+    click.echo(f"{same} of {len(found.ticks)} decisions are the same")
 
 
 def _told(changed: dict[str, Any], recording: Recording) -> str:

@@ -1,4 +1,4 @@
-"""The commands that open doors, and the one that looks at pipelines."""
+"""Commands that open doors, serve and daemon, and stages, which shows pipelines."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _timeout = click.option(
 _max_frame = click.option(
     "--max-frame", default="1MB", show_default=True, help="Most bytes of a request."
 )
-_verbose = click.option("-v", "--verbose", is_flag=True, help="Say more.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Log more.")
 
 
 @click.command()
@@ -126,9 +126,9 @@ def daemon(
     path: tuple[str, ...],
     verbose: bool,
 ) -> int:
-    """Be a TCP daemon around HANDLER, a module:function from bytes to bytes.
+    """Run a TCP daemon around HANDLER, a module:function from bytes to bytes.
 
-    Brings its own server and pool. A request is a frame (a length of 4 bytes in network order,
+    It starts its own server and pool. A request is a frame (a length of 4 bytes in network order,
     then so many bytes), the answer is what the function returns, then the end of the connection.
     """
     sys.path.extend(path)
@@ -148,9 +148,9 @@ def daemon(
 
 @click.command()
 @takes_place
-@click.option("--json", "as_json", is_flag=True, help="Say it in JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def stages(place: Place, as_json: bool) -> None:
-    """Show what waits at every stage of every pipeline, and who serves it; changes nothing."""
+    """Show the items waiting at every pipeline stage, and who serves it; changes nothing."""
     redis = place.open()
     served: dict[str, list[str]] = {}
     for pool in read_pools(redis):
@@ -176,7 +176,7 @@ def stages(place: Place, as_json: bool) -> None:
 
 
 def read_token(file: str | None) -> str | None:
-    """Return the token in *file*, else the environment's; never one from a command line."""
+    """Return the token in *file*, or else the one in the environment."""
     if file is None:
         return os.environ.get(TOKEN_VARIABLE) or None
     try:

@@ -1,4 +1,4 @@
-"""The command that starts a pool: what is told by flags, the environment and a config module."""
+"""The command that starts a pool: settings from flags, environment and a config module."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ _OWN = {
 def start(ctx: click.Context, /, **given: Any) -> int:
     """Serve QUEUES, in this order of priority, until stopped.
 
-    Each option has a twin in the environment; its name in capitals is read from the module
-    given with --config. The command line beats the environment, and that the module.
+    Each option has an environment variable, and a name in capitals in the module given with
+    --config. The command line overrides the environment, and the environment the module.
     """
     for path in given["path"]:
         sys.path.append(path)
@@ -62,7 +62,7 @@ def start(ctx: click.Context, /, **given: Any) -> int:
 
 
 def _merge(ctx: click.Context, given: dict[str, Any], file: dict[str, Any]) -> dict[str, Any]:
-    """Let the config module speak where neither command line nor environment did."""
+    """Use the config module for options that neither command line nor environment sets."""
     settings = dict(given)
     for option in ctx.command.params:
         if not isinstance(option, click.Option) or option.name in (None, "url", "config"):
@@ -104,7 +104,7 @@ def _configure_logging(settings: dict[str, Any], file: dict[str, Any]) -> None:
 
 
 def _check_classes(settings: dict[str, Any]) -> None:
-    """Import what is named here, where an error is one line, before any process is started."""
+    """Import the classes that are named, so that an error is shown before anything starts."""
     worker_class(settings["worker_class"])
     for name in ("job_class", "queue_class", "connection_class"):
         resolve(settings[name], name.replace("_", " "))

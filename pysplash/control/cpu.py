@@ -1,5 +1,6 @@
-"""Headroom: what the CPU still allows, and what a worker costs. Pure arithmetic.
+"""CPU headroom: how many more workers the CPU bears, and what one costs. Pure arithmetic.
 
+How many workers there should be is decided in :mod:`pysplash.control.policy`, which asks here.
 CPU can be shared, so it is sized by its mean and corrected by feedback; memory cannot, and has
 rules of its own (:mod:`pysplash.control.memory`).
 """
@@ -36,7 +37,7 @@ UNPROVEN_PER_CORE, UNPROVEN_PER_CORE_HELD = 1.5, 4.0
 
 
 def learn_cores(view: PoolView) -> tuple[float, float]:
-    """Return the cores a busy worker uses, and the worker-seconds that rests on, one tick on."""
+    """Return the cores a busy worker uses, one tick on, and the worker-seconds measured for it."""
     seen = [w.cores for w in view.workers if w.state is WorkerState.BUSY and w.cores is not None]
     cores, evidence = view.momentum.cores, view.momentum.evidence
     if not seen or not view.samples:
@@ -50,13 +51,13 @@ def learn_cores(view: PoolView) -> tuple[float, float]:
 
 
 def lesson_of(view: PoolView, function: str) -> Lesson | None:
-    """Return what is known of *function*; None: it has not been proven."""
+    """Return the lesson of *function*; None if it is not proven yet."""
     lesson = view.lessons.get(function)
     return lesson if lesson is not None and lesson.proven else None
 
 
 def worker_cores(view: PoolView, function: str = ANY) -> float:
-    """Return the cores a job of *function* uses on the mean of its life."""
+    """Return the mean cores a job of *function* uses over its whole run."""
     lesson = lesson_of(view, function) or lesson_of(view, ANY)
     return max(LEAST_CORES, lesson.cores if lesson else view.momentum.cores)
 
@@ -90,12 +91,12 @@ def _mean(samples: Sequence[Sample], window: float, value: Callable[[Sample], fl
 
 
 def external_cores(samples: Sequence[Sample]) -> float:
-    """Return the cores others than the pool's workers used, over the slow window."""
+    """Return the cores used by other processes than the pool's workers, over the slow window."""
     return max(0.0, _mean(samples, SLOW_WINDOW, lambda s: s.cpu / 100 * s.capacity - s.pool_cores))
 
 
 def fresh(view: PoolView) -> int:
-    """Return how many workers start or idle and have shown nothing of what they will use."""
+    """Return how many workers are starting or idle and have not been measured yet."""
     states = (WorkerState.STARTING, WorkerState.IDLE)
     return sum(w.state in states and w.cores is None for w in view.workers)
 
@@ -103,10 +104,10 @@ def fresh(view: PoolView) -> int:
 def cpu_room(view: PoolView, limits: Limits) -> int:
     """Return how many more workers the CPU bears.
 
-    The least of three: what the means leave, less what workers have not shown yet (dead-time
-    compensation); what the whole lives of the jobs at work leave, which sleeping ones hide; and
-    a small number while nobody knows what the jobs are like. Workers that start or idle while jobs
-    wait are about to run one.
+    The least of three: what the measured means leave, less what workers busy for a short time
+    have not shown in them yet (dead-time compensation); what the learned means of the running
+    jobs leave, as some of them sleep now; and a small number while the jobs' needs are unknown.
+    Workers that start or idle while jobs wait are about to run one.
     """
     if not view.samples:
         return 0
@@ -128,9 +129,9 @@ def cpu_room(view: PoolView, limits: Limits) -> int:
 
 
 def _windows(proven: bool, limits: Limits) -> tuple[float, ...]:
-    """Return the seconds over which headroom is taken: what is not known must be so in all.
+    """Return the windows over which CPU is averaged; the least headroom of them counts.
 
-    With the fast loop the moment is enough: should it mislead, the limit is held all the same.
+    With the fast loop the short one is enough: if it misleads, throttling still keeps the limit.
     """
     if proven:
         return (SLOW_WINDOW,)
@@ -138,12 +139,12 @@ def _windows(proven: bool, limits: Limits) -> tuple[float, ...]:
 
 
 def _demand(view: PoolView, window: float) -> float:
-    """Return the per cent of CPU that is used, or would be if nobody were held."""
+    """Return the per cent of CPU that is used, or would be without throttling."""
     return cpu_used(view.samples, window) + cpu_held(view.samples, window)
 
 
 def _idle_room(view: PoolView, limits: Limits) -> int:
-    """Return 1 where learned needs say no but the CPU is idle all the same, if overdoing is safe.
+    """Return 1 if the CPU is idle though learned means leave no room, and throttling is on.
 
     Jobs that sleep and compute by turns leave the CPU idle whenever too few are awake; with the
     fast loop a few more than their mean needs fill it, and are held when all are awake.
@@ -157,14 +158,14 @@ def _idle_room(view: PoolView, limits: Limits) -> int:
 
 
 def _overcommitted(view: PoolView, limits: Limits) -> float:
-    """Return the cores by which the needs of all exceed what the fast loop may sort out."""
+    """Return the cores by which the jobs' mean needs exceed what throttling can cope with."""
     lives = sum(worker_cores(view, w.function) for w in active(view))
     allowed = limits.max_cpu / 100 * view.samples[-1].capacity
     return lives + external_cores(view.samples) - OVERCOMMIT * allowed
 
 
 def _unseen(view: PoolView, window: float) -> float:
-    """Return the cores that the mean over *window* seconds does not show of workers busy since."""
+    """Return the cores of newly busy workers that the mean over *window* seconds misses."""
     started = ((w, view.momentum.active.get(w.name, w.since)) for w in active(view))
     return sum(
         worker_cores(view, w.function) * (1 - (view.now - since) / window)
@@ -174,7 +175,7 @@ def _unseen(view: PoolView, window: float) -> float:
 
 
 def _unproven_room(view: PoolView, limits: Limits) -> int:
-    """Return how many more workers may run what is not known yet: few, then one at a time."""
+    """Return how many more workers may run unproven jobs: few at first, then one at a time."""
     proven = lesson_of(view, ANY) is not None
     strange = sum(
         not (lesson_of(view, w.function) if w.function else proven)
@@ -193,10 +194,10 @@ def _unproven_room(view: PoolView, limits: Limits) -> int:
 
 
 def cpu_excess(view: PoolView, limits: Limits) -> float:
-    """Return the per cent points of CPU beyond limit and dead band; <= 0: within them.
+    """Return the percentage points of CPU above limit and dead band; <= 0: within them.
 
     With the fast loop the CPU does not pass its limit; then it is by how much the jobs' mean needs
-    exceed what holding can sort out.
+    exceed what throttling can cope with.
     """
     if not view.samples:
         return -math.inf
@@ -209,7 +210,7 @@ def cpu_excess(view: PoolView, limits: Limits) -> float:
 
 
 def surplus(view: PoolView, limits: Limits) -> int:
-    """Return how many workers are too many for the CPU: whole ones, one at least."""
+    """Return how many workers are too many for the CPU, at least one."""
     used = min(cpu_used(view.samples, FAST_WINDOW), cpu_used(view.samples, SLOW_WINDOW))
     over = (used - limits.max_cpu) / 100 * view.samples[-1].capacity
     if limits.throttle:

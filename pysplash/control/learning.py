@@ -1,9 +1,9 @@
-"""Learning: what jobs of each function need, from those that have finished. No I/O.
+"""Learning: the cores, seconds and memory that jobs of each function need. No I/O.
 
-Cores are learned over whole jobs, not over moments: a crowd of jobs that sleep now looks free
-and is not. Memory is learned by its peaks, because it is taken for good until the job ends.
-Kept are a few numbers a function (mean, deviation and largest as in the Kubernetes vertical
-autoscaler and Autopilot), and at most :data:`MOST_FUNCTIONS` of them.
+Cores are averaged over whole jobs: jobs that sleep now may compute later. Memory is learned by its
+peaks, because a job keeps it until its end. Kept are a few numbers a function (mean, deviation and
+largest as in the Kubernetes vertical autoscaler and Autopilot), for at most
+:data:`MOST_FUNCTIONS` functions.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_NAME = 200
 
 @dataclass(slots=True)
 class Run:
-    """What has been seen of the job a worker is running."""
+    """Measurements of the job a worker is running."""
 
     view: WorkerView
     seconds: float = 0.0
@@ -49,7 +49,7 @@ class Run:
 
 
 class Learner:
-    """Watches workers tick by tick; :attr:`lessons` is what it has made of it so far."""
+    """Learns from the workers' state at every tick; the results are :attr:`lessons`."""
 
     def __init__(self, lessons: Mapping[str, Lesson] | None = None) -> None:
         self._lessons: dict[str, Lesson] = dict(lessons or {})
@@ -61,14 +61,14 @@ class Learner:
 
     @property
     def lessons(self) -> Mapping[str, Lesson]:
-        """What has been learned, by function, and of all together under ``ANY``; it stays as is."""
+        """Lessons by function, and of all together under ``ANY``, as an immutable snapshot."""
         if self._changed:
             self._snapshot = MappingProxyType(dict(self._lessons))
             self._changed = False
         return self._snapshot
 
     def observe(self, now: float, workers: Sequence[WorkerView], cpu: float) -> None:
-        """Take in one tick: the workers now, and the CPU in per cent since the last tick."""
+        """Learn from one tick: the workers now, and the CPU in per cent since the last tick."""
         interval = now - self._at if self._at is not None else 0.0
         self._at = now
         self._active = sum(w.state is WorkerState.BUSY for w in workers)
@@ -111,7 +111,7 @@ class Learner:
             del self._lessons[next(name for name in self._lessons if name != ANY)]
 
     def _lose(self, run: Run) -> None:
-        """A worker is gone with its job; one killed for its memory would have needed more."""
+        """Forget a worker that ended in a job; one killed for its memory would have needed more."""
         if run.view.kill_at is None or run.view.stop_reason is not Reason.MEMORY or not run.peak:
             return
         for key in {run.view.function, ANY}:
@@ -141,7 +141,7 @@ def _add(run: Run, worker: WorkerView, seconds: float, saturated: bool) -> None:
 
 
 def with_level(lesson: Lesson, run: Run, horizon: float) -> Lesson:
-    """Return *lesson* with the memory at every moment of one more run."""
+    """Return *lesson* updated by the memory of one more run over time."""
     if run.sized <= 0:
         return lesson
     kept = min(lesson.seconds * lesson.jobs, horizon) if lesson.level else 0.0
@@ -153,7 +153,7 @@ def with_level(lesson: Lesson, run: Run, horizon: float) -> Lesson:
 
 
 def with_time(lesson: Lesson, done: int, run: Run, horizon: float) -> Lesson:
-    """Return *lesson* with *done* more jobs that ran as *run* says, old ones fading."""
+    """Return *lesson* updated by *done* more jobs as *run* measured them; old ones fade."""
     jobs = lesson.jobs + done
     share = done / min(jobs, PEAKS) if jobs else 1.0
     seconds = lesson.seconds + min(1.0, share) * (run.seconds / done - lesson.seconds)
@@ -166,7 +166,7 @@ def with_time(lesson: Lesson, done: int, run: Run, horizon: float) -> Lesson:
 
 
 def with_peak(lesson: Lesson, peak: float) -> Lesson:
-    """Return *lesson* with one more peak, in bytes; the largest sinks slowly to the mean."""
+    """Return *lesson* updated by one more peak in bytes; the largest sinks slowly to the mean."""
     if lesson.peak <= 0:
         return replace(lesson, peak=float(peak), spread=0.0, most=float(peak))
     share = 1 / min(max(lesson.jobs, 2), PEAKS)
@@ -178,12 +178,12 @@ def with_peak(lesson: Lesson, peak: float) -> Lesson:
 
 
 def to_record(lesson: Lesson) -> dict[str, float]:
-    """Return *lesson* as plain numbers, to be kept."""
+    """Return *lesson* as plain numbers, to be saved."""
     return {field.name: round(getattr(lesson, field.name), 6) for field in fields(lesson)}
 
 
 def from_record(record: Any) -> Lesson | None:
-    """Return the lesson *record* holds; None for anything that is not one."""
+    """Return the lesson in *record*; None if it is not one."""
     if not isinstance(record, dict):
         return None
     amounts = {field.name: _amount(record.get(field.name)) for field in fields(Lesson)}
@@ -199,7 +199,7 @@ def _amount(value: Any) -> float | None:
 
 
 def carried(lessons: Iterable[tuple[str, Lesson]]) -> dict[str, Lesson]:
-    """Return lessons learned elsewhere as a pool may start with them: believed, soon outweighed."""
+    """Return saved lessons with small weight, so that new jobs soon outweigh them."""
     kept = [(name, lesson) for name, lesson in lessons if len(name) <= MOST_NAME]
     return {
         name: replace(lesson, jobs=min(lesson.jobs, PROVEN), weight=min(lesson.weight, PROVEN))

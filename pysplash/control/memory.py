@@ -1,4 +1,4 @@
-"""Memory: what it still allows, by what jobs will need rather than by what they use. Pure.
+"""Memory headroom: how many more workers it allows, by what their jobs will need. Pure.
 
 Memory is taken for good until a job ends, so it is sized by peaks and checked before a start. What
 jobs need is learned; an unproven job is taken to grow on as it has so far. Sizing by peaks per
@@ -36,7 +36,7 @@ UNPROVEN_GROWTH = 10.0
 
 
 def memory_limit(view: PoolView, limits: Limits) -> tuple[float, float]:
-    """Return the limit that is nearest, and what counts against it, both in bytes."""
+    """Return the limit that is nearest to being reached, and its use, both in bytes."""
     if not view.samples:
         return math.inf, 0.0
     latest = view.samples[-1]
@@ -53,7 +53,7 @@ def memory_headroom(view: PoolView, limits: Limits) -> float:
 
 
 def memory_pressed(view: PoolView, limits: Limits) -> bool:
-    """Return whether memory is so near its limit, or so fast, that nobody may be started."""
+    """Return whether memory is so near its limit, or grows so fast, that nobody may start."""
     limit, used = memory_limit(view, limits)
     if used > MEMORY_SOFT * limit:
         return True
@@ -67,13 +67,13 @@ def memory_pressed(view: PoolView, limits: Limits) -> bool:
     return seconds > 0 and limit - used < 2 * grown / seconds
 
 
-def tempo(view: PoolView, limits: Limits) -> float:
-    """Return the seconds after which the next decision is due, at the latest."""
+def pause(view: PoolView, limits: Limits) -> float:
+    """Return the most seconds until the next decision."""
     return min(HURRY if memory_pressed(view, limits) else 1.0, limits.scale_frequency)
 
 
 def memory_room(view: PoolView, limits: Limits, *, asked_for: bool = False) -> int:
-    """Return how many workers memory admits, by what their jobs will need, not by what they use.
+    """Return how many more workers memory allows, by what all their jobs will need.
 
     Every worker is taken to grow to its job's usual peak, with deviations of the whole held ready
     and room for one of them to become the largest known. With the fast loop at hand, which holds
@@ -99,7 +99,7 @@ def memory_room(view: PoolView, limits: Limits, *, asked_for: bool = False) -> i
 
 
 def _crowd_room(view: PoolView, lesson: Lesson, left: float) -> int:
-    """Return how many more fit into *left* bytes if all are at any moment of their jobs."""
+    """Return how many more fit into *left* bytes if each uses the mean over its job."""
     size = len(view.workers)
     room = left + sum(w.pss or 0 for w in view.workers) - size * lesson.level
     room -= max(0.0, lesson.most - lesson.peak)
@@ -107,7 +107,7 @@ def _crowd_room(view: PoolView, lesson: Lesson, left: float) -> int:
 
 
 def _fitting(size: int, room: float, each: float, deviation: float) -> int:
-    """Return how many more than *size* fit, with a *deviation* of each kept free for all."""
+    """Return how many more than *size* fit into *room*, with a safety margin of *deviation*."""
     count = max(0, math.floor(room / each))
     while count and count * each + deviation * math.sqrt(size + count) > room:
         count -= 1
@@ -115,7 +115,7 @@ def _fitting(size: int, room: float, each: float, deviation: float) -> int:
 
 
 def reserve(view: PoolView, limits: Limits) -> float:
-    """Return the bytes that the oldest job may still take, so that it can end and free all."""
+    """Return the bytes to keep free for the oldest job, so that it can finish."""
     running = [w for w in view.workers if w.state is WorkerState.BUSY and w.job_started is not None]
     oldest = min(running, key=lambda w: w.job_started or 0.0, default=None)
     if oldest is None:
@@ -128,7 +128,7 @@ def reserve(view: PoolView, limits: Limits) -> float:
 
 
 def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:
-    """Return the bytes *worker* is taken to need at the most; *room* bytes are left."""
+    """Return the expected peak of *worker* in bytes; *room* bytes are left."""
     if worker.state is not WorkerState.BUSY and worker.state is not WorkerState.WAITING:
         return _any_peak(view, room)
     lesson = lesson_of(view, worker.function)
@@ -138,7 +138,7 @@ def peak_of(view: PoolView, worker: WorkerView, room: float) -> float:
 
 
 def _any_peak(view: PoolView, room: float) -> float:
-    """Return the bytes the next job is taken to need."""
+    """Return the expected peak of the next job in bytes."""
     lesson = lesson_of(view, ANY)
     largest = max((w.pss for w in view.workers if w.pss), default=FIRST_PSS)
     if lesson is not None:
@@ -151,10 +151,9 @@ def _any_peak(view: PoolView, room: float) -> float:
 
 
 def _unproven_peak(view: PoolView, worker: WorkerView, room: float) -> float:
-    """Return what a job is taken to need that nobody knows: to grow on as it has, or a share.
+    """Return the expected peak of an unproven job: it grows on as before, or takes a share.
 
-    Both fade: what it has not taken in a while, it will not take; and what jobs that run for
-    longer have not taken either, it will hardly take.
+    Both fade with the time the job, or the longest-running job, has run without needing it.
     """
     fade = max(0.0, 1 - _age(view, worker) / UNPROVEN_FADE)
     size = float(worker.pss or FIRST_PSS)

@@ -1,4 +1,4 @@
-"""Facts and intentions: the frozen values that cross every boundary inside a pool.
+"""The model: the immutable values a decision is made from, and the decision itself.
 
 Rule of this file: data only. Nothing here reads a clock, a process or a socket; whatever a
 decision needs to know is a field of :class:`PoolView`, ``now`` and the past included, so any
@@ -28,7 +28,7 @@ class WorkerState(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why something was decided: one word, the same in log, record, screen and test."""
+    """Why something was decided: one word, the same in log, record and screen."""
 
     STEADY = "steady"  #: as many workers as the work needs
     MIN = "min"  #: filling up to the smallest size
@@ -89,7 +89,7 @@ PROVEN = 5
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What finished jobs have taught of one function, or of all functions together."""
+    """What jobs of one function need, or of all together, learned from finished jobs."""
 
     #: jobs it rests on
     jobs: int = 0
@@ -108,7 +108,7 @@ class Lesson:
 
     @property
     def proven(self) -> bool:
-        """Whether it rests on enough jobs to be believed."""
+        """Whether it rests on enough jobs to be used."""
         return self.jobs >= PROVEN
 
 
@@ -153,13 +153,13 @@ class WorkerView:
 
     @property
     def parked(self) -> bool:
-        """Whether its job waits for other jobs, so that nobody is served by its end."""
+        """Whether its job waits for other jobs."""
         return self.state is WorkerState.WAITING
 
 
 @dataclass(frozen=True, slots=True)
 class Momentum:
-    """What the policy remembers from one tick to the next; the policy itself holds nothing."""
+    """The policy's state from one tick to the next; the policy itself has none."""
 
     grown_at: float = NEVER
     shrunk_at: float = NEVER
@@ -184,7 +184,7 @@ class Momentum:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Every fact one decision rests on."""
+    """Everything one decision is made from."""
 
     now: float
     workers: tuple[WorkerView, ...] = ()

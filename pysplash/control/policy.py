@@ -1,10 +1,12 @@
-"""The decision: how many workers, which, and why. Pure, so every decision can be made again.
+"""The policy: decides the target, how many workers there should be, and which start or stop.
 
-Rule of this file: no clock, no randomness, no I/O, no memory. All that is known is in the view.
+Rule of this file: no clock, no randomness, no I/O, no memory. Everything known is in the view, so
+every decision can be made again.
 
 :func:`decide` is read from the top: a stopping pool empties itself; workers that hang are
-escalated; then the size is settled by the first rule that has something to say. Growth and
-shrinking are damped apart, memory pressure is not damped at all.
+escalated; then the first rule that applies sets the size. Growth and shrinking are damped apart,
+memory pressure is not damped at all. What CPU and memory allow is computed in :mod:`.cpu` and
+:mod:`.memory`, whom to stop when a limit is passed in :mod:`.shedding`.
 
 Sources: steps of 1, 2, 4, 8 and "a starting server counts as idle" from Apache's prefork; one
 stop at a time from uWSGI's cheaper; headroom less what young workers have not shown yet from
@@ -63,7 +65,7 @@ def decide(view: PoolView, limits: Limits) -> Decision:
 
 
 def remember(view: PoolView, decision: Decision, limits: Limits) -> Momentum:
-    """Return what the next view must know of this decision."""
+    """Return the momentum for the next view after this decision."""
     old = view.momentum
     grown = sum(a.count for a in decision.actions if isinstance(a, Spawn))
     shrunk = any(isinstance(a, Stop) and a.reason in _SIZING for a in decision.actions)
@@ -125,7 +127,7 @@ def _empty(view: PoolView) -> Decision:
 
 
 def _escalate(view: PoolView, limits: Limits) -> tuple[Stop | Kill, ...]:
-    """Return what is to be done about workers that hang; who waits for Redis does not."""
+    """Return stops and kills of workers that hang; without Redis, silence is no sign of that."""
     hearing = view.queued is not None
     verdicts = (_verdict(w, view.now, limits, hearing) for w in view.workers if w.kill_at is None)
     return tuple(v for v in verdicts if v is not None)
@@ -154,7 +156,7 @@ def _overdue(worker: WorkerView, now: float) -> float:
 
 
 def _silent(worker: WorkerView, now: float, limits: Limits) -> bool:
-    """Whether a worker that should show life has not; a running job answers to its timeout."""
+    """Return whether an idle or starting worker gives no sign of life; jobs have timeouts."""
     if worker.state is WorkerState.STARTING:
         return now - worker.beat > min(limits.boot_timeout, limits.zombie_timeout)
     return worker.job_started is None and now - worker.beat > limits.zombie_timeout
@@ -164,7 +166,7 @@ def _silent(worker: WorkerView, now: float, limits: Limits) -> bool:
 
 
 def _resize(view: PoolView, leaving: tuple[WorkerView, ...], limits: Limits) -> Decision:
-    """Settle the size; `view.workers` are those that stay."""
+    """Decide the size; `view.workers` are those that stay."""
     size = len(view.workers)
     processes = size + len(leaving)
     if view.queued is None:
@@ -207,7 +209,7 @@ def _fill(view: PoolView, processes: int, limits: Limits) -> Decision | None:
 def _admit(
     view: PoolView, wanted: int, limits: Limits, *, asked_for: bool = False
 ) -> tuple[int, Reason]:
-    """How many of *wanted* may start at all, and what holds the others back."""
+    """Return how many of *wanted* may start, and what holds the others back."""
     if view.boot_failures:
         wait = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(view.boot_failures - 1, 10))
         starting = any(w.state is WorkerState.STARTING for w in view.workers)
@@ -247,9 +249,9 @@ def _grow(view: PoolView, processes: int, limits: Limits) -> Decision | None:
 
 
 def _all_parked(view: PoolView) -> bool:
-    """Whether every worker has waited for other jobs a while, so that nobody is left to run them.
+    """Return whether every worker waits for other jobs, so that nobody is left to run these.
 
-    Most waits are short: what a parked worker waits for comes, or is run inside it.
+    Short waits do not count: most jobs that are waited for end soon, or run inside the waiting one.
     """
     return bool(view.workers) and all(
         w.state is WorkerState.WAITING and view.now - w.since >= PARKED for w in view.workers
@@ -257,7 +259,7 @@ def _all_parked(view: PoolView) -> bool:
 
 
 def _settled(view: PoolView, limits: Limits) -> bool:
-    """Whether the last change of size has had time to show."""
+    """Return whether the last change of size has had time to show in the measurements."""
     past = view.momentum
     return view.now - past.grown_at >= max(
         limits.scale_frequency, limits.quiet_period

@@ -1,7 +1,7 @@
-"""Relief: whom to let go when the CPU or the memory limit is passed. Pure, as all of the policy.
+"""Shedding: which workers to stop when the CPU or the memory limit is exceeded. Pure.
 
-CPU can be shared, so it is given time, and several may leave together; memory cannot, so it is
-not damped at all, but one at a time leaves, and never the last.
+CPU can be shared, so it is given time, and several may stop together; memory cannot, so it is
+not damped at all, but one at a time stops, and never the last.
 
 Sources: a wait that learns from its own flapping, and the two memory thresholds, from uWSGI's
 cheaper; two windows from Crawlee; the newest first, and back into the queue, from GNU parallel
@@ -30,14 +30,14 @@ def floor(view: PoolView, limits: Limits) -> int:
 
 
 def dwell(view: PoolView) -> float:
-    """Return by how much waits before a change are stretched: 1 unless changes were taken back."""
+    """Return the factor on waits before a change: 1 unless changes were soon reversed."""
     past = view.momentum
     faded: float = 0.5 ** ((view.now - past.flapped_at) / DWELL_HALF_LIFE)
     return 1 + (past.dwell - 1) * min(1.0, faded)
 
 
 def relieve_cpu(view: PoolView, leaving: int, limits: Limits) -> Decision | None:
-    """Ask as many to leave as there are too many, less those that are *leaving* already."""
+    """Stop the workers that are too many for the CPU, less those *leaving* already."""
     since = view.momentum.over_cpu_since
     size = len(view.workers)
     over = since is not None and view.now - since >= OVER_CPU * dwell(view)
@@ -63,9 +63,9 @@ def _stop(view: PoolView, count: int, reason: Reason) -> Decision | None:
 def relieve_memory(
     view: PoolView, leaving: tuple[WorkerView, ...], limits: Limits
 ) -> Decision | None:
-    """The ladder above admission: one worker leaves, idle or newest; at last it is killed.
+    """Stop one worker at a time, idle or newest, when memory is short; in the end kill it.
 
-    Killing helps only where the pool's own memory is the matter: what others use, they keep.
+    It is killed only if the pool's own memory exceeds the limit: a kill frees no one else's.
     """
     limit, used = memory_limit(view, limits)
     size = len(view.workers)
@@ -85,7 +85,7 @@ def relieve_memory(
 
 
 def _last_resort(leaving: tuple[WorkerView, ...]) -> WorkerView | None:
-    """The newest that was asked to leave for memory's sake and is still at its job."""
+    """Return the newest worker that was stopped for memory and still runs its job."""
     return max(
         (
             w

@@ -1,13 +1,13 @@
-"""The fast loop: whom to hold, for how much of the next tenth of a second. Pure.
+"""Throttling, the fast loop: which workers to hold in the next tenth of a second. Pure.
 
-A count of workers can only choose among whole ones; on two cores that is half the machine or all
-of it. So about ten times a second the newest busy workers are held for a part of a slice, just
-so much that the mean of a second stays at the limit. A crowd that wakes at once is clipped in
-the same way. What grows towards the memory limit is held from slice to slice until older jobs have
-finished: parts of slices do not slow a job that sleeps between two steps of its growth.
+On two cores one worker is half the machine and two are all of it. So about ten times a second the
+newest busy workers are held (paused) for a part of a slice, just so much that the mean of a second
+stays at the limit. Many jobs that start to compute at once are limited in the same way. Near the
+memory limit the newest are held from slice to slice until older jobs have finished: parts of
+slices do not slow a job that sleeps between two steps of its growth.
 
-The newest are held so that the oldest finish: each job becomes the oldest in its turn, and even
-who is held crawls on, one after the other, so nobody starves. Suspending the youngest is GNU
+The newest are held so that the oldest finish: each job becomes the oldest in its turn. Held workers
+run for short times in turn, so no job starves. Suspending the youngest is GNU
 parallel's idea (``--memsuspend``); counting what was overdrawn and paying it back is a token
 bucket.
 """
@@ -40,7 +40,7 @@ ASLEEP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """One busy worker in the last slice: cores it used, and the part for which it was held."""
+    """One busy worker in the last slice: cores it used, and the part in which it was held."""
 
     name: str
     cores: float
@@ -49,7 +49,7 @@ class Runner:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """What the last slice looked like."""
+    """Measurements of the last slice."""
 
     #: length in seconds
     seconds: float
@@ -68,7 +68,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Grip:
-    """What one slice leaves for the next, and who is held in it."""
+    """Which workers are held in a slice, and what it carries over to the next."""
 
     #: core seconds saved; negative: owed
     balance: float = 0.0
@@ -83,7 +83,7 @@ class Grip:
 
 
 def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
-    """Return whom to hold in the next slice, and for how much of it."""
+    """Return which workers to hold in the next slice, and for what part of it."""
     allowed = limits.max_cpu / 100 * slice_.capacity
     balance = before.balance + (allowed - slice_.used) * slice_.seconds
     balance = min(max(balance, -MOST_DEBT * allowed), MOST_SAVED * allowed)
@@ -114,13 +114,13 @@ def trim(slice_: Slice, before: Grip, limits: Limits) -> Grip:
 
 
 def _due(crowd: tuple[Runner, ...], whole: Mapping[str, float]) -> str | None:
-    """Return whose turn it is among those held for memory's sake; None: nobody's."""
+    """Return which worker held for memory may run in this slice; None: none."""
     longest = max((runner.name for runner in crowd), key=lambda n: whole.get(n, 0.0), default=None)
     return longest if longest is not None and whole.get(longest, 0.0) >= TURN else None
 
 
 def _wish(runner: Runner, slice_: Slice) -> float:
-    """Return the cores a worker would use if nobody held it and there were enough."""
+    """Return the cores a worker would use if it were not held and there were enough."""
     wish = runner.cores / max(1 - runner.held, 1 - MOST_HELD)
     saturated = slice_.used >= SATURATED / 100 * slice_.capacity
     return max(wish, 1.0) if saturated and wish > ASLEEP else wish
@@ -135,6 +135,6 @@ def _memory(slice_: Slice, limits: Limits) -> float:
 
 
 def _crowd(slice_: Slice, memory: float) -> int:
-    """Return how many of the newest are held for memory's sake; the oldest never is."""
+    """Return how many of the newest are held for memory; the oldest never is."""
     pressure = min(1.0, max(0.0, (memory - MEMORY_FROM) / (MEMORY_TO - MEMORY_FROM)))
     return math.ceil(pressure * max(0, len(slice_.runners) - 1))

@@ -14,7 +14,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +23,7 @@ import psutil
 
 from pysplash import errors
 from pysplash.errors import EXIT_CONNECTION, EXIT_OK, CrashLoop, SplashError
-from pysplash.host.processes import describe, die_without
+from pysplash.host.processes import describe, die_without, flush_output
 from pysplash.host.signals import SignalQueue
 from pysplash.log import logger
 
@@ -187,7 +186,7 @@ class Porters:
         """Fork the process of a door."""
         porter.talk, theirs = socket.socketpair()
         porter.vigil = Vigil(self._pulses[self._porters.index(porter)], time.monotonic())
-        _flush()
+        flush_output()
         parent = os.getpid()
         porter.pid = os.fork()
         if porter.pid == 0:
@@ -212,7 +211,7 @@ class Porters:
         except BaseException:
             log.exception("the process of the %s door ends by an error", porter.kind)
         finally:
-            _flush()
+            flush_output()
             os._exit(status)
 
     async def _live(self, porter: Porter, talk: socket.socket) -> None:
@@ -255,12 +254,6 @@ class Porters:
 def _say(talk: socket.socket, kind: str, text: str) -> None:
     with contextlib.suppress(OSError):
         talk.send(json.dumps([kind, text]).encode()[:WORDS])
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
 
 
 #: the last ends of its processes that are remembered, and bytes of what one may say

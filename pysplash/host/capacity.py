@@ -1,4 +1,4 @@
-"""What this process may use: cores and memory, after the CPU affinity and every cgroup limit.
+"""Capacity: cores and memory this process may use, after CPU affinity and cgroup limits.
 
 psutil and the standard library report the host. In a container the truth is in the cgroup files,
 and the limit that counts may stand on any ancestor, so each question walks all the way up. Limits
@@ -72,7 +72,7 @@ def host_memory() -> MemoryUse:
 
 
 def host_swaps() -> tuple[float, float]:
-    """Bytes that ever came back from swap, and went out to it; none where nobody counts them."""
+    """Bytes ever swapped in and out; 0 where they are not counted."""
     try:
         swap = psutil.swap_memory()
     except (OSError, RuntimeError, psutil.Error):
@@ -81,7 +81,7 @@ def host_swaps() -> tuple[float, float]:
 
 
 def busy_time(times: CpuTimes) -> float:
-    """Seconds *times* spent working: waiting for a disk is idle, a guest is user time already."""
+    """Seconds *times* spent working; waiting for a disk counts as idle, guests as user time."""
     apart = ("iowait", "guest", "guest_nice")
     return sum(times) - times.idle - sum(getattr(times, name, 0.0) for name in apart)
 
@@ -138,7 +138,7 @@ class _Files:
     def _report(self, path: Path, error: OSError) -> None:
         if path not in self._reported:
             self._reported.add(path)
-            _log.debug("doing without %s: %s", path, error.strerror, extra={"action": "capacity"})
+            _log.debug("cannot read %s: %s", path, error.strerror, extra={"action": "capacity"})
 
 
 class _Group(Protocol):
@@ -241,7 +241,7 @@ def _groups(files: _Files, proc_cgroup: Path, root: Path) -> Iterator[_Group]:
                 yield _Legacy(files, base / below, root / "cpuacct" / below)
 
 
-class Machine:
+class Host:
     """The cores and the memory this process may use, and how much of them is in use by anyone."""
 
     def __init__(

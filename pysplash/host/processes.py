@@ -1,4 +1,4 @@
-"""Processes: a child that ends with its parent, adopted orphans, exit statuses in words."""
+"""Processes: ending with the parent, adopting orphans, and exit statuses in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ import sys
 import psutil
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set a process attribute, where there are any (Linux)."""
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends; only Linux can do that."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_the_parent() -> None:
@@ -19,35 +30,32 @@ def die_with_the_parent() -> None:
 
     Made for the time between a fork and an exec too: nothing is looked up in it.
     """
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def die_without(parent: int) -> None:
-    """The same; and end at once if the process *parent* has gone before that could be asked."""
+    """Be killed when *parent* ends; exit at once if it has ended already."""
     die_with_the_parent()
     if os.getppid() != parent:
         os._exit(1)
 
 
 def describe(status: int) -> str:
-    """Say in words how a process ended, from its wait status."""
+    """Return in words how a process ended, from its wait status."""
     if os.WIFSIGNALED(status):
         return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
     return f"exit status {os.waitstatus_to_exitcode(status)}"
 
 
-PR_SET_CHILD_SUBREAPER = 36
-
-
-def prctl(option: int, value: int) -> None:
-    """Set a process attribute, where there are any (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+def flush_output() -> None:
+    """Write out what is buffered: a fork would write it twice, ``os._exit`` would lose it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 def kill_session(leader: int) -> None:
-    """Kill the session that *leader*, a child not yet reaped, began: all its descendants too."""
+    """Kill all processes of the session that *leader*, a child not yet reaped, began."""
     for pid in psutil.pids():
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if pid != leader and os.getsid(pid) == leader:

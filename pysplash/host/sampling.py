@@ -1,4 +1,4 @@
-"""The one owner of the CPU counters: what the machine and the pool's processes used, and when.
+"""Sampling: CPU and memory used by the machine and by the pool's processes.
 
 A counter only means something between two readings taken by the same reader with a known time
 between them. So nobody else reads them, and readings less than :data:`MIN_INTERVAL` apart, in
@@ -36,7 +36,7 @@ class MemoryLike(Protocol):
 
 
 class MachineLike(Protocol):
-    """What the sampler asks of the machine."""
+    """What the sampler needs to know of the machine."""
 
     def cores(self) -> float:
         """Cores this process may use."""
@@ -55,7 +55,7 @@ class MachineLike(Protocol):
 
 
 class ProcessLike(Protocol):
-    """What the sampler asks of a process: a part of :class:`psutil.Process`."""
+    """What the sampler needs to know of a process: a part of :class:`psutil.Process`."""
 
     def cpu_times(self) -> Any:
         """CPU seconds of the process and of its reaped children."""
@@ -68,7 +68,7 @@ class ProcessLike(Protocol):
 
 
 class Sampler:
-    """Takes samples; every time is on the clock it was given.
+    """Measures CPU and memory; all times are on the clock it is given.
 
     The first reading of the counters is taken when the sampler is made.
     """
@@ -153,7 +153,7 @@ class Sampler:
         return 100.0 * min(max((self._stalled - before) / interval, 0.0), 1.0)
 
     def _swapping(self) -> bool:
-        """Whether pages went both ways since the last sample: one way alone is no distress."""
+        """Return whether pages were swapped both in and out since the last sample."""
         before, self._swaps = self._swaps, self._machine.swaps()
         return all(now > then for now, then in zip(self._swaps, before, strict=True))
 
@@ -167,7 +167,7 @@ class Sampler:
         return 100.0 * min(max(used, 0.0), 1.0)
 
     def _forget(self, pids: Collection[int]) -> None:
-        """Drop all that is kept of processes not in *pids*: their pids may be used again."""
+        """Forget processes not in *pids*: their ids may be reused."""
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
         for figures in (self._pss, self._resident, self._growth):
@@ -202,7 +202,7 @@ class Sampler:
         return float(times.user + times.system + times.children_user + times.children_system)
 
     def _measure_pss(self, now: float, pids: Collection[int]) -> None:
-        """Renew the oldest figures, one at least, and more while the budget lasts."""
+        """Measure again the oldest figures: at least one, more while the time budget lasts."""
         stale = now - self._pss_interval
         due = [pid for pid in pids if pid not in self._pss]
         due += [pid for pid, (_, at) in self._pss.items() if at <= stale]
@@ -219,7 +219,7 @@ class Sampler:
             slowest, before = max(slowest, after - before), after
 
     def _measure_growth(self, busy: Collection[int]) -> None:
-        """Read what busy processes have grown by since their figures were taken."""
+        """Measure how much busy processes have grown since their last figures."""
         for pid in busy:
             try:
                 resident = int(self._process(pid).memory_info().rss)
@@ -228,7 +228,7 @@ class Sampler:
             self._growth[pid] = resident - self._resident.setdefault(pid, resident)
 
     def _footprint(self, pid: int) -> int | None:
-        """Measure the bytes *pid* accounts for: its PSS, or the nearest thing there is."""
+        """Measure the memory of *pid*: its PSS, or the best substitute."""
         try:
             process = self._process(pid)
             try:
@@ -240,7 +240,7 @@ class Sampler:
         return int(full.pss if hasattr(full, "pss") else full.uss)
 
     def _pool_mem(self, pids: Collection[int]) -> int:
-        """Bytes of all *pids*: one not yet measured counts as the mean, one vanished as nothing."""
+        """Return the bytes of all *pids*; one not measured yet counts as the mean."""
         sizes = (self.pss(pid) for pid in self._pss)
         known = [size for size in sizes if size is not None]
         unmeasured = len(pids) - len(self._pss)

@@ -1,4 +1,4 @@
-"""Signals as events: a handler only enqueues; the loop decides, in its own time."""
+"""Signals as events: the handler only queues them; the loop handles them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class SignalQueue:
         self._previous: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take them over."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             self._previous = {
                 number: signal.signal(number, self._handle) for number in self._numbers
             }
 
     def restore(self) -> None:
-        """Give the handlers back as they were."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

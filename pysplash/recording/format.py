@@ -1,4 +1,4 @@
-"""Facts on record: a view as plain values that JSON can hold, and the same view again.
+"""The format of a record: a view as JSON values, and the same view read back.
 
 One tick differs little from the one before it, so most lines hold what has changed; every
 :data:`EVERY` lines, and at the start of a run, one holds everything. A reader that misses a line
@@ -47,8 +47,8 @@ _ENUMS: dict[str, Any] = {"state": WorkerState, "stop_reason": Reason, "drain": 
 _UNSET = object()
 
 
-class Known(NamedTuple):
-    """What one line makes known."""
+class RecordedView(NamedTuple):
+    """A view and its limits, as one line gives them."""
 
     view: PoolView
     limits: Limits
@@ -58,7 +58,7 @@ class Known(NamedTuple):
 
 
 class FactWriter:
-    """Turns the views of one run into what each line must hold."""
+    """Turns each view of a run into the values of its line."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -68,11 +68,11 @@ class FactWriter:
         self._whole = True
 
     def start_over(self) -> None:
-        """Let the next line hold everything, because one before it was lost."""
+        """Make the next line complete, because one before it was lost."""
         self._whole = True
 
     def write(self, view: PoolView, limits: Limits) -> dict[str, Any]:
-        """Return what the line of this tick must hold."""
+        """Return the values for the line of this tick."""
         workers = {worker.name: _all(worker) for worker in view.workers}
         kept = [name for name in self._workers if name in workers]
         known = list(workers)[: len(kept)] == kept
@@ -113,7 +113,7 @@ class FactWriter:
 
 
 class FactReader:
-    """Turns lines into views again; a fault in one raises TypeError, ValueError or KeyError."""
+    """Turns lines back into views; a bad line raises TypeError, ValueError or KeyError."""
 
     def __init__(self) -> None:
         self._number = -1
@@ -122,8 +122,8 @@ class FactReader:
         self._lessons: dict[str, Lesson] = {}
         self._samples: deque[Sample] = deque()
 
-    def read(self, line: Mapping[str, Any]) -> Known | None:
-        """Return what is known at this line; None: too little, a line before it is missing."""
+    def read(self, line: Mapping[str, Any]) -> RecordedView | None:
+        """Return the view of this line; None if a line before it is missing."""
         number = int(line["n"])
         missed = number != self._number + 1
         if "limits" in line:
@@ -138,7 +138,7 @@ class FactReader:
         self._take(line)
         self._number = number
         momentum = line.get("momentum", {}) if fresh else {}
-        return Known(self._view(line, momentum), self._limits, fresh)
+        return RecordedView(self._view(line, momentum), self._limits, fresh)
 
     def _take(self, line: Mapping[str, Any]) -> None:
         for name in line.get("gone", ()):
@@ -167,7 +167,7 @@ class FactReader:
 
 
 def lean(value: Any) -> dict[str, Any]:
-    """Return those fields of a dataclass that are not what they are by default."""
+    """Return the fields of a dataclass that differ from their defaults."""
     return {
         name: dict(it) if isinstance(it := getattr(value, name), Mapping) else it
         for name, default in _DEFAULTS[type(value)].items()
@@ -199,7 +199,7 @@ def _plain(view: PoolView) -> dict[str, Any]:
 
 
 def _lessons(view: PoolView) -> dict[str, Lesson | None]:
-    """Return the lessons a decision may ask for: of all jobs, and of those that run."""
+    """Return the lessons a decision may use: of all jobs, and of those that run."""
     asked = {ANY, *(worker.function for worker in view.workers)}
     return {name: view.lessons.get(name) for name in asked}
 

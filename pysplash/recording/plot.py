@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pysplash.control.model import Kill, Reason, WorkerState
 from pysplash.errors import ConfigError, PlotUnavailable
 
-from .reader import Change, Recording, Tick, changes, means, runs
+from .reader import Recording, TargetChange, Tick, changes, means, runs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -206,12 +206,12 @@ def _kills(axes: Axes, recording: Recording, rows: dict[Reason, int]) -> None:
         axes.scatter(times, heights, marker="x", s=40, color=INK, label="killed", zorder=4)
 
 
-def _worth_naming(moved: Sequence[Change], seconds: float) -> list[Change]:
+def _worth_naming(moved: Sequence[TargetChange], seconds: float) -> list[TargetChange]:
     """Return the largest moves, those in a row for one reason as one, so few that all are legible.
 
     A move ends where the next change for its reason is far enough for a number in between.
     """
-    moves: dict[Reason, list[Change]] = {}
+    moves: dict[Reason, list[TargetChange]] = {}
     for change in moved:
         row = moves.setdefault(change.reason, [])
         if row and change.at - row[-1].at < APART * seconds:
@@ -222,7 +222,7 @@ def _worth_naming(moved: Sequence[Change], seconds: float) -> list[Change]:
 
 
 def _spans(recording: Recording, ticks: Sequence[Tick]) -> list[tuple[Reason, tuple[float, float]]]:
-    """Return from when, and for how long, which reason held."""
+    """Return when each reason began and how long it applied."""
     start, spans = recording.ticks[0].t, []
     ends = [*(after.t for _, after in pairwise(ticks)), ticks[-1].t + 1.0]
     pairs = zip(ticks, ends, strict=True)
@@ -258,7 +258,7 @@ def _limit(axes: Axes, height: float, label: str) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    """Name each line once, beside the panel, where it hides nothing."""
+    """Add a legend beside the panel."""
     handles: dict[str, Any] = {}
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
         handles.setdefault(label, handle)

@@ -36,7 +36,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a file holds."""
+    """The ticks of a file."""
 
     ticks: tuple[Tick, ...]
     #: lines that are no ticks
@@ -46,12 +46,12 @@ class Recording:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Seconds from its first to its last tick."""
         return self.ticks[-1].t - self.ticks[0].t
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class TargetChange:
     """A decision that moved the target, at so many seconds since the start."""
 
     at: float
@@ -61,7 +61,7 @@ class Change:
 
 
 def parse(lines: Iterable[str], name: str) -> Recording:
-    """Return the ticks in *lines*, those that cannot be read counted; *name* is for the error.
+    """Return the ticks in *lines*, and how many lines are none; *name* is for the error.
 
     Raises :class:`~pysplash.errors.ConfigError` if not one of them is a tick.
     """
@@ -133,14 +133,14 @@ def runs(recording: Recording) -> Iterator[tuple[Tick, ...]]:
     yield recording.ticks[begin:]
 
 
-def changes(recording: Recording) -> list[Change]:
+def changes(recording: Recording) -> list[TargetChange]:
     """Return the decisions that moved the target, with seconds since the start."""
     start, before = recording.ticks[0].t, 0
     found = []
     for tick in recording.ticks:
         after = tick.decision.target
         if after != before:
-            found.append(Change(tick.t - start, before, after, tick.decision.reason))
+            found.append(TargetChange(tick.t - start, before, after, tick.decision.reason))
         before = after
     return found
 

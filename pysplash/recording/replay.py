@@ -1,7 +1,7 @@
-"""Replay: recorded facts through the same decision with other limits. Pure.
+"""Replay: decides recorded ticks again, with other limits. Pure.
 
-Each tick is asked by itself: given everything that had really happened until then, what would have
-been decided here? What an answer would have led to is not made up, for nobody knows it.
+Each tick is decided by itself, from what had really happened until then; the effects of a
+different decision on later ticks are not simulated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pysplash.control.model import Decision, Limits, Momentum, Spawn
-from pysplash.control.policy import decide, remember
+from pysplash.control.step import step
 from pysplash.errors import ConfigError
 
 from .format import FactReader
@@ -24,16 +24,16 @@ _FAULTS = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ReplayedTick:
     """One tick, decided again."""
 
-    tick: Tick
+    recorded: Tick
     decision: Decision
 
     @property
     def same(self) -> bool:
         """Whether target, reason and actions are what they were."""
-        was, would = self.tick.decision, self.decision
+        was, would = self.recorded.decision, self.decision
         return (was.target, was.reason, was.actions) == (would.target, would.reason, would.actions)
 
 
@@ -41,7 +41,7 @@ class Turn:
 class Replay:
     """A recording, decided again."""
 
-    turns: tuple[Turn, ...]
+    ticks: tuple[ReplayedTick, ...]
     #: ticks without all their facts
     lost: int
 
@@ -52,7 +52,7 @@ def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
     A ConfigError of *change* ends it; facts that are not as they were written cost their tick.
     """
     reader, momentum = FactReader(), Momentum()
-    turns: list[Turn] = []
+    ticks: list[ReplayedTick] = []
     lost = 0
     for tick in recording.ticks:
         try:
@@ -61,17 +61,16 @@ def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
                 lost += 1
                 continue
             view = known.view if known.fresh else replace(known.view, momentum=momentum)
-            limits = change(known.limits)
-            decision = decide(view, limits)
-            momentum = remember(view, tick.decision, limits)
+            again = step(view, change(known.limits), done=tick.decision)
         except ConfigError:
             raise
         except _FAULTS:
             reader = FactReader()
             lost += 1
         else:
-            turns.append(Turn(tick, decision))
-    return Replay(tuple(turns), lost)
+            momentum = again.momentum
+            ticks.append(ReplayedTick(tick, again.decision))
+    return Replay(tuple(ticks), lost)
 
 
 # --- in words ----------------------------------------------------------------------------------
@@ -79,26 +78,26 @@ def replay(recording: Recording, change: Callable[[Limits], Limits]) -> Replay:
 
 def differences(found: Replay) -> Iterator[str]:
     """Yield a line for each stretch in which the decisions differ in the same way."""
-    if not found.turns:
+    if not found.ticks:
         return
-    start = found.turns[0].tick.t
-    for kind, group in groupby(found.turns, _kind):
-        turns = list(group)
+    start = found.ticks[0].recorded.t
+    for kind, group in groupby(found.ticks, _kind):
+        ticks = list(group)
         if kind is None:
             continue
-        first, last = turns[0].tick, turns[-1].tick
+        first, last = ticks[0].recorded, ticks[-1].recorded
         when = clock(first.t - start)
         if last is not first:
             when += "-" + clock(last.t - start)
         cpu = "?" if first.cpu is None else f"{first.cpu:.0f}"
         queued = "?" if first.queued is None else first.queued
         facts = f"({queued} waiting, CPU {cpu} %)"
-        yield f"{when:<11}  {_told(first.decision)}  ->  {_told(turns[0].decision)}  {facts}"
+        yield f"{when:<11}  {_told(first.decision)}  ->  {_told(ticks[0].decision)}  {facts}"
 
 
-def _kind(turn: Turn) -> tuple[str, str] | None:
-    """Return what makes differences alike: both reasons and both kinds of action."""
-    return None if turn.same else (_sort(turn.tick.decision), _sort(turn.decision))
+def _kind(tick: ReplayedTick) -> tuple[str, str] | None:
+    """Return the key by which differences are grouped: both reasons and kinds of action."""
+    return None if tick.same else (_sort(tick.recorded.decision), _sort(tick.decision))
 
 
 def _sort(decision: Decision) -> str:

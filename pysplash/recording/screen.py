@@ -1,4 +1,4 @@
-"""Drawing: a pool at one moment as lines of text. Pure; whoever prints them owns the screen."""
+"""The live screen of a pool, as lines of text. Pure: the caller prints them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ MEANING = {
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One change of target: when (seconds since the start), from, to, why, and the facts then."""
+class ExplainedChange:
+    """One change of target: seconds since the start, from, to, reason, queue and CPU."""
 
     at: float
     before: int
@@ -49,20 +49,20 @@ class Change:
 
 
 @dataclass(slots=True)
-class Story:
-    """What a pool did so far: its changes of target, and for how long which reason held."""
+class History:
+    """What a pool did so far: its changes of target, and how long each reason applied."""
 
     started: float | None = None
     target: int = 0
     most: int = 0
-    changes: list[Change] = field(default_factory=list)
+    changes: list[ExplainedChange] = field(default_factory=list)
     held: Counter[Reason] = field(default_factory=Counter)
     #: jobs done by each worker, departed ones included
     jobs: dict[str, int] = field(default_factory=dict)
     _seen_at: float = 0.0
 
     def add(self, view: PoolView, decision: Decision) -> None:
-        """Take in one tick."""
+        """Add one tick."""
         if self.started is None:
             self.started = self._seen_at = view.now
         self.held[decision.reason] += round(1000 * (view.now - self._seen_at))
@@ -72,7 +72,7 @@ class Story:
         if decision.target != self.target:
             cpu = view.samples[-1].cpu if view.samples else 0.0
             self.changes.append(
-                Change(
+                ExplainedChange(
                     view.now - self.started,
                     self.target,
                     decision.target,
@@ -105,16 +105,16 @@ def clock(seconds: float) -> str:
 
 
 def screen(
-    view: PoolView, decision: Decision, story: Story, max_cpu: float, max_mem: float
+    view: PoolView, decision: Decision, history: History, max_cpu: float, max_mem: float
 ) -> list[str]:
-    """Return the lines of a compact live picture, the same number each time."""
+    """Return the lines of the live screen, the same number each time."""
     latest = view.samples[-1] if view.samples else None
     cpu, mem = (latest.cpu, latest.mem) if latest else (0.0, 0.0)
     states = census(view)
-    done = sum(story.jobs.values())
+    done = sum(history.jobs.values())
     queued = "?" if view.queued is None else view.queued
     lines = [
-        f"{clock(view.now - (story.started or view.now))}  "
+        f"{clock(view.now - (history.started or view.now))}  "
         f"workers {len(view.workers)} of {decision.target}  "
         + "  ".join(f"{state} {states[state]}" for state in STATES if states[state]),
         f"CPU  {bar(cpu, max_cpu)} {cpu:3.0f} %   limit {max_cpu:.0f} %",
@@ -123,11 +123,11 @@ def screen(
         f"now  {decision.reason}: {MEANING.get(decision.reason, '')}",
         "",
     ]
-    changes = [change_line(change) for change in story.changes[-HISTORY:]]
+    changes = [change_line(change) for change in history.changes[-HISTORY:]]
     return lines + changes + [""] * (HISTORY - len(changes))
 
 
-def change_line(change: Change) -> str:
+def change_line(change: ExplainedChange) -> str:
     """Return one change of target in a line."""
     queued = "?" if change.queued is None else change.queued
     return (
@@ -136,31 +136,31 @@ def change_line(change: Change) -> str:
     )
 
 
-def tick_line(view: PoolView, decision: Decision, story: Story) -> str:
-    """Return one tick in a plain line, for where there is no terminal."""
+def tick_line(view: PoolView, decision: Decision, history: History) -> str:
+    """Return one tick as a plain line, for output that is no terminal."""
     states = census(view)
     cpu = view.samples[-1].cpu if view.samples else 0.0
     return (
-        f"{clock(view.now - (story.started or view.now))} CPU {cpu:3.0f} % "
+        f"{clock(view.now - (history.started or view.now))} CPU {cpu:3.0f} % "
         f"queued {view.queued if view.queued is not None else '?'} "
         + " ".join(f"{state} {states[state]}" for state in STATES if states[state])
         + f" target {decision.target} {decision.reason}"
     )
 
 
-def explain(story: Story) -> list[str]:
-    """Return why the pool had the sizes it had, a line for each kind of change and each hold."""
+def explain(history: History) -> list[str]:
+    """Return the reasons of all changes of size, and of long times without one, a line each."""
     lines = []
     for reason in Reason:
-        steps = [change for change in story.changes if change.reason is reason]
+        steps = [change for change in history.changes if change.reason is reason]
         if steps:
             first, last = steps[0], steps[-1]
             when = clock(first.at) if len(steps) == 1 else f"{clock(first.at)}-{clock(last.at)}"
             count = "" if len(steps) == 1 else f" in {len(steps)} steps"
             sizes = f"{first.before} -> {last.after}{count}"
             lines.append(f"{when:<11}  {reason}: {sizes}: {MEANING.get(reason, reason)}")
-    for reason, milliseconds in story.held.most_common():
-        if milliseconds >= 100 and not any(c.reason is reason for c in story.changes):
+    for reason, milliseconds in history.held.most_common():
+        if milliseconds >= 100 and not any(c.reason is reason for c in history.changes):
             seconds = milliseconds / 1000
             lines.append(f"for {seconds:5.1f} s  {reason}: {MEANING.get(reason, reason)}")
     return lines

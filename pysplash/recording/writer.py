@@ -1,4 +1,4 @@
-"""The record: one JSON object a line and a tick, for plots, replay and anyone's eyes."""
+"""The recorder: writes one line of JSON a tick, for plots and replay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logger("recorder")
 
 
 class Recorder:
-    """Appends to a file; a disk that fills up costs the record, never the pool."""
+    """Appends ticks to a file; a full disk does not disturb the pool."""
 
     def __init__(self, path: str | Path, wall_clock: Callable[[], float] = time.time) -> None:
         self._wall_clock = wall_clock

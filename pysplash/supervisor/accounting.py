@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pysplash.control.model import PoolView
+from pysplash.control.model import PoolView, Reason
+from pysplash.worker.row import Row
 
 COUNTED = ("spawned", "exited", "failed", "zombies", "jobs", "jobs_failed")
 
 
 @dataclass(slots=True)
 class Accounting:
-    """Running totals; *started* and every *now* are monotonic seconds."""
+    """Running totals of one pool; *started* and every *now* are monotonic seconds."""
 
     started: float
-    #: workers started, gone as they should, gone as they should not, found without life
+    #: workers started, ended well, died or could not start, stopped as they showed no life
     spawned: int = 0
     exited: int = 0
     failed: int = 0
@@ -37,7 +38,7 @@ class Accounting:
         self.workers = workers
 
     def close(self, now: float) -> None:
-        """Count the end, when nobody is left."""
+        """Count the end of the pool."""
         self._count_workers(now, 0)
         self.stopping = 0
 
@@ -49,10 +50,25 @@ class Accounting:
         for worker in view.workers:
             self._count_jobs(worker.name, worker.jobs, worker.failed)
 
-    def depart(self, name: str, jobs: int, failed: int) -> None:
-        """Count the jobs of a worker that is gone."""
-        self._count_jobs(name, jobs, failed)
+    def note_spawn(self) -> None:
+        """Count a worker that is started."""
+        self.spawned += 1
+
+    def note_stop(self, reason: Reason) -> None:
+        """Count a worker that is asked to stop."""
+        self.zombies += reason is Reason.ZOMBIE
+
+    def note_exit(self, name: str, row: Row | None, *, well: bool) -> None:
+        """Count a worker that has ended, and the jobs on its last *row*."""
+        self.exited += well
+        self.failed += not well
+        if row is not None:
+            self._count_jobs(name, row.jobs, row.failed)
         self._present.pop(name, None)
+
+    def note_settled(self, outcome: str) -> None:
+        """Count the job of a dead worker; *outcome* says where it was put."""
+        self.jobs_failed += outcome == "failed"
 
     def _count_jobs(self, name: str, jobs: int, failed: int) -> None:
         jobs_before, failed_before = self._present.get(name, (0, 0))
@@ -70,7 +86,7 @@ class Accounting:
         return self.worker_seconds / uptime if uptime > 0 else float(self.workers)
 
     def changed(self) -> bool:
-        """Return whether anything was counted since this was last asked."""
+        """Return whether any count has changed since the last call."""
         now = (self.workers, self.stopping, *(getattr(self, name) for name in COUNTED))
         before, self._reported = self._reported, now
         return now != before

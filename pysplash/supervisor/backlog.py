@@ -1,4 +1,4 @@
-"""The backlog: what waits in the watched queues, read in one round trip and never changed."""
+"""The backlog: jobs waiting in the pool's queues, read in one round trip and never changed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Backlog:
         self._wall_clock = wall_clock
 
     def read(self) -> Waiting:
-        """Return what waits now; raise :class:`BacklogUnavailable` if Redis does not say."""
+        """Return what waits now; raise :class:`BacklogUnavailable` if Redis cannot be read."""
         try:
             return self._read()
         except RedisError as error:

@@ -1,22 +1,27 @@
-"""Devices: everything of the world a pool touches, behind what it needs of each.
+"""Devices: everything outside the pool's own process that its loop reads or acts on.
 
-The loop knows only these protocols. The real devices are opened in ``supervisor.pool``; tests hand
-over their own (``pysplash.testing``).
+What can have a second form, or is replaced whole in tests, is a protocol here; of the rest the
+class itself stands here, and a test's double is a subclass (``pysplash.testing``). The real
+devices are opened in ``supervisor.pool``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from pysplash.application.registry import TaskSpec
-from pysplash.control.model import Decision, Lesson, Limits, PoolView, Sample
-from pysplash.jobs.commands import Command
-from pysplash.worker.row import Row
+from pysplash.control.model import Sample
+from pysplash.host.signals import SignalQueue
+from pysplash.jobs.commands import Commands
+from pysplash.recording.writer import Recorder
+from pysplash.worker.scoreboard import Scoreboard
 
 from .backlog import Waiting
 from .forkserver.client import Event
+from .heartbeats import Heartbeats
+from .lessons import LessonStore
+from .presence import Presence
 from .settlement import Loss
 
 
@@ -24,7 +29,7 @@ class SamplerLike(Protocol):
     """Measures the machine and the pool's processes."""
 
     def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
-        """Return what the last interval looked like."""
+        """Measure machine and pool over the last interval."""
 
     def cores(self, pid: int) -> float | None:
         """Return the cores *pid* used over the last interval."""
@@ -37,30 +42,11 @@ class BacklogLike(Protocol):
     """Reads the watched queues."""
 
     def read(self) -> Waiting:
-        """Return what waits; raise BacklogUnavailable if that cannot be known."""
-
-
-class BoardLike(Protocol):
-    """The pool's end of the scoreboard."""
-
-    def read(self, index: int) -> Row | None:
-        """Return one row."""
-
-    def clear(self, index: int) -> None:
-        """Empty one row."""
-
-    def outcomes(self, index: int) -> Sequence[Sequence[str]]:
-        """Return the outcomes a worker has written down and not seen stored."""
-
-    def ask(self, index: int, job_id: str) -> None:
-        """Name the job a worker is to stop."""
-
-    def close(self) -> None:
-        """Free it."""
+        """Return what waits; raise BacklogUnavailable if Redis cannot be read."""
 
 
 class ProcessesLike(Protocol):
-    """Starts, stops and kills workers, and hears of their ends."""
+    """Starts, stops and kills workers, and reports their exits."""
 
     @property
     def server_pids(self) -> tuple[int, ...]:
@@ -73,128 +59,53 @@ class ProcessesLike(Protocol):
         """Return whether a fork server is ready to spawn."""
 
     def filenos(self) -> tuple[int, ...]:
-        """Return what is readable when there are events."""
+        """Return the descriptors that are readable when there are events."""
 
     def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
-        """Ask for a process."""
+        """Start a process."""
 
     def stop(self, name: str) -> None:
-        """Ask a process to finish."""
+        """Ask a process to finish its job and leave."""
 
     def tell_memory(self, pool_mem: float, reserve: float) -> None:
-        """Tell the fast loop what it cannot measure."""
+        """Send the throttler the pool's memory, and the reserve to keep free."""
 
     def interrupt(self, name: str) -> None:
-        """Have a process look at what it was asked."""
+        """Have a process read what it was asked on the scoreboard."""
 
     def kill(self, name: str) -> None:
-        """End a process."""
+        """Kill a process and its session."""
 
     def events(self) -> Iterator[Event]:
-        """Yield what has happened."""
+        """Yield the events since the last call."""
 
     def close(self) -> None:
-        """Let go."""
-
-
-class SignalsLike(Protocol):
-    """Queues what the pool is told from outside."""
-
-    def install(self) -> None:
-        """Take the handlers."""
-
-    def post(self, number: int) -> None:
-        """Enqueue one."""
-
-    def drain(self) -> list[int]:
-        """Return what has come."""
-
-    def wait(self, seconds: float, also: Iterable[int] = ()) -> None:
-        """Sleep until something comes."""
-
-    def close(self) -> None:
-        """Give the handlers back."""
+        """Stop the fork servers."""
 
 
 class SettlementLike(Protocol):
     """Settles the jobs of dead workers."""
 
     def settle(self, loss: Loss) -> str:
-        """Bring one job into exactly one place."""
-
-
-class HeartbeatsLike(Protocol):
-    """Speaks for the workers in Redis."""
-
-    def send(self, pulses: Sequence[Pulse]) -> None:
-        """Say that they live, and what they run."""
-
-
-class CommandsLike(Protocol):
-    """Hears what is asked of workers."""
-
-    def follow(self, workers: Collection[str]) -> None:
-        """Hear the commands for just these."""
-
-    def filenos(self) -> tuple[int, ...]:
-        """Return what is readable when there is something to hear."""
-
-    def read(self) -> Iterator[Command]:
-        """Yield what has come."""
-
-    def close(self) -> None:
-        """Hear no more."""
-
-
-class LessonsLike(Protocol):
-    """Keeps what was learned of jobs."""
-
-    def load(self) -> dict[str, Lesson]:
-        """Return what was learned before; raise LessonsUnavailable if that cannot be known."""
-
-    def save(self, lessons: Mapping[str, Lesson]) -> None:
-        """Save what is new; raise LessonsUnavailable if it cannot be."""
-
-
-class RecorderLike(Protocol):
-    """Keeps a record of every tick."""
-
-    def write(self, view: PoolView, decision: Decision, limits: Limits) -> None:
-        """Append one tick."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-class PresenceLike(Protocol):
-    """Tells the world that the pool is there, and what it offers."""
-
-    def know(self, specs: Sequence[TaskSpec]) -> None:
-        """Offer these tasks from now on."""
-
-    def tell(self, view: PoolView, decision: Decision) -> None:
-        """Say what one tick has found."""
-
-    def close(self) -> None:
-        """Say that the pool is gone."""
+        """Requeue, retry, store or fail the job of one dead worker; return which."""
 
 
 @dataclass(slots=True)
 class Devices:
-    """One of each."""
+    """Every device of a pool, and its clock."""
 
     clock: Callable[[], float]
-    signals: SignalsLike
+    signals: SignalQueue
     processes: ProcessesLike
-    board: BoardLike
+    board: Scoreboard
     sampler: SamplerLike
     backlog: BacklogLike
     settlement: SettlementLike
-    heartbeats: HeartbeatsLike
-    commands: CommandsLike
-    lessons: LessonsLike
-    recorder: RecorderLike | None = None
-    presence: PresenceLike | None = None
+    heartbeats: Heartbeats
+    commands: Commands
+    lessons: LessonStore
+    recorder: Recorder | None = None
+    presence: Presence | None = None
 
     def close(self) -> None:
         """Close what was opened."""
@@ -206,11 +117,3 @@ class Devices:
             self.recorder.close()
         if self.presence is not None:
             self.presence.close()
-
-
-class Pulse(NamedTuple):
-    """A worker that lives, and what it runs; no execution: nothing."""
-
-    worker: str
-    job_id: str = ""
-    execution_id: str = ""

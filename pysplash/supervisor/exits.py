@@ -1,4 +1,4 @@
-"""Casualties: say why a worker is gone, settle what it held, and know when enough is enough."""
+"""Exits: why a worker ended, what becomes of its job, and when failures end the pool."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from pysplash.control.model import Reason
 from pysplash.errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBootError
 from pysplash.host.processes import describe
 from pysplash.log import logger
+from pysplash.worker.row import Row
 
 from .accounting import Accounting
 from .devices import SettlementLike
 from .settlement import Loss, legible
-from .workers import Entry, Facts, Roster
+from .workers import Entry, WorkerTable
 
 log = logger("pool")
 
@@ -26,52 +27,51 @@ log = logger("pool")
 BOOT_FAILURES, CRASHES = 5, 10
 
 
-class Casualties:
-    """Everything that follows from a worker's exit."""
+class Exits:
+    """Logs and counts each exit, settles its job, and ends a pool whose workers keep failing."""
 
-    def __init__(self, settlement: SettlementLike, roster: Roster, accounting: Accounting) -> None:
+    def __init__(
+        self, settlement: SettlementLike, table: WorkerTable, accounting: Accounting
+    ) -> None:
         self._settlement = settlement
-        self._roster = roster
+        self._table = table
         self._accounting = accounting
         self._losses: deque[Loss] = deque()
 
     def __len__(self) -> int:
-        """Losses not settled yet."""
+        """Return the number of dead workers whose jobs are not settled yet."""
         return len(self._losses)
 
-    def take_in(
+    def handle(
         self,
         entry: Entry,
-        facts: Facts | None,
+        row: Row | None,
         status: int | None,
         text: str,
         now: float,
         outcomes: Sequence[Sequence[str]] = (),
     ) -> SplashError | None:
-        """Account for one exit; return the error that should end the pool, if it should.
+        """Log and count one exit; return the error that should end the pool, or None.
 
         *status* is None for a worker that went with its fork server, whatever it was doing;
-        *outcomes* are those it has written down.
+        *outcomes* are those in its journal.
         """
         how = "its fork server died" if status is None else describe(status)
-        failed_start = status is not None and self._roster.judge_exit(
-            entry, facts, status == 0, now
-        )
+        failed_start = status is not None and self._table.judge_exit(entry, row, status == 0, now)
         well = status == 0 and not failed_start
-        self._accounting.exited += well
-        self._accounting.failed += not well
+        self._accounting.note_exit(entry.name, row, well=well)
         cause = f"{how}, by the pool: {entry.kill_reason}" if entry.kill_reason else how
         log.log(
             logging.INFO if well else logging.ERROR,
             "worker %s (pid %d) %s: %s",
             entry.name,
             entry.pid,
-            "left" if well else "could not start" if failed_start else "died",
+            "ended" if well else "could not start" if failed_start else "died",
             f"{cause}; {text}" if text else cause,
             extra={"action": "exit", "worker": entry.name, "status": status},
         )
-        job_id, execution_id = (facts.job_id, facts.execution_id) if facts else ("", "")
-        if job_id or outcomes or not well or (facts is not None and facts.unsaid):
+        job_id, execution_id = (row.job_id, row.execution_id) if row else ("", "")
+        if job_id or outcomes or not well or (row is not None and row.unsaid):
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
@@ -79,9 +79,9 @@ class Casualties:
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:
-        failures = self._roster.boot_failures
-        if self._roster.ever_ready:
-            crashing = failures >= CRASHES and not len(self._roster)
+        failures = self._table.boot_failures
+        if self._table.ever_ready:
+            crashing = failures >= CRASHES and not len(self._table)
             said = f"{failures} workers in a row died at once; the last one: {text}"
             return CrashLoop(said) if crashing else None
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == EXIT_IMPORT:
@@ -91,7 +91,7 @@ class Casualties:
         return WorkerBootError(f"{failures} workers in a row could not start; the last one: {text}")
 
     def settle(self) -> None:
-        """Settle what is left to settle; an absent Redis leaves it for the next time."""
+        """Settle the jobs of dead workers; while Redis is away they are kept for the next call."""
         while self._losses:
             try:
                 outcome = self._settlement.settle(self._losses[0])
@@ -102,4 +102,4 @@ class Casualties:
                 log.exception("job of %s cannot be settled", self._losses[0].worker)
                 outcome = ""
             self._losses.popleft()
-            self._accounting.jobs_failed += outcome == "failed"
+            self._accounting.note_settled(outcome)

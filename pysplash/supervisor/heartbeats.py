@@ -1,35 +1,28 @@
-"""Heartbeats and leases for all workers of a pool, and the commands that are sent to them.
+"""Heartbeats and leases for all workers of a pool.
 
 One script for all of them, instead of a timer and a connection in each. A worker that runs jobs
 inside one another has them all renewed, as has one that holds a batch. The script renews only
-what is there: a worker that has left and a job that has ended stay gone, and no lease is
-ever made shorter than its worker has made it.
+what exists: it recreates no worker that has left and no job that has ended, and shortens no lease
+its worker has set.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
 
-from pysplash.connections.outage import COMPLAIN
-from pysplash.control.model import NEVER
 from pysplash.jobs.claim_batch import HAND
 from pysplash.jobs.claim_named import STACK_KEY
-from pysplash.jobs.commands import NAMED
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.rq import PROLONGED
-from pysplash.log import logger
 from pysplash.waiting.deadlock import KEY as WAITS_KEY
-
-from .devices import Devices, Pulse
-from .workers import Entry, Facts, Roster
 
 #: seconds a job's lease runs from its last renewal
 LEASE = 90
-#: workers spoken for in one call; it holds the server up for less than a millisecond
+#: workers renewed in one call; it holds the server up for less than a millisecond
 MOST = 50
 
 SCRIPT = (
@@ -82,94 +75,24 @@ end
 )
 
 
+class Pulse(NamedTuple):
+    """One worker's heartbeat, with the job it runs, if any."""
+
+    worker: str
+    job_id: str = ""
+    execution_id: str = ""
+
+
 class Heartbeats:
-    """Sends heartbeats over a connection of the pool's own; *ttl*: seconds a worker's key lives."""
+    """Sends the workers' heartbeats; *ttl*: seconds a worker's key lives."""
 
     def __init__(self, client: Redis, ttl: int) -> None:
         self._script = client.register_script(SCRIPT)
         self._ttl = ttl
 
     def send(self, pulses: Sequence[Pulse]) -> None:
-        """Speak for the workers; raises redis's errors if Redis cannot be reached."""
+        """Renew heartbeats and leases; raises redis's errors if Redis cannot be reached."""
         now = time.time()
         for start in range(0, len(pulses), MOST):
             words = [word for pulse in pulses[start : start + MOST] for word in pulse]
             self._script(args=[now, stamp(now), self._ttl, LEASE, *words])
-
-
-#: seconds between two heartbeats
-BEAT = 5.0
-
-log = logger("pool")
-
-
-class Liaison:
-    """Sends heartbeats when they are due, and passes commands on to the workers that listen.
-
-    RQ's own worker classes hear and speak for themselves.
-    """
-
-    def __init__(self, devices: Devices, roster: Roster, facts: Mapping[str, Facts]) -> None:
-        self._devices = devices
-        self._roster = roster
-        self._facts = facts
-        self._due = devices.clock()
-        self._complained_at = NEVER
-
-    def speak(self, now: float) -> None:
-        """Say that the workers live, if that is due; an absent Redis hears of it next time."""
-        listening = list(self._listening())
-        self._devices.commands.follow([entry.name for entry, _ in listening])
-        if now < self._due:
-            return
-        self._due = now + BEAT
-        pulses = [
-            Pulse(entry.name, facts.job_id if facts.execution_id else "", facts.execution_id)
-            for entry, facts in listening
-        ]
-        try:
-            self._devices.heartbeats.send(pulses)
-        except RedisError as error:
-            self._complain(error, now)
-
-    def _complain(self, error: RedisError, now: float) -> None:
-        """Say why heartbeats are not sent; who cannot read the queues says that Redis is away."""
-        if not isinstance(error, ResponseError):
-            log.debug("heartbeats not sent: %s", error)
-        elif now - self._complained_at >= COMPLAIN:
-            self._complained_at = now
-            log.warning(
-                "Redis answers and takes nothing in (%s): workers wait with what their jobs "
-                "returned until it does",
-                error,
-                extra={"action": "redis-refuses"},
-            )
-
-    def heed(self) -> None:
-        """Carry out the commands that have come."""
-        listening = {entry.name: (entry, facts) for entry, facts in self._listening()}
-        for worker, kind, job_id, execution_id in self._devices.commands.read():
-            if worker not in listening:
-                continue
-            entry, facts = listening[worker]
-            if kind == "shutdown":
-                self._devices.processes.stop(worker)
-            elif not facts.execution_id and kind not in NAMED:
-                log.info("worker %s runs nothing: %s ignored", worker, kind)
-                continue
-            else:
-                self._devices.board.ask(entry.slot, execution_id or job_id)
-                self._devices.processes.interrupt(worker)
-            log.info(
-                "worker %s: %s %s",
-                worker,
-                kind,
-                job_id,
-                extra={"action": "command", "worker": worker, "command": kind},
-            )
-
-    def _listening(self) -> Iterator[tuple[Entry, Facts]]:
-        for entry in self._roster:
-            facts = self._facts.get(entry.name)
-            if facts is not None and facts.listens:
-                yield entry, facts

@@ -1,7 +1,7 @@
-"""Lessons: what a pool has learned of its jobs, kept in Redis for the next pool and for others.
+"""Lessons: what jobs of each function need, as learned, kept in Redis for later and other pools.
 
 One hash, a field a function, each a JSON object of plain numbers; it expires when nobody has
-added to it for a week. Whatever is not a lesson is passed over. The last writer wins: lessons
+added to it for a week. Whatever is not a lesson is ignored. The last writer wins: lessons
 are estimates, and each pool goes on from what it sees itself.
 """
 
@@ -26,38 +26,36 @@ from pysplash.control.model import NEVER, Lesson, Sample, WorkerView
 from pysplash.errors import LessonsUnavailable
 from pysplash.log import logger
 
-from .devices import LessonsLike
-
 log = logger("pool")
 
 #: seconds between two savings
 SAVE = 60.0
 
 
-class School:
-    """A learner, and its lessons' way to Redis and back; Redis may be away at any time."""
+class LessonKeeper:
+    """Learns from every tick; loads lessons at the start and saves new ones every minute."""
 
-    def __init__(self, store: LessonsLike) -> None:
+    def __init__(self, store: LessonStore) -> None:
         self._store = store
         self._learner: Learner | None = None
         self._saved_at = NEVER
         self._complained = False
 
-    def attend(
+    def observe(
         self, now: float, workers: tuple[WorkerView, ...], sample: Sample
     ) -> Mapping[str, Lesson]:
-        """Take in one tick; return what is known by now."""
+        """Learn from one tick; return all lessons so far."""
         if self._learner is None:
             self._learner = Learner(self._load())
             self._saved_at = now
         self._learner.observe(now, workers, sample.cpu)
         if now - self._saved_at >= SAVE:
             self._saved_at = now
-            self.keep()
+            self.save()
         return self._learner.lessons
 
-    def keep(self) -> None:
-        """Save what is new."""
+    def save(self) -> None:
+        """Save new lessons; while Redis is away they stay in memory."""
         try:
             if self._learner is not None:
                 self._store.save(self._learner.lessons)
@@ -74,7 +72,7 @@ class School:
     def _complain(self, error: LessonsUnavailable) -> None:
         if not self._complained:
             self._complained = True
-            log.warning("%s; learning anew", error, extra={"action": "lessons"})
+            log.warning("%s; continuing without saved lessons", error, extra={"action": "lessons"})
 
 
 KEY = "pysplash:lessons"
@@ -84,7 +82,7 @@ KEEP = 7 * 86400
 MOST_RECORD = 1000
 
 
-class Lessons:
+class LessonStore:
     """Loads and saves lessons, in one round trip each."""
 
     def __init__(self, connection: Redis) -> None:
@@ -92,7 +90,7 @@ class Lessons:
         self._saved: dict[str, Lesson] = {}
 
     def load(self) -> dict[str, Lesson]:
-        """Return what has been learned before; raise :class:`LessonsUnavailable` if Redis fails."""
+        """Return the saved lessons; raise :class:`LessonsUnavailable` if Redis fails."""
         try:
             found: dict[Any, Any] = self._connection.hgetall(KEY)
         except RedisError as error:
@@ -101,7 +99,7 @@ class Lessons:
         return carried((name, lesson) for name, lesson in known if lesson is not None)
 
     def save(self, lessons: Mapping[str, Lesson]) -> None:
-        """Save what is new; raise :class:`LessonsUnavailable` if Redis fails."""
+        """Save the lessons that have changed; raise :class:`LessonsUnavailable` if Redis fails."""
         news: dict[Any, Any] = {
             name: json.dumps(to_record(lesson))
             for name, lesson in lessons.items()

@@ -1,4 +1,4 @@
-"""The loop: signals, reap, sample, decide, apply, report; again until the pool is empty.
+"""The supervisor's loop: sense, decide, act, report, about once a second, until the pool is empty.
 
 Facts come from the devices, the decision from the policy, and :meth:`Supervisor._apply` is the
 only place that carries a decision out.
@@ -10,7 +10,6 @@ import secrets
 import signal
 from collections.abc import Callable
 
-from pysplash.control.memory import reserve, tempo
 from pysplash.control.model import (
     NEVER,
     Action,
@@ -23,37 +22,37 @@ from pysplash.control.model import (
     Spawn,
     Stop,
 )
-from pysplash.control.policy import decide, remember
+from pysplash.control.policy import decide
+from pysplash.control.step import Rule, Step, step
 from pysplash.errors import EXIT_OK, ImportFailed, SplashError
 from pysplash.log import logger
 
 from .accounting import Accounting
 from .devices import Devices
-from .exits import Casualties
-from .forkserver.client import Event, Exited, Ready, Refused, ServerDied, Spawned
-from .heartbeats import Liaison
-from .lessons import School
-from .sensing import Senses
-from .workers import Roster
+from .exits import Exits
+from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
+from .lessons import LessonKeeper
+from .sensing import Sensors
+from .worker_link import WorkerLink
+from .workers import WorkerTable
 
 log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
-Rule = Callable[[PoolView, Limits], Decision]
 
 #: longest and shortest time in seconds between two ticks
-TICK, LULL = 1.0, 0.05
-#: a second stop signal sooner than this, in seconds, is the first one heard twice
+TICK, SHORTEST = 1.0, 0.05
+#: a second stop signal within so many seconds is taken for the first one, delivered twice
 ECHO = 0.5
 #: seconds between two lines of accounting
 ACCOUNT = 5.0
-#: seconds a stopping pool tries to settle what its dead workers left, while Redis is away
+#: seconds a stopping pool keeps trying to settle its dead workers' jobs while Redis is away
 SETTLE = 5.0
 #: seconds between two starts of the scheduler
 SCHEDULER_PAUSE = 5.0
 
 
 class Supervisor:
-    """One pool at work."""
+    """Runs one pool: senses, decides and acts once a second."""
 
     def __init__(
         self,
@@ -69,14 +68,14 @@ class Supervisor:
         self._limits = limits
         self._devices = devices
         self._observer = observer
-        #: what decides; another one is for comparisons
+        #: what decides; replaced only for comparisons
         self.rule: Rule = decide
-        self.roster = Roster(limits.max_procs)
+        self.table = WorkerTable(limits.max_procs)
         self.accounting = Accounting(devices.clock())
-        self._senses = Senses(devices, self.roster)
-        self._school = School(devices.lessons)
-        self._liaison = Liaison(devices, self.roster, self._senses.facts)
-        self._casualties = Casualties(devices.settlement, self.roster, self.accounting)
+        self._sensors = Sensors(devices, self.table)
+        self._lessons = LessonKeeper(devices.lessons)
+        self._link = WorkerLink(devices, self.table, self._sensors.rows)
+        self._exits = Exits(devices.settlement, self.table, self.accounting)
         self._momentum = Momentum()
         self._pause = TICK
         self._target = 0
@@ -103,11 +102,11 @@ class Supervisor:
         log.info("pool %s starts", self.name, extra={"action": "start"})
         while not self._ready and self._drain is None:
             self._devices.signals.wait(TICK, self._devices.processes.filenos())
-            self._hear()
+            self._take_events()
         while not self.finished:
             self.tick()
-            self._rest()
-        self._school.keep()
+            self._sleep()
+        self._lessons.save()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
@@ -115,89 +114,78 @@ class Supervisor:
         return EXIT_OK
 
     def tick(self) -> Decision:
-        """Take one turn of the loop; return what was decided."""
-        self._hear()
-        view = self._observe()
-        decision = self.rule(view, self._limits)
-        self._momentum = remember(view, decision, self._limits)
-        self._pause = tempo(view, self._limits)
-        if self._limits.throttle:
-            pool_mem = view.samples[-1].pool_mem
-            self._devices.processes.tell_memory(pool_mem, reserve(view, self._limits))
-        if decision.reason is Reason.BURST:
-            self._begin_drain(Drain.WARM)
-        for action in decision.actions:
-            self._apply(action)
-        if view.queued is not None:
-            self._casualties.settle()
-            self._liaison.speak(view.now)
-        self._keep_scheduler()
-        self._report(view, decision)
-        return decision
+        """Run one turn of the loop; return what was decided."""
+        self._take_events()
+        view = self._sense()
+        result = step(view, self._limits, rule=self.rule)
+        self._momentum, self._pause = result.momentum, result.pause
+        self._act(view, result)
+        self._report(view, result.decision)
+        return result.decision
 
     @property
     def finished(self) -> bool:
         """Whether the pool has been stopped and nothing of it is left."""
-        if self._drain is None or len(self.roster) or self._scheduler_lives:
+        if self._drain is None or len(self.table) or self._scheduler_lives:
             return False
-        return not len(self._casualties) or self._devices.clock() > self._settle_until
+        return not len(self._exits) or self._devices.clock() > self._settle_until
 
-    def _rest(self) -> None:
+    def _sleep(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
         clock, signals = self._devices.clock, self._devices.signals
         start = clock()
         while not self.finished and (left := start + self._pause - clock()) > 0:
             signals.wait(left, self._filenos())
-            if self._hear():
-                signals.wait(max(0.0, start + LULL - clock()))
+            if self._take_events():
+                signals.wait(max(0.0, start + SHORTEST - clock()))
                 return
 
     def _filenos(self) -> tuple[int, ...]:
         return (*self._devices.processes.filenos(), *self._devices.commands.filenos())
 
-    def _hear(self) -> bool:
-        """Take in signals and exits; return whether any of it calls for a decision now."""
+    def _take_events(self) -> bool:
+        """Handle signals and process events; return whether a decision is due at once."""
         numbers = self._devices.signals.drain()
         for number in numbers:
-            self._heed(number)
+            self._handle_signal(number)
         events = list(self._devices.processes.events())
-        # after the events: what a worker did last is on the board when its exit is known
-        self._senses.read_board()
-        telling = [self._take_in(event) for event in events]
-        self._liaison.heed()
-        return bool(numbers) or any(telling)
+        # after the events, so that a worker's row is its last one when its exit is handled
+        self._sensors.read_board()
+        urgent = [self._handle_event(event) for event in events]
+        self._link.pass_commands()
+        return bool(numbers) or any(urgent)
 
-    def _observe(self) -> PoolView:
+    def _sense(self) -> PoolView:
         now = self._devices.clock()
-        self._senses.sample(now)
-        self._senses.read_board()
-        queued, oldest, suspended = self._senses.waiting(now)
-        workers, samples = self._senses.workers(now), tuple(self._senses.samples)
+        self._sensors.sample(now)
+        self._sensors.read_board()
+        queued, oldest, suspended = self._sensors.read_queues(now)
+        workers, samples = self._sensors.workers(now), tuple(self._sensors.samples)
         return PoolView(
             now=now,
             workers=workers,
             samples=samples,
-            lessons=self._school.attend(now, workers, samples[-1]),
+            lessons=self._lessons.observe(now, workers, samples[-1]),
             queued=queued,
             oldest=oldest,
             suspended=suspended,
             momentum=self._momentum,
-            boot_failures=self.roster.boot_failures,
-            boot_failed_at=self.roster.boot_failed_at,
+            boot_failures=self.table.boot_failures,
+            boot_failed_at=self.table.boot_failed_at,
             floor=self._floor,
             restart_before=self._restart_before,
             drain=self._drain,
             drain_deadline=self._drain_deadline,
         )
 
-    # --- told from outside ---
+    # --- signals ---
 
     def stop(self, deadline: float | None = None) -> None:
         """Ask for a warm stop; *deadline* is on the monotonic clock."""
         self._drain_deadline = deadline
         self._devices.signals.post(signal.SIGTERM)
 
-    def _heed(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number in (signal.SIGINT, signal.SIGTERM):
             if self._drain is None:
                 self._begin_drain(Drain.WARM)
@@ -213,7 +201,7 @@ class Supervisor:
             least, most = -self._limits.min_procs, self._limits.max_procs - self._limits.min_procs
             self._floor = max(least, min(most, moved))
             log.info(
-                "smallest size is now %d",
+                "minimum number of workers is now %d",
                 self._limits.min_procs + self._floor,
                 extra={"action": "floor"},
             )
@@ -230,18 +218,18 @@ class Supervisor:
         self._drain = drain
         log.info("pool %s: %s stop", self.name, drain, extra={"action": "stop"})
 
-    # --- what processes did ---
+    # --- events of processes ---
 
-    def _take_in(self, event: Event) -> bool:
+    def _handle_event(self, event: Event) -> bool:
         if isinstance(event, Spawned):
-            self.roster.spawned(event.name, event.pid)
+            self.table.spawned(event.name, event.pid)
             return False
         if isinstance(event, Exited):
             self._exited(event.name, event.status, event.text)
         elif isinstance(event, ServerDied):
             self._server_died(event)
-        elif isinstance(event, Refused):
-            self._refused(event)
+        elif isinstance(event, PreloadFailed):
+            self._preload_failed(event)
         elif isinstance(event, Ready):
             self._server_ready(event)
         return True
@@ -251,37 +239,38 @@ class Supervisor:
             self._restart_before = self._devices.clock()
         self._ready = True
         if self._devices.presence is not None:
-            self._devices.presence.know(event.tasks)
+            self._devices.presence.set_tasks(event.tasks)
         if event.threads > 1:
-            log.warning("%d threads run after --preload; workers have none of them", event.threads)
+            log.warning(
+                "%d threads run after --preload: the workers have none of them",
+                event.threads,
+            )
 
     def _server_died(self, event: ServerDied) -> None:
-        log.error("a fork server died (%d)", event.status, extra={"action": "server-died"})
+        log.error("a fork server died (status %d)", event.status, extra={"action": "server-died"})
         for name in event.names:
             self._exited(name, None, "")
         if not self._devices.processes.server_pids and self._drain is None:
             self._devices.processes.renew()
 
-    def _refused(self, event: Refused) -> None:
+    def _preload_failed(self, event: PreloadFailed) -> None:
         text = f"module {event.module!r} cannot be preloaded ({event.text}): check --preload"
         if self._devices.processes.server_pids:
-            log.error("no restart: %s", text, extra={"action": "restart"})
+            log.error("workers are not restarted: %s", text, extra={"action": "restart"})
         else:
             self._fail(ImportFailed(text))
 
     def _exited(self, name: str, status: int | None, text: str) -> None:
         if name == self._scheduler:
             self._scheduler_lives = False
-        if name not in self.roster:
+        if name not in self.table:
             return
-        entry = self.roster.remove(name)
-        facts = self._senses.forget(name)
-        if facts is not None:
-            self.accounting.depart(name, facts.jobs, facts.failed)
+        entry = self.table.remove(name)
+        row = self._sensors.forget(name)
         now = self._devices.clock()
         self._settle_until = now + SETTLE
         outcomes = self._devices.board.outcomes(entry.slot)
-        error = self._casualties.take_in(entry, facts, status, text, now, outcomes)
+        error = self._exits.handle(entry, row, status, text, now, outcomes)
         if error is not None:
             self._fail(error)
 
@@ -292,29 +281,41 @@ class Supervisor:
 
     # --- act ---
 
+    def _act(self, view: PoolView, result: Step) -> None:
+        if self._limits.throttle:
+            self._devices.processes.tell_memory(view.samples[-1].pool_mem, result.reserve)
+        if result.decision.reason is Reason.BURST:
+            self._begin_drain(Drain.WARM)
+        for action in result.decision.actions:
+            self._apply(action)
+        if view.queued is not None:
+            self._exits.settle()
+            self._link.send_heartbeats(view.now)
+        self._ensure_scheduler()
+
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
         if isinstance(action, Spawn):
             for _ in range(action.count if self._devices.processes.able() else 0):
                 self._spawn(now)
         elif isinstance(action, Stop):
-            self.accounting.zombies += action.reason is Reason.ZOMBIE
-            self.roster.ask_to_stop(action.name, now, action.reason)
+            self.accounting.note_stop(action.reason)
+            self.table.ask_to_stop(action.name, now, action.reason)
             self._devices.processes.stop(action.name)
         else:
-            self.roster.ask_to_die(action.name, now, action.reason)
+            self.table.ask_to_die(action.name, now, action.reason)
             self._devices.processes.kill(action.name)
 
     def _spawn(self, now: float) -> None:
-        entry = self.roster.add(f"{self.name}-{secrets.token_hex(4)}", now)
+        entry = self.table.add(f"{self.name}-{secrets.token_hex(4)}", now)
         self._devices.board.clear(entry.slot)
         maintain = now - self._maintained_at >= self._maintenance_interval
         if maintain:
             self._maintained_at = now
         self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
-        self.accounting.spawned += 1
+        self.accounting.note_spawn()
 
-    def _keep_scheduler(self) -> None:
+    def _ensure_scheduler(self) -> None:
         now = self._devices.clock()
         due = now - self._scheduler_at >= SCHEDULER_PAUSE and self._devices.processes.able()
         if self._scheduler and due and not self._scheduler_lives and self._drain is None:
@@ -346,6 +347,6 @@ class Supervisor:
         if self._devices.recorder is not None:
             self._devices.recorder.write(view, decision, self._limits)
         if self._devices.presence is not None:
-            self._devices.presence.tell(view, decision)
+            self._devices.presence.publish(view, decision)
         if self._observer is not None:
             self._observer(view, decision)

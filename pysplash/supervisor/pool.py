@@ -1,4 +1,4 @@
-"""The pool as its users see it: what it is told, checked, and the call that runs it.
+"""The public class Pool: its settings, checked, and the call that runs it.
 
 The real devices of the supervisor's loop are opened here.
 """
@@ -30,7 +30,7 @@ from pysplash.config import (
 from pysplash.connections.clients import check, from_url, own, portable
 from pysplash.control.model import Limits
 from pysplash.errors import ConfigError
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.host.signals import SignalQueue
 from pysplash.jobs.commands import Commands
@@ -40,9 +40,9 @@ from pysplash.worker.worker import Worker
 
 from .backlog import Backlog
 from .devices import Devices
-from .forkserver.client import Plan, Processes
+from .forkserver.client import ForkServerPlan, Processes
 from .heartbeats import Heartbeats
-from .lessons import Lessons
+from .lessons import LessonStore
 from .loop import Observer, Supervisor
 from .presence import Presence
 from .settlement import Settlement
@@ -265,7 +265,7 @@ class Pool:
 
 
 class _Queues:
-    """What queues given as names or as RQ's objects say: names, classes and a connection."""
+    """Names, classes and the connection of queues that are given as names or as RQ's objects."""
 
     def __init__(self, queues: Iterable[str | Queue]) -> None:
         given = [queues] if isinstance(queues, str | Queue) else list(queues)
@@ -302,7 +302,7 @@ def _serializer(serializer: Any) -> str | None:
 
 
 def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of modules; raise ConfigError for what cannot be one."""
+    """Return the names of modules to preload; raise ConfigError for an invalid one."""
     names = (modules,) if isinstance(modules, str) else tuple(modules)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
@@ -311,19 +311,19 @@ def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
 
 
 def _can_throttle(worker_class: Importable) -> bool:
-    """Return whether workers of this class may be held: they must know that they were."""
+    """Return whether workers of this class may be throttled: only ours correct their timeouts."""
     known = ("pysplash.worker.Worker", "pysplash.Worker")
     ours = isinstance(worker_class, type) and issubclass(worker_class, Worker)
     return sys.platform == "linux" and (ours or worker_class in known)
 
 
 def default_name() -> str:
-    """Return a name for a pool that no other pool has: the host and six random digits."""
+    """Return a unique name for a pool: the host's name and six random hexadecimal digits."""
     host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:24]
     return f"{host or 'pool'}-{secrets.token_hex(3)}"
 
 
-#: seconds one look at the queues may take; a hung Redis must not hold up the loop
+#: seconds Redis has to answer the loop; a hung Redis must not hold it up
 GLANCE = 0.4
 
 
@@ -338,22 +338,22 @@ def open_devices(
     record: str | Path | None,
     limits: Limits | None = None,
 ) -> Devices:
-    """Return the real devices; no process is started yet. *limits* are the fast loop's."""
+    """Return the real devices; no process is started yet. *limits* are the throttler's."""
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
-    plan = Plan(settings, board.fd, slots, preload, terminate, limits)
+    plan = ForkServerPlan(settings, board.fd, slots, preload, terminate, limits)
     glancing = own(connection, GLANCE)
     return Devices(
         clock=time.monotonic,
         signals=SignalQueue(),
         processes=Processes(plan),
         board=board,
-        sampler=Sampler(Machine()),
+        sampler=Sampler(Host()),
         backlog=Backlog(glancing, settings.queues),
         settlement=Settlement(connection, settings, on_crash),
         heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
         commands=Commands(own(connection, GLANCE)),
-        lessons=Lessons(glancing),
+        lessons=LessonStore(glancing),
         recorder=recorder,
         presence=Presence(glancing, settings, terminate),
     )

@@ -27,7 +27,7 @@ from pysplash.version import __version__
 
 #: seconds a pool counts as alive after its last renewal, and seconds between two of them
 ALIVE, RENEW = 10, 2.0
-#: seconds beyond the time to terminate after which a dead pool's workers must be gone
+#: seconds beyond terminate_seconds after which a dead pool's workers must have ended
 MARGIN = 10
 
 log = logger("pool")
@@ -52,14 +52,14 @@ def offered(specs: Sequence[TaskSpec], queues: Sequence[str]) -> tuple[Task, ...
 
 
 def write_about(facts: PoolFacts) -> str:
-    """Return what of *facts* stays the same, as it is stored."""
+    """Return the constant part of *facts* as JSON."""
     fields = asdict(facts)
     del fields["open"], fields["state"]
     return json.dumps(fields, separators=(",", ":"))
 
 
 class Presence:
-    """One pool's word to the world; a Redis that is away costs the word, never the pool."""
+    """Publishes one pool's tasks and state; an unreachable Redis does not disturb the pool."""
 
     def __init__(self, connection: Redis, settings: WorkerSettings, terminate: float) -> None:
         self._connection = connection
@@ -70,10 +70,10 @@ class Presence:
         self._told: tuple[bool, str] | None = None
         self._told_at = 0.0
         self._started = time.time()
-        self.know(())
+        self.set_tasks(())
 
-    def know(self, specs: Sequence[TaskSpec]) -> None:
-        """Offer these tasks from now on."""
+    def set_tasks(self, specs: Sequence[TaskSpec]) -> None:
+        """Publish these tasks from now on."""
         settings = self._settings
         facts = PoolFacts(
             name=settings.pool,
@@ -87,8 +87,8 @@ class Presence:
         )
         self._about = write_about(facts)
 
-    def tell(self, view: PoolView, decision: Decision) -> None:
-        """Renew what is known, if it is due or something a caller must know has changed."""
+    def publish(self, view: PoolView, decision: Decision) -> None:
+        """Renew the entry every two seconds, or at once if tasks or the drain have changed."""
         if view.queued is None:
             return
         news = (view.drain is None, self._about)
@@ -100,7 +100,7 @@ class Presence:
             self._told, self._told_at = news, view.now
 
     def close(self) -> None:
-        """Say that the pool is gone."""
+        """Delete the pool's entry."""
         name = self._settings.pool
 
         def withdraw() -> None:
@@ -125,6 +125,6 @@ class Presence:
         try:
             step()
         except RedisError as error:
-            log.debug("the pool's presence is not renewed: %s", error)
+            log.debug("the pool's entry in Redis is not renewed: %s", error)
             return False
         return True

@@ -1,7 +1,7 @@
-"""Ghosts: what pools that died without a word have left in Redis, and its end.
+"""Purging: the jobs and workers that killed pools have left in Redis.
 
-A pool that is killed stops renewing its presence; its workers are gone some time after it. What
-they held is settled as the pool would have, and their names are taken off RQ's lists.
+A killed pool stops renewing its entry; its workers end some time after it. Their jobs are settled
+as the pool would have, and their names are removed from RQ's lists.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _SUFFIX = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
-class Ghost:
-    """A worker of a dead pool, or with an empty name the pool itself; *fate* says what became."""
+class Leftover:
+    """A worker of a dead pool, or the pool itself (no name); *fate* says what was done with it."""
 
     pool: str
     worker: str
@@ -36,7 +36,7 @@ class Ghost:
 
 
 def dead_pools(client: Redis) -> dict[str, float]:
-    """Return the pools that died without a word, with the server's time when all must be gone."""
+    """Return the pools that were killed, with the server's time when their workers have ended."""
     known: Any = client.zrange(POOLS_KEY, 0, -1, withscores=True)
     with client.pipeline(transaction=False) as pipeline:
         for name, _ in known:
@@ -49,11 +49,11 @@ def dead_pools(client: Redis) -> dict[str, float]:
     }
 
 
-def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
-    """Settle what dead pools' workers held, strike them, and say so one by one.
+def purge(client: Redis, on_crash: str = "fail") -> Iterator[Leftover]:
+    """Settle the jobs of dead pools' workers and remove these; yield each.
 
-    A worker is struck once it cannot live any more: its time is over, or it was a process of this
-    host and is none now. *on_crash* is ``"fail"`` (RQ's ``Retry`` is honoured) or ``"requeue"``.
+    A worker is removed once it cannot be alive: its time is over, or its process, on this host,
+    does not exist. *on_crash* is ``"fail"`` (RQ's ``Retry`` is honoured) or ``"requeue"``.
     """
     settings = WorkerSettings(queues=(), address=portable(client))
     settlement = Settlement(client, settings, on_crash)
@@ -63,15 +63,15 @@ def purge(client: Redis, on_crash: str = "fail") -> Iterator[Ghost]:
         for worker in _workers_of(client, pool):
             if left > 0 and _may_live(client, worker):
                 remaining += 1
-                yield Ghost(pool, worker, f"may live for {left:.0f} s more")
+                yield Leftover(pool, worker, f"may be alive for {left:.0f} s more")
                 continue
             loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
             outcome = settlement.settle(loss)
-            _strike(client, worker)
-            yield Ghost(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
+            _remove(client, worker)
+            yield Leftover(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
         if not remaining:
             client.zrem(POOLS_KEY, pool)
-            yield Ghost(pool, "", "purged")
+            yield Leftover(pool, "", "purged")
 
 
 def _workers_of(client: Redis, pool: str) -> list[str]:
@@ -95,8 +95,8 @@ def _may_live(client: Redis, worker: str) -> bool:
     return not here or psutil.pid_exists(int(pid))
 
 
-def _strike(client: Redis, worker: str) -> None:
-    """Take a worker off RQ's lists, which it may be on though its own key has expired."""
+def _remove(client: Redis, worker: str) -> None:
+    """Remove a worker from RQ's lists; it may be there though its own key has expired."""
     key = WORKER_KEY + worker.encode()
     listed: Any = client.smembers("rq:queues")
     with client.pipeline() as pipeline:

@@ -1,4 +1,4 @@
-"""Senses: gather every fact of one tick from the devices, in an order that keeps them true."""
+"""Sensing: read everything one tick needs from the devices, in an order that keeps it true."""
 
 from __future__ import annotations
 
@@ -6,63 +6,47 @@ from collections import deque
 from dataclasses import replace
 
 from pysplash.connections.outage import COMPLAIN
-from pysplash.control.model import MEMORY, NEVER, Sample, WorkerState, WorkerView
+from pysplash.control.model import MEMORY, Sample, WorkerState, WorkerView
 from pysplash.errors import BacklogUnavailable
-from pysplash.log import logger
+from pysplash.log import Seldom, logger
+from pysplash.worker.row import Row
 
 from .devices import Devices
-from .workers import Facts, Roster
+from .workers import WorkerTable
 
 log = logger("pool")
 
 
-class Senses:
-    """Reads machine, scoreboard and queues; remembers what one reading leaves for the next."""
+class Sensors:
+    """Reads machine, scoreboard and queues, and keeps the last rows and samples."""
 
-    def __init__(self, devices: Devices, roster: Roster) -> None:
+    def __init__(self, devices: Devices, table: WorkerTable) -> None:
         self._devices = devices
-        self._roster = roster
-        self.facts: dict[str, Facts] = {}
+        self._table = table
+        self.rows: dict[str, Row] = {}
         self.samples: deque[Sample] = deque()
         self._jobs_seen: dict[str, int] = {}
         #: seconds held, at the last sample, and the part of the interval before it
         self._held: dict[str, float] = {}
         self._held_share: dict[str, float] = {}
-        self._complained_at = NEVER
+        self._complaint = Seldom(COMPLAIN)
 
     def read_board(self) -> None:
-        """Bring the facts of every worker up to date."""
-        for entry in self._roster:
+        """Read the row of every worker."""
+        for entry in self._table:
             row = self._devices.board.read(entry.slot)
-            if row is None or row.name != entry.name:
-                continue
-            self.facts[entry.name] = Facts(
-                state=row.state,
-                since=row.since,
-                beat=row.beat,
-                jobs=row.jobs,
-                failed=row.failed,
-                job_started=row.job_started,
-                job_timeout=row.job_timeout,
-                job_id=row.job_id,
-                execution_id=row.execution_id,
-                listens=row.listens,
-                unsaid=row.unsaid,
-                function=row.function,
-                held=row.held,
-                held_in_job=row.held_in_job,
-                held_share=self._held_share.get(entry.name, 0.0),
-            )
+            if row is not None and row.name == entry.name:
+                self.rows[entry.name] = row
 
-    def forget(self, name: str) -> Facts | None:
-        """Drop a worker that is gone; return what was last known of it."""
+    def forget(self, name: str) -> Row | None:
+        """Forget a worker that has ended; return its last row."""
         for kept in (self._jobs_seen, self._held, self._held_share):
             kept.pop(name, None)
-        return self.facts.pop(name, None)
+        return self.rows.pop(name, None)
 
     def sample(self, now: float) -> None:
-        """Measure CPU and memory; a reading too soon after the last one is the last one."""
-        pids = {entry.name: entry.pid for entry in self._roster if entry.pid}
+        """Measure CPU and memory; too soon after the last sample, that one is kept."""
+        pids = {entry.name: entry.pid for entry in self._table if entry.pid}
         busy = [pid for name, pid in pids.items() if self._was_busy(name)]
         alive = [*pids.values(), *self._devices.processes.server_pids]
         sample = self._devices.sampler.sample(now, busy, alive)
@@ -72,14 +56,14 @@ class Senses:
             self.samples.popleft()
 
     def _measure_held(self, interval: float) -> float:
-        """Return the cores that being held kept workers from using over the last interval."""
+        """Return the cores that throttling kept workers from using over the last interval."""
         kept = 0.0
-        for entry in self._roster:
-            facts = self.facts.get(entry.name)
-            if facts is None:
+        for entry in self._table:
+            row = self.rows.get(entry.name)
+            if row is None:
                 continue
-            seconds = facts.held - self._held.get(entry.name, 0.0)
-            self._held[entry.name] = facts.held
+            seconds = row.held - self._held.get(entry.name, 0.0)
+            self._held[entry.name] = row.held
             share = min(0.95, seconds / interval) if interval > 0 else 0.0
             self._held_share[entry.name] = share
             kept += share / (1 - share) * (self._devices.sampler.cores(entry.pid) or 0.0)
@@ -87,20 +71,19 @@ class Senses:
 
     def _was_busy(self, name: str) -> bool:
         """Whether the worker ran a job at any time since the last sample."""
-        facts = self.facts.get(name)
-        if facts is None:
+        row = self.rows.get(name)
+        if row is None:
             return False
         before = self._jobs_seen.get(name, 0)
-        self._jobs_seen[name] = facts.jobs
-        return facts.state is WorkerState.BUSY or facts.jobs != before
+        self._jobs_seen[name] = row.jobs
+        return row.state is WorkerState.BUSY or row.jobs != before
 
-    def waiting(self, now: float) -> tuple[int | None, float | None, bool]:
-        """Return jobs waiting (None: not to be known), age of the oldest, and suspension."""
+    def read_queues(self, now: float) -> tuple[int | None, float | None, bool]:
+        """Return jobs waiting (None: unknown), age of the oldest, and whether RQ is suspended."""
         try:
             waiting = self._devices.backlog.read()
         except BacklogUnavailable as error:
-            if now - self._complained_at >= COMPLAIN:
-                self._complained_at = now
+            if self._complaint.due(now):
                 log.warning("%s; trying again", error, extra={"action": "redis-away"})
             return None, None, False
         return waiting.total, waiting.oldest, waiting.suspended
@@ -108,4 +91,4 @@ class Senses:
     def workers(self, now: float) -> tuple[WorkerView, ...]:
         """Return every worker as the policy is to see it."""
         sampler = self._devices.sampler
-        return self._roster.views(self.facts, sampler.pss, sampler.cores, now)
+        return self._table.views(self.rows, self._held_share, sampler.pss, sampler.cores, now)

@@ -1,11 +1,11 @@
-"""Settling: the job of a dead worker is brought into exactly one place.
+"""Settlement: requeues, retries, stores or fails the jobs of a dead worker, each exactly once.
 
 A job that was claimed but never started goes back to the front of its queue, whatever its
 settings. A started one is failed through RQ's own code, which retries it if it was enqueued
-with ``Retry``; with ``on_crash="requeue"`` it is put back instead. A worker may have held several,
-each inside the one that waited for it; all of them are settled. A job whose worker has died
-under it three times in three days is taken for the cause and failed. A job that the pool itself
-killed for its memory is put back, which is no retry; the third time it is failed.
+with ``Retry``; with ``on_crash="requeue"`` it is requeued instead. A worker may run several jobs,
+each inside the one that waits for it; all are settled. A job whose workers died three times in
+three days is taken for the cause and failed. A job that the pool killed for its memory is
+requeued, which counts as no retry; the third time it is failed.
 """
 
 from __future__ import annotations
@@ -54,26 +54,26 @@ log = logger("settlement")
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A dead worker, what it held as far as the scoreboard knows, and how it ended."""
+    """A dead worker, the job it ran according to the scoreboard, and how it ended."""
 
     worker: str
     job_id: str
     execution_id: str
     cause: str
-    #: whether the job may be the cause; a worker the pool itself ended says nothing of its job
+    #: whether the job may be the cause; not where the pool itself ended the worker
     suspect: bool = True
     #: whether the pool killed it so that memory stays below its limit
     relief: bool = False
-    #: what its jobs returned that it had not yet seen stored
+    #: outcomes in its journal, which may not be stored yet
     outcomes: Sequence[Finish] = ()
     #: how far its jobs of several calls got, as they noted it
     notes: Sequence[Sequence[str]] = ()
-    #: whether its row could be read; if not, nobody knows which job of a batch had begun
+    #: whether its row could be read; if not, it is unknown which job of a batch had begun
     seen: bool = True
 
 
 def legible(outcomes: Sequence[Sequence[str]]) -> list[Finish]:
-    """Return those of *outcomes*, as a worker has written them down, that can be made out."""
+    """Return those *outcomes* of a worker's journal that can be read."""
     return [Finish(*words) for words in outcomes if len(words) == len(Finish._fields)]  # type: ignore[arg-type]
 
 
@@ -86,7 +86,7 @@ def is_bundle(job: Job) -> bool:
 
 
 class Settlement:
-    """Settles losses over a connection of its own."""
+    """Settles the jobs of dead workers over a connection of its own."""
 
     def __init__(self, connection: Redis, settings: WorkerSettings, on_crash: str) -> None:
         self._connection = own(connection, repeats=0)  # a retry that is sent twice is made twice
@@ -94,26 +94,26 @@ class Settlement:
         self._requeue = on_crash == "requeue"
 
     def settle(self, loss: Loss) -> str:
-        """Settle one loss; return what became of the job, "" if there was none.
+        """Settle one dead worker; return what was done with its job, "" if there was none.
 
-        Outcomes it had written down are stored first. Of a batch it had in hand, what it had not
-        begun is put back. Jobs that ran inside another are settled before that one.
+        Outcomes in its journal are stored first. Jobs of a batch it had claimed and not begun are
+        put back. Jobs that ran inside another are settled before that one.
 
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
         ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"`` (it cannot be
         read). Raises redis's errors if Redis cannot be reached; nothing is lost then, and the call
         may be made again.
         """
-        self._cut_off(loss.worker)
-        worker = self._shell(loss.worker)
+        self._close_connections(loss.worker)
+        worker = self._rq_worker(loss.worker)
         present = current_job_ids(worker)  # settling any of them takes it away
-        hand = self._hand(loss.worker)
+        hand = self._claimed_batch(loss.worker)
         self._settle_batch(worker, loss, hand)
         mine = f"{loss.job_id}:{loss.execution_id}"
         others = [entry for entry in hand if entry != mine and self._has_record(entry)]
         pairs = [entry.rpartition(":")[::2] for entry in others]
-        seen_to = [*hand, *(f"{done.job_id}:" for done in loss.outcomes)]
-        present = [job for job in present if not self._is_seen_to(job, seen_to, others)]
+        settled = [*hand, *(f"{done.job_id}:" for done in loss.outcomes)]
+        present = [job for job in present if not self._is_settled(job, settled, others)]
         begun = [replace(loss, job_id=job, execution_id=execution) for job, execution in pairs]
         outcome = ""
         for part in (*begun, *self._parts(loss, present)):
@@ -124,8 +124,8 @@ class Settlement:
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
 
-    def _is_seen_to(self, current: str, batch: list[str], others: list[str]) -> bool:
-        """Whether the job *current* is one of *others*, or of a *batch* and put back or stored."""
+    def _is_settled(self, current: str, batch: list[str], others: list[str]) -> bool:
+        """Return whether *current* is one of *others*, or of a *batch* and put back or stored."""
 
         def among(entries: list[str]) -> bool:
             return any(entry.rpartition(":")[0] == current for entry in entries)
@@ -134,7 +134,7 @@ class Settlement:
         return among(others) or (among(batch) and not on_record)
 
     def _settle_batch(self, worker: SimpleWorker, loss: Loss, hand: list[str]) -> None:
-        """Store what is done, put back what is not begun, and have the others on record."""
+        """Store finished jobs of a batch, put back those not begun, and record the others."""
         if not hand and not loss.outcomes:
             return
         present = f"{loss.job_id}:{loss.execution_id}"
@@ -152,29 +152,26 @@ class Settlement:
             self._ask(loss.worker, Request(present=entry, record=True, held=" ".join(hand)))
 
     def _has_record(self, entry: str) -> bool:
-        """Whether the execution "job:execution" has a record: then its job has begun."""
+        """Return whether the execution "job:execution" has a record: then its job has begun."""
         return bool(self._connection.exists(f"rq:execution:{entry}"))
 
     def _ask(self, worker: str, request: Request) -> Reply:
-        """Have the script of a batch do *request* in the name of *worker*."""
+        """Run the batch script with *request* in the name of *worker*."""
         now = time.time()
         head = (worker, now, stamp(now), LEASE, DEATH, 0)
         found: Any = self._connection.eval(SCRIPT, 0, *head, *words(request, ""))
         return read(found, "")
 
     def _store_for(self, worker: SimpleWorker, loss: Loss, done: Finish) -> None:
-        """Store an outcome on which others wait, if it is not stored, and let these go ahead.
-
-        It is, where Redis went away in the middle of the last try.
-        """
+        """Store an outcome with dependents, unless an earlier try has, and release these."""
         self._ask(loss.worker, Request([done], "2"))
         with contextlib.suppress(NoSuchJobError):
             job = worker.job_class.fetch(done.job_id, self._connection, worker.serializer)
             if job.get_status(refresh=False) == JobStatus.FINISHED:
                 releasing_once(self._queue(worker, done.queue)).enqueue_dependents(job)
 
-    def _hand(self, worker: str) -> list[str]:
-        """Return what a worker that ran batches had in hand, each as "job:execution"."""
+    def _claimed_batch(self, worker: str) -> list[str]:
+        """Return the batch a worker had claimed, each entry as "job:execution"."""
         held: Any = self._connection.hget(f"rq:worker:{worker}", HAND)
         return as_text(held or b"").split()
 
@@ -190,11 +187,11 @@ class Settlement:
         )
         return outcome
 
-    def _cut_off(self, worker: str) -> None:
-        """Close the dead worker's connections at the server, which a kill does not wait for.
+    def _close_connections(self, worker: str) -> None:
+        """Close the dead worker's connections at the server.
 
-        What the worker has sent and the server has not yet read is then never done; it could be
-        a claim, made after the worker's affairs were settled.
+        Commands it has sent and the server has not read yet are then never run; one could be a
+        claim, made after the worker was settled.
         """
         try:
             # two words: redis-py would make a dictionary of each client there is
@@ -205,10 +202,10 @@ class Settlement:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
 
     def _parts(self, loss: Loss, present: Sequence[str]) -> Iterator[Loss]:
-        """Yield the loss of each job the worker ran, innermost first.
+        """Yield a loss for each job the worker ran, innermost first.
 
-        A worker that was killed while it wrote its row, or just before, holds another job than the
-        one that is known of it; Redis has that one as what it is at.
+        A worker killed while it wrote its row, or just before, runs another job than its row says;
+        Redis has that one as the worker's current job.
         """
         held = self._connection.lrange(STACK_KEY.format(loss.worker), 0, -1)
         pairs = [as_text(entry).rpartition(":")[::2] for entry in held]
@@ -221,8 +218,8 @@ class Settlement:
             if job_id not in (outermost, *(job for job, _ in pairs)):
                 yield replace(loss, job_id=job_id, execution_id="")
 
-    def _shell(self, name: str) -> SimpleWorker:
-        """Return RQ's object for the dead worker, to end its affairs in its name."""
+    def _rq_worker(self, name: str) -> SimpleWorker:
+        """Return RQ's object for the dead worker, to settle in its name."""
         queue_class: type[Queue] = import_attribute(self._settings.queue_class)  # type: ignore[assignment]
         job_class: type[Job] = import_attribute(self._settings.job_class)  # type: ignore[assignment]
         worker = SimpleWorker(
@@ -268,12 +265,12 @@ class Settlement:
         return self._settle_begun(worker, job, queue, loss)
 
     def _settle_begun(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
-        """Settle a job whose function had been called, or was about to be."""
+        """Settle a job that had begun."""
         forget(self._connection, job.id)
         if is_bundle(job):
-            return self._break_up(worker, job, queue, loss)
+            return self._settle_bundle(worker, job, queue, loss)
         if loss.relief:
-            return self._relieve(worker, job, queue, loss)
+            return self._settle_memory_kill(worker, job, queue, loss)
         deaths = self._count_death(DEATHS_KEY.format(loss.job_id)) if loss.suspect else 0
         if self._requeue and deaths < MOST_DEATHS:
             put_back(worker, job, queue)
@@ -282,10 +279,10 @@ class Settlement:
             job.retries_left = 0
         return self._fail(worker, job, queue, loss.cause, deaths)
 
-    def _break_up(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
-        """Fail a job of several calls, whose caller makes again what is to be made again.
+    def _settle_bundle(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
+        """Fail a job of several calls; its caller repeats those that may be repeated.
 
-        It never runs twice: of its calls some are answered, and some may be on their way anew.
+        It is never requeued: some of its calls are answered, and some may be sent again already.
         """
         known = noted(loss.notes, job.id) if loss.seen else None
         key = parts.KEY.format(job.id)
@@ -299,8 +296,8 @@ class Settlement:
             self._connection.rpush(key, parts.AGAIN)
         return self._fail(worker, job, queue, loss.cause, 0)
 
-    def _relieve(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
-        """Put back what was killed for its memory; the third time, fail it."""
+    def _settle_memory_kill(self, worker: SimpleWorker, job: Job, queue: Queue, loss: Loss) -> str:
+        """Requeue a job that was killed for its memory; the third time, fail it."""
         kills = self._count_death(RELIEFS_KEY.format(job.id))
         if kills < MOST_DEATHS:
             put_back(worker, job, queue)
@@ -310,7 +307,7 @@ class Settlement:
         return self._fail(worker, job, queue, cause, 0)
 
     def _set_aside(self, job_id: str, loss: Loss, why: str) -> str:
-        """Put a job into quarantine that cannot be read."""
+        """Quarantine a job that cannot be read."""
         origin = self._origin(job_id)
         known = ExecutionRegistry(job_id, self._connection).get_execution_ids()
         Quarantine(self._connection, loss.worker, lambda call: call()).let_go(
@@ -345,7 +342,7 @@ class Settlement:
         return None
 
     def _fail(self, worker: SimpleWorker, job: Job, queue: Queue, cause: str, deaths: int) -> str:
-        """Let RQ fail or retry the job; webhooks, which may take seconds, go out beside it."""
+        """Let RQ fail or retry the job; webhooks, which may take seconds, are sent by a thread."""
         retried = job.should_retry
         poison = f" It was the worker's death no. {deaths} under this job." if deaths > 1 else ""
         text = f"The worker died while it ran the job: {cause}.{poison}"

@@ -24,12 +24,12 @@ class Row:
     state: WorkerState
     since: float
     beat: float
-    job_started: float | None
-    job_timeout: float | None
-    jobs: int
-    failed: int
-    job_id: str
-    execution_id: str
+    job_started: float | None = None
+    job_timeout: float | None = None
+    jobs: int = 0
+    failed: int = 0
+    job_id: str = ""
+    execution_id: str = ""
     #: whether the worker heeds :meth:`Scoreboard.ask`
     listens: bool = False
     #: whether it left and could not say so in Redis

@@ -158,7 +158,7 @@ def test_what_can_be_seen_from_outside(pool: Start, say: Said, ask: Said, redis:
     command.signal(signal.SIGTERM)
     assert command.wait(BOUND) == EXIT_OK
     assert ask("health")[0] == EXIT_NO_WORKER
-    assert say("purge") == (EXIT_OK, "no ghosts", "")
+    assert say("purge") == (EXIT_OK, "nothing to purge", "")
 
 
 def test_without_redis(splash: Start, ask: Said) -> None:
@@ -316,7 +316,7 @@ def test_the_ghost_of_a_killed_pool(pool: Start, say: Said, url: str, redis: Red
         assert "purged, its job failed" in out
         with pytest.raises(ExecutionError, match="its pool died"):
             held.result(BOUND)
-    assert say("purge") == (EXIT_OK, "no ghosts", "")
+    assert say("purge") == (EXIT_OK, "nothing to purge", "")
     assert redis.smembers("rq:workers") == set()
 
 

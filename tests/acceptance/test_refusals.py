@@ -56,7 +56,7 @@ def test_refused_writes_cost_nothing(
     waiting = [queue.enqueue(jobs.pid) for _ in range(WAITING)]
     refuse(redis)
     gate.touch()
-    command.says("takes nothing in")
+    command.says("refuses writes")
     command.await_ticks(2)
     assert sorted(command.workers()) == workers
     accept(redis)

@@ -155,7 +155,7 @@ def test_signals_move_the_floor(pool: Start) -> None:
     command.await_workers(3)
     command.signal(signal.SIGTTOU)
     command.await_workers(2)
-    command.says("smallest size is now 2")
+    command.says("minimum number of workers is now 2")
 
 
 def test_hup_replaces_every_worker_and_loses_no_job(
@@ -190,7 +190,7 @@ def test_failed_restart_leaves_the_old_workers(pool: Start, queue: Queue, tmp_pa
     before = command.await_workers(2)
     code.write_text("def answer(:\n    return 'this is no Python'\n")
     command.signal(signal.SIGHUP)
-    command.says("no restart: module 'broken_later' cannot be preloaded")
+    command.says("workers are not restarted: module 'broken_later' cannot be preloaded")
     assert await_finished(queue.enqueue("broken_later.answer")) == "old"
     assert sorted(command.workers()) == sorted(before)
 

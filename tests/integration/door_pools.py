@@ -54,13 +54,13 @@ class HandPool:
         } | settings
         self.redis, self.key = own(redis), POOL_KEY.format(told["pool"])
         self.presence = Presence(self.redis, WorkerSettings(**told), terminate=25)
-        self.presence.know(SPECS)
+        self.presence.set_tasks(SPECS)
         self.now = 1000.0
 
     def tell(self, passed: float = 0.0, **view: Any) -> None:
         """Say so, *passed* seconds after the last time."""
         self.now += passed
-        self.presence.tell(PoolView(now=self.now, **view), STEADY)
+        self.presence.publish(PoolView(now=self.now, **view), STEADY)
 
     def stay(self) -> None:
         """Say so once for as long as the server runs, since nobody is here to renew it."""

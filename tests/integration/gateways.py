@@ -40,7 +40,7 @@ REGISTRY.add(Handler(double), DOUBLE)
 def announce(redis: Redis) -> HandPool:
     """Say that there is a pool, which serves what gateways call in tests."""
     pool = HandPool(redis)
-    pool.presence.know((*(spec for spec in SPECS if spec.name != SQUARE.name), SQUARE, DOUBLE))
+    pool.presence.set_tasks((*(spec for spec in SPECS if spec.name != SQUARE.name), SQUARE, DOUBLE))
     pool.stay()
     return pool
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -50,7 +49,7 @@ def runs(letter: str, cores: float, *, throttle: bool) -> tuple[Scenario, list[T
     """Return a scenario, played with all its seeds; without the fast loop with the first two."""
     scenario = scenarios(cores)[letter]
     seeds = SEEDS[letter][cores > 100] if throttle else min(2, SEEDS[letter][cores > 100])
-    return scenario, [scenario.play(Law, seed=n, throttle=throttle) for n in range(seeds)]
+    return scenario, [scenario.play(seed=n, throttle=throttle) for n in range(seeds)]
 
 
 def grown(cores: float, each: float) -> float:
@@ -134,11 +133,11 @@ def test_a_wave_is_clipped_at_the_target(cores: float) -> None:
 @pytest.mark.parametrize("mix", mixes(2.0), ids=lambda mix: mix.name)
 def test_a_mix_takes_little_longer_than_with_the_best_number(mix: Scenario) -> None:
     """Nobody has told the pool how many workers its jobs need; with the fast loop it dares."""
-    fixed = [partial(Fixed, count=count) for count in (2, 4, 8, 16, 32)]
+    fixed = [Fixed(count).decide for count in (2, 4, 8, 16, 32)]
     for seed in range(3):
-        best = min(mix.play(policy, seed=seed).done_at for policy in fixed)
+        best = min(mix.play(rule, seed=seed).done_at for rule in fixed)
 
-        assert mix.play(Law, seed=seed, throttle=True).done_at <= 1.12 * best
+        assert mix.play(seed=seed, throttle=True).done_at <= 1.12 * best
 
 
 @pytest.mark.parametrize("cores", CORES)
@@ -238,11 +237,11 @@ def test_the_rivals_fail_where_they_are_known_to() -> None:
     known = scenarios(16.0)
     limit = known["D"].machine.memory * 0.8
 
-    assert known["A"].play(First).error(TARGET, 60.0) > 15
-    assert known["D"].play(lambda limits: First(limits, mended=True)).seconds_over(limit) > 1
-    assert known["A"].play(Depth).error(TARGET, 60.0) > 15
-    assert known["D"].play(Depth).seconds_over(limit) > 60
-    assert known["B"].play(lambda limits: Fixed(limits, 16)).error(TARGET, 60.0) > 40
+    assert known["A"].play(First().decide).error(TARGET, 60.0) > 15
+    assert known["D"].play(First(mended=True).decide).seconds_over(limit) > 1
+    assert known["A"].play(Depth().decide).error(TARGET, 60.0) > 15
+    assert known["D"].play(Depth().decide).seconds_over(limit) > 60
+    assert known["B"].play(Fixed(16).decide).error(TARGET, 60.0) > 40
 
 
 def possible(seconds: float, cores: float, memory: float | None) -> Phase:

@@ -19,8 +19,7 @@ from pysplash.connections.clients import portable
 from pysplash.connections.outage import WritesRefused
 from pysplash.jobs.claim_batch import HAND
 from pysplash.jobs.quarantine import clean
-from pysplash.supervisor.devices import Pulse
-from pysplash.supervisor.heartbeats import Heartbeats
+from pysplash.supervisor.heartbeats import Heartbeats, Pulse
 from pysplash.supervisor.settlement import Loss, Settlement, legible
 from pysplash.waiting.offer import at_hand
 from pysplash.worker.scoreboard import Scoreboard, Slot

@@ -1,4 +1,4 @@
-"""What a pool says of itself on a real server: told, renewed, expired, withdrawn; and ghosts."""
+"""What a pool publishes on a real server, and what is purged when it was killed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_it_is_renewed_when_due_and_not_before(redis: Redis, pool: HandPool) -> 
     assert calls(redis, "evalsha") == before
     pool.tell(RENEW / 5)
     assert calls(redis, "evalsha") == before + 1
-    pool.presence.know(SPECS[:1])
+    pool.presence.set_tasks(SPECS[:1])
     pool.tell()
     (found,) = read_pools(redis)
     assert [task.name for task in found.tasks] == [SPECS[0].name]
@@ -120,7 +120,7 @@ def test_what_a_dead_pool_held_is_settled(redis: Redis, pool: HandPool) -> None:
     stranger = register(redis, "hand-made", GONE)
     die(redis, pool)
     assert list(dead_pools(redis)) == ["hand"]
-    fates = {ghost.worker: ghost.fate for ghost in purge(redis)}
+    fates = {leftover.worker: leftover.fate for leftover in purge(redis)}
     assert fates == {
         "hand-0123abcd": "purged, its job failed",
         "hand-00000001": "purged, its job retried",
@@ -138,17 +138,17 @@ def test_the_living_are_let_be(redis: Redis, pool: HandPool) -> None:
     register(redis, "hand-00000002", GONE, host="elsewhere")
     assert list(purge(redis)) == []
     die(redis, pool)
-    fates = [ghost.fate for ghost in purge(redis)]
+    fates = [leftover.fate for leftover in purge(redis)]
     assert len(fates) == 2
-    assert all(fate.startswith("may live for ") for fate in fates)
+    assert all(fate.startswith("may be alive for ") for fate in fates)
     redis.zadd(POOLS_KEY, {"hand": 1.0})
-    assert [ghost.fate for ghost in purge(redis)] == ["purged", "purged", "purged"]
+    assert [leftover.fate for leftover in purge(redis)] == ["purged", "purged", "purged"]
 
 
 def test_a_job_can_be_put_back_instead(redis: Redis, pool: HandPool) -> None:
     """With on_crash requeue a dead worker's job waits again."""
     job = hold(redis, register(redis, "hand-0123abcd", GONE))
     die(redis, pool)
-    fates = [ghost.fate for ghost in purge(redis, "requeue")]
+    fates = [leftover.fate for leftover in purge(redis, "requeue")]
     assert fates == ["purged, its job requeued", "purged"]
     assert job.get_status() is JobStatus.QUEUED

@@ -13,10 +13,10 @@ from redis import Redis
 
 from pysplash.control.model import ANY, PROVEN, Lesson
 from pysplash.errors import LessonsUnavailable
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.supervisor.forkserver.throttling import cpu_seconds
-from pysplash.supervisor.lessons import KEY, MOST_RECORD, Lessons
+from pysplash.supervisor.lessons import KEY, MOST_RECORD, LessonStore
 from tests.waiting import wait_until
 
 MIB = 2**20
@@ -40,7 +40,7 @@ def test_a_process_that_computes_and_grows_is_seen() -> None:
     process.start()
     try:
         pid = process.pid or 0
-        sampler = Sampler(Machine(), pss_interval=3600.0)
+        sampler = Sampler(Host(), pss_interval=3600.0)
 
         def look() -> float:
             sampler.sample(time.monotonic(), [pid], [pid])
@@ -89,7 +89,7 @@ def test_the_fast_loop_sees_less_than_a_hundredth_of_a_second() -> None:
 
 def test_the_machine_answers_every_question() -> None:
     """Cores, memory, stalls and swap: each is a number that makes sense, or known to be absent."""
-    machine = Machine()
+    machine = Host()
     stalled = machine.stalled_seconds()
 
     assert machine.cores() > 0
@@ -101,8 +101,8 @@ def test_the_machine_answers_every_question() -> None:
 def test_lessons_outlive_a_pool(redis: Redis) -> None:
     """What one pool saved the next one starts with, believed but soon outweighed; it expires."""
     learned = {ANY: Lesson(jobs=500, cores=0.4, peak=1e8), "f": Lesson(jobs=500, cores=0.2)}
-    Lessons(redis).save(learned)
-    known = Lessons(redis).load()
+    LessonStore(redis).save(learned)
+    known = LessonStore(redis).load()
 
     assert known["f"].cores == 0.2
     assert known[ANY].peak == 1e8
@@ -112,7 +112,7 @@ def test_lessons_outlive_a_pool(redis: Redis) -> None:
 
 def test_only_news_are_saved(redis: Redis) -> None:
     """A pool that has learned nothing new writes nothing."""
-    lessons, learned = Lessons(redis), {ANY: Lesson(jobs=5)}
+    lessons, learned = LessonStore(redis), {ANY: Lesson(jobs=5)}
     lessons.save(learned)
     redis.delete(KEY)
     lessons.save(learned)
@@ -126,10 +126,10 @@ def test_only_news_are_saved(redis: Redis) -> None:
 )
 def test_strange_lessons_are_passed_over(redis: Redis, record: bytes) -> None:
     """Anyone may write to Redis; what is no lesson teaches nothing, and does not stop the rest."""
-    Lessons(redis).save({"good": Lesson(jobs=9)})
+    LessonStore(redis).save({"good": Lesson(jobs=9)})
     redis.hset(KEY, mapping={"bad": record, b"\xff\xfe": record, "x" * 10000: json.dumps({})})
 
-    assert list(Lessons(redis).load()) == ["good"]
+    assert list(LessonStore(redis).load()) == ["good"]
 
 
 def test_a_key_of_another_kind_is_no_lesson(redis: Redis) -> None:
@@ -137,14 +137,14 @@ def test_a_key_of_another_kind_is_no_lesson(redis: Redis) -> None:
     redis.set(KEY, "surprise")
 
     with pytest.raises(LessonsUnavailable, match="cannot be read"):
-        Lessons(redis).load()
+        LessonStore(redis).load()
     with pytest.raises(LessonsUnavailable, match="cannot be saved"):
-        Lessons(redis).save({ANY: Lesson()})
+        LessonStore(redis).save({ANY: Lesson()})
 
 
 def test_there_are_only_so_many_lessons(redis: Redis) -> None:
     """Names without end do not fill Redis: the hash starts over."""
     redis.hset(KEY, mapping={f"f{n}": "{}" for n in range(2000)})
-    Lessons(redis).save({"f": Lesson(jobs=9)})
+    LessonStore(redis).save({"f": Lesson(jobs=9)})
 
     assert redis.hlen(KEY) == 1

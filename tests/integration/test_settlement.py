@@ -26,9 +26,10 @@ from pysplash.jobs.claim_batch import HAND
 from pysplash.jobs.claim_one import Finish
 from pysplash.jobs.rq import fail, perform
 from pysplash.supervisor.accounting import Accounting
-from pysplash.supervisor.exits import Casualties
+from pysplash.supervisor.exits import Exits
 from pysplash.supervisor.settlement import MOST_DEATHS, Loss, Settlement
-from pysplash.supervisor.workers import Entry, Facts, Roster
+from pysplash.supervisor.workers import Entry, WorkerTable
+from pysplash.worker.row import Row
 from tests.generation import since_3
 
 CAUSE = "killed by SIGKILL"
@@ -174,13 +175,15 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
     losses = [run(queue) for _ in jobs]
     redis.delete(key.format(jobs[0].id))
     redis.set(key.format(jobs[0].id), "text")
-    casualties = Casualties(settlement(redis), Roster(2), Accounting(0.0))
+    exits = Exits(settlement(redis), WorkerTable(2), Accounting(0.0))
     for loss in losses:
-        facts = Facts(WorkerState.BUSY, 0, 0, job_id=loss.job_id, execution_id=loss.execution_id)
-        casualties.take_in(Entry(loss.worker, 0, 0), facts, signal.SIGKILL, "", 0)
-    casualties.settle()
+        row = Row(
+            "w", 1, WorkerState.BUSY, 0, 0, job_id=loss.job_id, execution_id=loss.execution_id
+        )
+        exits.handle(Entry(loss.worker, 0, 0), row, signal.SIGKILL, "", 0)
+    exits.settle()
 
-    assert len(casualties) == 0
+    assert len(exits) == 0
     assert jobs[1].get_status() == JobStatus.QUEUED
 
 
@@ -189,10 +192,10 @@ def test_who_could_not_say_that_it_left_is_struck(redis: Redis, queue: Queue, un
     """A worker that left well and told Redis so is left alone; one that could not is settled."""
     queue.enqueue("time.sleep", 9)
     loss = run(queue)
-    facts = Facts(WorkerState.STOPPING, 0, 0, unsaid=unsaid)
-    casualties = Casualties(settlement(redis), Roster(2), Accounting(0.0))
-    casualties.take_in(Entry(loss.worker, 0, 0), facts, 0, "", 0)
-    casualties.settle()
+    row = Row("w", 1, WorkerState.STOPPING, 0, 0, unsaid=unsaid)
+    exits = Exits(settlement(redis), WorkerTable(2), Accounting(0.0))
+    exits.handle(Entry(loss.worker, 0, 0), row, 0, "", 0)
+    exits.settle()
 
     assert redis.sismember("rq:workers", f"rq:worker:{loss.worker}") != unsaid
     assert (left_behind(redis) == []) == unsaid

@@ -16,8 +16,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from pysplash.jobs.commands import CHANNEL, Command, Commands
-from pysplash.supervisor.devices import Pulse
-from pysplash.supervisor.heartbeats import LEASE, MOST, Heartbeats
+from pysplash.supervisor.heartbeats import LEASE, MOST, Heartbeats, Pulse
 from tests.generation import since_3
 from tests.malformed import MESSAGES
 from tests.waiting import wait_until

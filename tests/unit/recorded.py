@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from pysplash.control.model import Decision, Limits, PoolView
-from pysplash.control.policy import decide, remember
+from pysplash.control.model import Limits, PoolView
 from pysplash.control.simulation.workload import (
     GIB,
     MIB,
@@ -19,6 +18,7 @@ from pysplash.control.simulation.workload import (
     spin,
     wave,
 )
+from pysplash.control.step import Step
 from pysplash.recording.format import FactWriter
 from pysplash.recording.reader import Recording, parse
 from pysplash.recording.writer import entry
@@ -36,17 +36,15 @@ class Recorded(Law):
     views: list[PoolView] = field(default_factory=list)
     writer: FactWriter = field(default_factory=FactWriter)
 
-    def decide(self, view: PoolView) -> Decision:
-        self.learner.observe(view.now, view.workers, view.samples[-1].cpu)
-        lessons = self.learner.lessons
-        known = replace(view, momentum=self.momentum, lessons=dict(lessons))
-        decision = decide(known, self.limits)
-        self.momentum = remember(known, decision, self.limits)
-        line = entry(1e9 + view.now, known, decision)
+    def step(self, view: PoolView) -> Step:
+        momentum = self.momentum
+        result = Law.step(self, view)
+        known = replace(view, momentum=momentum, lessons=dict(self.learner.lessons))
+        line = entry(1e9 + view.now, known, result.decision)
         line["view"] = self.writer.write(known, self.limits)
         self.lines.append(json.dumps(line, separators=(",", ":")))
         self.views.append(known)
-        return decision
+        return result
 
 
 def loads(random: Random) -> dict[str, Arrivals]:

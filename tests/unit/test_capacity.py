@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pysplash.host.capacity import CpuTimes, Machine, MemoryUse, busy_time
+from pysplash.host.capacity import CpuTimes, Host, MemoryUse, busy_time
 
 GB = 1 << 30
 UNLIMITED = 9223372036854771712
@@ -52,8 +52,8 @@ class Tree:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)
         (self.root / path).write_text(text + "\n")
 
-    def machine(self) -> Machine:
-        return Machine(
+    def machine(self) -> Host:
+        return Host(
             proc_cgroup=self.proc,
             proc_pressure=self.root.parent / "pressure",
             cgroup_root=self.root,
@@ -265,7 +265,7 @@ def test_missing_files_are_logged_once(tmp_path: Path, caplog: pytest.LogCapture
 
 def test_the_machine_under_test_makes_sense() -> None:
     """Here and now there is at least a part of a core, some memory, and some time was used."""
-    machine = Machine()
+    machine = Host()
     assert machine.cores() > 0
     assert 0 < machine.memory().used <= machine.memory().total
     assert machine.busy_seconds() > 0

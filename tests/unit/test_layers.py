@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pathlib
+from collections import Counter
 
 from . import source
 from .source import PACKAGE
@@ -12,6 +13,8 @@ TESTS = pathlib.Path(__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: names by which a test would sleep or patch
 TRICKS = {"sleep", "monkeypatch", "MagicMock", "patch"}
+#: class names that are still taken more than once
+SHARED = {"Answer", "Lane", "Request", "Turn"}
 
 
 def hidden(module: pathlib.Path) -> list[int]:
@@ -31,6 +34,17 @@ def hidden(module: pathlib.Path) -> list[int]:
 def test_no_import_hides_in_a_function() -> None:
     """No import of our own modules stands inside a function to dodge a cycle."""
     assert [(module.name, lines) for module in MODULES if (lines := hidden(module))] == []
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    """A class can be found by its name alone."""
+    names = Counter(
+        node.name
+        for module in MODULES
+        for node in source.nodes(module)
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in names.items() if count > 1} <= SHARED
 
 
 def test_files_stay_readable() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 
 import pytest
@@ -29,21 +29,22 @@ class Many:
     """Starts so many workers at once, and nothing else."""
 
     count: int
-    limits: Limits = field(default_factory=Limits)
 
-    def decide(self, view: PoolView) -> Decision:
+    def decide(self, view: PoolView, limits: Limits) -> Decision:
         missing = self.count - len(view.workers)
         spawns = (Spawn(missing, Reason.MIN),) if missing > 0 else ()
         return Decision(self.count, Reason.MIN, spawns)
 
-    def reserve(self, view: PoolView) -> float:
-        return 0.0
+
+def under(rule: Many) -> Law:
+    """Return what has a plant sized by *rule*."""
+    return Law(Limits(), rule.decide)
 
 
 def test_cores_are_shared_among_those_who_want_them() -> None:
     """Four jobs of two core seconds on two cores take four seconds, at 100 %."""
     job = Job("spin", (Phase(2.0),))
-    trace = Plant(QUIET, burst(4, lambda: job), Many(4)).run(60, until_done=True)
+    trace = Plant(QUIET, burst(4, lambda: job), under(Many(4))).run(60, until_done=True)
 
     assert trace.finished == 4
     assert trace.done_at == pytest.approx(4.0 + QUIET.boot, abs=0.3)
@@ -53,7 +54,7 @@ def test_cores_are_shared_among_those_who_want_them() -> None:
 def test_short_jobs_follow_one_another_within_a_step() -> None:
     """A worker does two hundred jobs of ten milliseconds in two seconds."""
     job = Job("tiny", (Phase(0.01),))
-    trace = Plant(QUIET, burst(200, lambda: job), Many(1)).run(60, until_done=True)
+    trace = Plant(QUIET, burst(200, lambda: job), under(Many(1))).run(60, until_done=True)
 
     assert trace.finished == 200
     assert trace.done_at == pytest.approx(2.0, abs=0.4)
@@ -62,7 +63,7 @@ def test_short_jobs_follow_one_another_within_a_step() -> None:
 def test_memory_grows_evenly_and_is_given_back() -> None:
     """Half way through a ramp half of it is there; after the job nothing is."""
     job = Job("ramp", (Phase(10.0, 0.1, 100 * MIB),))
-    trace = Plant(QUIET, burst(1, lambda: job), Many(1)).run(20)
+    trace = Plant(QUIET, burst(1, lambda: job), under(Many(1))).run(20)
 
     assert trace.pool[50] - QUIET.worker == pytest.approx(50 * MIB, rel=0.1)
     assert max(trace.pool) - QUIET.worker == pytest.approx(100 * MIB, rel=0.02)
@@ -73,7 +74,7 @@ def test_others_take_their_share() -> None:
     """A core used by others leaves one."""
     machine = replace(QUIET, external=lambda now: 2.0)
     job = Job("spin", (Phase(2.0),))
-    trace = Plant(machine, burst(2, lambda: job), Many(2)).run(60, until_done=True)
+    trace = Plant(machine, burst(2, lambda: job), under(Many(2))).run(60, until_done=True)
 
     assert trace.done_at == pytest.approx(4.0, abs=0.4)
 
@@ -81,7 +82,9 @@ def test_others_take_their_share() -> None:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_waiting_job_runs_its_own_children(workers: int) -> None:
     """Nested jobs finish with any number of workers, one included."""
-    trace = Plant(QUIET, burst(1, lambda: fib(6, 0.1)), Many(workers)).run(60, until_done=True)
+    trace = Plant(QUIET, burst(1, lambda: fib(6, 0.1)), under(Many(workers))).run(
+        60, until_done=True
+    )
 
     assert trace.finished == 25
 
@@ -94,20 +97,20 @@ def test_a_kill_for_memory_puts_the_job_back() -> None:
 
         reason = Reason.MEMORY
 
-        def decide(self, view: PoolView) -> Decision:
+        def decide(self, view: PoolView, limits: Limits) -> Decision:
             name = view.workers[0].name if view.workers else ""
             if view.now == pytest.approx(5.0):
                 return Decision(1, self.reason, (Stop(name, self.reason),))
             if view.now == pytest.approx(6.0):
                 return Decision(1, self.reason, (Kill(name, self.reason),))
-            return super().decide(view)
+            return super().decide(view, limits)
 
     class Zombies(Killer):
         reason = Reason.ZOMBIE
 
     job = Job("long", (Phase(10.0),))
-    relieved = Plant(QUIET, burst(1, lambda: job), Killer(1)).run(60, until_done=True)
-    lost = Plant(QUIET, burst(1, lambda: job), Zombies(1)).run(60, until_done=True)
+    relieved = Plant(QUIET, burst(1, lambda: job), under(Killer(1))).run(60, until_done=True)
+    lost = Plant(QUIET, burst(1, lambda: job), under(Zombies(1))).run(60, until_done=True)
 
     assert (relieved.killed, relieved.lost, relieved.finished) == (1, 0, 1)
     assert (lost.killed, lost.lost, lost.finished) == (0, 1, 0)
@@ -129,7 +132,7 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 def test_the_figures_of_a_trace_are_what_they_say() -> None:
     """A step from 0 to 100 % in the middle of a minute, with a limit on memory passed in it."""
-    trace = Plant(QUIET, iter(()), Many(0)).run(0)
+    trace = Plant(QUIET, iter(()), under(Many(0))).run(0)
     for second in range(60):
         for _ in range(10):
             trace.note(100.0 if second >= 30 else 0.0, 5.0 if second == 40 else 1.0, 1.0, 1)

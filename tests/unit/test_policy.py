@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pysplash.control.memory import reserve, tempo
+from pysplash.control.memory import pause, reserve
 from pysplash.control.model import (
     ANY,
     Action,
+    Decision,
     Drain,
     Kill,
     Limits,
@@ -26,6 +27,7 @@ from pysplash.control.model import (
 )
 from pysplash.control.policy import decide, remember
 from pysplash.control.shedding import DWELL_HALF_LIFE, dwell, floor
+from pysplash.control.step import step
 
 from .views import GIB, KNOWN, MIB, NOW, busy, samples, view, waiting, worker
 
@@ -675,9 +677,9 @@ def test_decisions_hurry_when_memory_is_near_its_limit() -> None:
     earlier, now = samples(mem=60)[-1], samples(mem=70)[-1]
     fast = view(busy("a"), samples=(replace(earlier, at=NOW - 1), now))
 
-    assert tempo(view(busy("a")), LIMITS) == 1.0
-    assert tempo(near, LIMITS) == tempo(fast, LIMITS) == 0.25
-    assert tempo(near, replace(LIMITS, scale_frequency=0.1)) == 0.1
+    assert pause(view(busy("a")), LIMITS) == 1.0
+    assert pause(near, LIMITS) == pause(fast, LIMITS) == 0.25
+    assert pause(near, replace(LIMITS, scale_frequency=0.1)) == 0.1
 
 
 def test_the_oldest_job_has_its_memory_kept_for_it() -> None:
@@ -688,6 +690,20 @@ def test_the_oldest_job_has_its_memory_kept_for_it() -> None:
 
     assert reserve(view(young, old, lessons=known), LIMITS) == 100 * MIB
     assert reserve(view(worker("c"), lessons=known), LIMITS) == 0.0
+
+
+def test_a_step_is_the_decision_and_what_follows_from_it() -> None:
+    """With another rule too; the momentum follows from what was carried out, if that is known."""
+    facts = view(busy("a"), queued=5, momentum=replace(CHEAP, step=2))
+    held = replace(LIMITS, throttle=True)
+    none, decision = Decision(1, Reason.STEADY), decide(facts, held)
+    once = step(facts, held)
+
+    assert (once.decision, once.momentum) == (decision, remember(facts, decision, held))
+    assert (once.pause, once.reserve) == (pause(facts, held), reserve(facts, held))
+    assert step(facts, held, rule=lambda *_: none).decision == none
+    assert step(facts, held, done=none).momentum == remember(facts, none, held)
+    assert step(facts, LIMITS).reserve == 0.0
 
 
 def test_growing_back_what_was_shrunk_doubles_the_dwell() -> None:

@@ -40,9 +40,9 @@ def test_the_same_limits_decide_the_same(load: str, limits: Limits) -> None:
     found = replay(recorded, same)
 
     assert found.lost == 0
-    assert len(found.turns) == len(recorded.ticks) > 80
-    assert [turn for turn in found.turns if not turn.same] == []
-    assert len({turn.decision.reason for turn in found.turns}) > 2
+    assert len(found.ticks) == len(recorded.ticks) > 80
+    assert [tick for tick in found.ticks if not tick.same] == []
+    assert len({tick.decision.reason for tick in found.ticks}) > 2
     assert list(differences(found)) == []
 
 
@@ -90,9 +90,9 @@ def test_other_limits_decide_otherwise_and_say_why() -> None:
     found = replay(recorded, less(30.0))
     told = list(differences(found))
 
-    assert any(not turn.same for turn in found.turns)
+    assert any(not tick.same for tick in found.ticks)
     assert any("cpu" in line.partition("->")[2] for line in told)
-    assert all(turn.decision.target <= turn.tick.decision.target for turn in found.turns)
+    assert all(tick.decision.target <= tick.recorded.decision.target for tick in found.ticks)
 
 
 def test_a_missing_line_costs_the_lines_to_the_next_whole_one() -> None:
@@ -104,8 +104,8 @@ def test_a_missing_line_costs_the_lines_to_the_next_whole_one() -> None:
 
     assert holed.skipped == 1
     assert found.lost == EVERY - 11
-    assert len(found.turns) == len(whole.ticks) - (EVERY - 10)
-    assert all(turn.same for turn in found.turns)
+    assert len(found.ticks) == len(whole.ticks) - (EVERY - 10)
+    assert all(tick.same for tick in found.ticks)
 
 
 def test_a_line_that_was_never_written_is_no_end_of_exactness() -> None:
@@ -123,7 +123,7 @@ def test_a_line_that_was_never_written_is_no_end_of_exactness() -> None:
     found = replay(parse(lines, "x"), same)
 
     assert found.lost == 0
-    assert all(turn.same for turn in found.turns)
+    assert all(tick.same for tick in found.ticks)
 
 
 def test_a_second_run_in_the_file_begins_anew() -> None:
@@ -132,7 +132,7 @@ def test_a_second_run_in_the_file_begins_anew() -> None:
     found = replay(_after(first[:25], second), same)
 
     assert found.lost == 0
-    assert all(turn.same for turn in found.turns)
+    assert all(tick.same for tick in found.ticks)
 
 
 def _after(first: list[str], second: list[str]) -> Recording:
@@ -162,7 +162,7 @@ def test_an_older_record_has_nothing_to_decide_on() -> None:
         del line["view"]
     found = replay(parse(map(json.dumps, lines), "x"), same)
 
-    assert found.turns == ()
+    assert found.ticks == ()
     assert found.lost == len(lines)
 
 
@@ -174,5 +174,5 @@ def test_facts_that_were_tampered_with_cost_their_ticks(field: str) -> None:
     for wrong in ("x", [], [1], {"x": "y"}, {"x": {"state": "y"}}):
         bad = {**lines[5], "view": {**lines[5]["view"], field: wrong}}
         found = replay(parse(map(json.dumps, [*lines[:5], bad, *lines[6:]]), "x"), same)
-        assert len(found.turns) >= 5
-        assert all(turn.same for turn in found.turns[:5])
+        assert len(found.ticks) >= 5
+        assert all(tick.same for tick in found.ticks[:5])

@@ -11,7 +11,7 @@ import pytest
 from pysplash import errors
 from pysplash.control.model import Decision, Drain, Kill, Limits, Reason, Spawn, Stop
 from pysplash.log import RedactingFormatter, logger, redact
-from pysplash.recording.screen import MEANING, Story, bar, explain, screen, tick_line
+from pysplash.recording.screen import MEANING, History, bar, explain, screen, tick_line
 from pysplash.recording.writer import Recorder, entry
 from pysplash.supervisor.accounting import Accounting
 
@@ -72,7 +72,8 @@ def test_accounting() -> None:
     accounting.observe(view(worker("a", jobs=3, failed=1)))
     later = view(worker("a", jobs=5, failed=1), busy("b", jobs=1), worker("c", stop_at=NOW))
     accounting.observe(later)
-    accounting.spawned = 3
+    for _ in range(3):
+        accounting.note_spawn()
     line = accounting.line(NOW)
 
     assert accounting.most == 3
@@ -91,7 +92,7 @@ def test_accounting_speaks_only_when_something_changed() -> None:
     accounting = Accounting(started=NOW)
     assert accounting.changed()
     assert not accounting.changed()
-    accounting.zombies += 1
+    accounting.note_stop(Reason.ZOMBIE)
     assert accounting.changed()
 
 
@@ -104,27 +105,27 @@ def test_every_reason_has_a_meaning_or_concerns_one_worker() -> None:
 
 def test_the_screen_keeps_its_height() -> None:
     """A live picture does not jump: as many lines at the first tick as at the hundredth."""
-    story = Story()
+    history = History()
     heights = set()
     for size in range(12):
         facts = view(*(busy(f"w{i}") for i in range(size)), queued=5)
         decision = Decision(size + 1, Reason.BACKLOG)
-        story.add(facts, decision)
-        heights.add(len(screen(facts, decision, story, 80, 80)))
+        history.add(facts, decision)
+        heights.add(len(screen(facts, decision, history, 80, 80)))
 
     assert len(heights) == 1
-    assert story.most == 11
+    assert history.most == 11
 
 
 def test_the_picture_says_what_is() -> None:
     """States, numbers, target and reason stand in both the screen and the plain line."""
     facts = view(busy("a"), waiting("b"), queued=7, samples=samples(cpu=64), drain=Drain.WARM)
     decision = Decision(2, Reason.MAX)
-    story = Story()
-    story.add(facts, decision)
+    history = History()
+    history.add(facts, decision)
     for text in (
-        "\n".join(screen(facts, decision, story, 80, 80)),
-        tick_line(facts, decision, story),
+        "\n".join(screen(facts, decision, history, 80, 80)),
+        tick_line(facts, decision, history),
     ):
         assert "busy 1" in text
         assert "waiting 1" in text
@@ -135,7 +136,7 @@ def test_the_picture_says_what_is() -> None:
 
 def test_the_explanation_names_each_change_and_each_hold() -> None:
     """At the end a person reads how often the target changed for which reason."""
-    story = Story()
+    history = History()
     for second, (target, reason) in enumerate(
         [
             (1, Reason.MIN),
@@ -146,11 +147,11 @@ def test_the_explanation_names_each_change_and_each_hold() -> None:
         ]
     ):
         facts = view(busy("a"), queued=5)
-        story.add(
+        history.add(
             type(facts)(now=NOW + second, workers=facts.workers, samples=facts.samples, queued=5),
             Decision(target, reason),
         )
-    text = "\n".join(explain(story))
+    text = "\n".join(explain(history))
 
     assert "00:01-00:02  backlog: 1 -> 4 in 2 steps: jobs waited and there was room" in text
     assert "for   2.0 s  cpu: the CPU limit allowed no more" in text

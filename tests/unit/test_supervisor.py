@@ -12,7 +12,7 @@ import pytest
 from pysplash.application.registry import TaskSpec
 from pysplash.control.model import ANY, Lesson, Reason, WorkerState
 from pysplash.errors import CrashLoop, ImportFailed, WorkerBootError
-from pysplash.supervisor.forkserver.client import Event, Ready, Refused, ServerDied
+from pysplash.supervisor.forkserver.client import Event, PreloadFailed, Ready, ServerDied
 from pysplash.supervisor.loop import Supervisor
 from pysplash.supervisor.pool import Pool
 from pysplash.testing import World
@@ -36,7 +36,7 @@ def run_until_empty(supervisor: Supervisor, world: World, ticks: int = 50) -> No
             if name in world.alive and world.rows[world.alive[name]].job_started is None:
                 world.exit(name)
         world.pass_time(1)
-        if not world.alive and not len(supervisor.roster):
+        if not world.alive and not len(supervisor.table):
             return
 
 
@@ -282,7 +282,7 @@ def test_a_preload_that_fails_at_start_ends_the_pool() -> None:
     """A module that cannot be preloaded is named, with what was wrong."""
     world = World(server_pids=())
     supervisor = supervise(world)
-    world.happen(Refused("absent", "ModuleNotFoundError: No module named 'absent'"))
+    world.happen(PreloadFailed("absent", "ModuleNotFoundError: No module named 'absent'"))
 
     with pytest.raises(ImportFailed, match="'absent' cannot be preloaded"):
         supervisor.run()

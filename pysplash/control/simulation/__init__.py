@@ -1,1 +1,1 @@
-"""A machine, its jobs and its workers in arithmetic: the policy runs an hour in a second."""
+"""A simulated machine with jobs and workers, on which the policy runs an hour in a second."""

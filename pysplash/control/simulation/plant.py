@@ -1,4 +1,4 @@
-"""A plant: a machine, its jobs and its pool in plain arithmetic, to try policies on.
+"""The plant: a simulated machine with jobs and workers, to test policies on.
 
 Nothing here runs or waits. Time is a number that advances by a tenth of a second; cores are
 shared among those who want them; memory grows as a job's phases say. Every second the policy
@@ -16,12 +16,9 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from pysplash.control.learning import Learner
-from pysplash.control.memory import reserve, tempo
 from pysplash.control.model import (
-    Decision,
     Kill,
     Limits,
     Momentum,
@@ -32,7 +29,8 @@ from pysplash.control.model import (
     Stop,
     WorkerState,
 )
-from pysplash.control.policy import decide, remember
+from pysplash.control.policy import decide
+from pysplash.control.step import Rule, Step, step
 from pysplash.control.throttle import Grip, Runner, Slice, trim
 
 from .trace import Trace
@@ -45,37 +43,22 @@ CROWD = 1000
 WINDOW = 30.0
 
 
-class Policy(Protocol):
-    """Decides; may keep a memory of its own."""
-
-    limits: Limits
-
-    def decide(self, view: PoolView) -> Decision:
-        """Return what to do now."""
-
-    def reserve(self, view: PoolView) -> float:
-        """Return the bytes the oldest job is still to take, for the fast loop."""
-
-
 @dataclass(slots=True)
 class Law:
-    """PySplash's own policy, fed as the supervisor feeds it."""
+    """PySplash's own policy, fed as the supervisor feeds it; another *rule* is for comparisons."""
 
     limits: Limits
+    rule: Rule = decide
     learner: Learner = field(default_factory=Learner)
     momentum: Momentum = field(default_factory=Momentum)
 
-    def decide(self, view: PoolView) -> Decision:
+    def step(self, view: PoolView) -> Step:
         """Learn, decide, remember."""
         self.learner.observe(view.now, view.workers, view.samples[-1].cpu)
         known = replace(view, momentum=self.momentum, lessons=self.learner.lessons)
-        decision = decide(known, self.limits)
-        self.momentum = remember(known, decision, self.limits)
-        return decision
-
-    def reserve(self, view: PoolView) -> float:
-        """Return what the oldest job's function usually takes beyond what it has."""
-        return reserve(replace(view, lessons=self.learner.lessons), self.limits)
+        result = step(known, self.limits, rule=self.rule)
+        self.momentum = result.momentum
+        return result
 
 
 class Plant:
@@ -85,7 +68,7 @@ class Plant:
         self,
         machine: Machine,
         arrivals: Arrivals,
-        policy: Policy,
+        policy: Law,
         *,
         seed: int = 0,
         throttled: bool = False,
@@ -114,7 +97,7 @@ class Plant:
         """Let *seconds* pass, or fewer if all jobs are done; return the whole run."""
         end = self.now + seconds
         while self.now < end - 1e-6:
-            pause = tempo(self._decide(), self.policy.limits)
+            pause = self._decide()
             for _ in range(max(1, round(pause / self._step))):
                 self._advance()
             if until_done and self._next is None and not self._queue and not self._at_work():
@@ -158,7 +141,7 @@ class Plant:
         return sum(w.memory + self.machine.worker for w in self._workers)
 
     def _hold(self, cpu: float, memory: float) -> None:
-        """Let the fast loop see the last step and say who is held in the next."""
+        """Throttle: measure the last step, decide who is held in the next."""
         busy = [w for w in self._workers if w.stack and w.state is WorkerState.BUSY]
         busy.sort(key=lambda w: w.job_started or 0.0)
         slice_ = Slice(
@@ -286,13 +269,13 @@ class Plant:
 
     # --- the policy ---
 
-    def _decide(self) -> PoolView:
-        """Let the policy see the plant, and do what it says."""
+    def _decide(self) -> float:
+        """Take one step of the policy, apply it, and return the seconds until the next one."""
         view = self._observe()
-        decision = self.policy.decide(view)
-        self.trace.decided(self.now, len(view.workers), decision)
-        self._reserve = self.policy.reserve(view) if self._throttled else 0.0
-        for action in decision.actions:
+        result = self.policy.step(view)
+        self.trace.decided(self.now, len(view.workers), result.decision)
+        self._reserve = result.reserve
+        for action in result.decision.actions:
             if isinstance(action, Spawn):
                 self._spawn(action.count)
                 continue
@@ -301,7 +284,7 @@ class Plant:
                 worker.stop_at, worker.stop_reason = self.now, action.reason
             elif isinstance(action, Kill):
                 worker.kill_at = self.now
-        return view
+        return result.pause
 
     def _spawn(self, count: int) -> None:
         for _ in range(count):

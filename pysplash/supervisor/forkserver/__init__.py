@@ -1,1 +1,1 @@
-"""The process that has everything loaded: it forks the workers, holds them back and reaps them."""
+"""The fork server: the process that forks, throttles and reaps the workers."""

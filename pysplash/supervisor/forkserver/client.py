@@ -1,4 +1,4 @@
-"""The pool's side of its processes: ask the fork server for workers, hear of their ends.
+"""The fork server's client: the pool asks for workers and receives their exits as events.
 
 The pool never forks and never signals a process by a number it remembers: it asks the fork
 server, which is the parent of every worker and so cannot hit a stranger.
@@ -31,8 +31,8 @@ _END = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the fork server is told once, before anything else."""
+class ForkServerPlan:
+    """The first message to the fork server: all it needs to know."""
 
     settings: WorkerSettings
     board_fd: int
@@ -40,7 +40,7 @@ class Plan:
     preload: tuple[str, ...]
     #: seconds its workers get, should the pool die, before they are killed
     terminate: float
-    #: what the fast loop is to hold to; None: there is none
+    #: the throttler's limits; None: workers are not throttled
     limits: Limits | None = None
 
 
@@ -55,7 +55,7 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class PreloadFailed:
     """The fork server could not preload *module*."""
 
     module: str
@@ -87,13 +87,13 @@ class ServerDied:
     status: int
 
 
-Event = Ready | Refused | Spawned | Exited | ServerDied
+Event = Ready | PreloadFailed | Spawned | Exited | ServerDied
 
 
 class _Server:
     """One fork server: its process, its socket, and the workers it is the parent of."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ForkServerPlan) -> None:
         self.control, theirs = Pipe()
         self.names: set[str] = set()
         self.ready = False
@@ -121,7 +121,7 @@ class _Server:
                 if isinstance(event, Exited):
                     self.names.discard(event.name)
                 yield event
-                if isinstance(event, Refused):
+                if isinstance(event, PreloadFailed):
                     self.end()
                     return
         except (EOFError, OSError):
@@ -143,13 +143,13 @@ class Processes:
     spawns, and the old one goes when its last worker has gone.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ForkServerPlan) -> None:
         self._plan = plan
         self._servers: list[_Server] = []
         self._current: _Server | None = None
 
     def renew(self) -> None:
-        """Start a fork server; its :class:`Ready` or :class:`Refused` comes as an event."""
+        """Start a fork server; its :class:`Ready` or :class:`PreloadFailed` comes as an event."""
         self._servers.append(_Server(self._plan))
 
     @property
@@ -176,7 +176,7 @@ class Processes:
         return next((server for server in self._servers if name in server.names), None)
 
     def tell_memory(self, pool_mem: float, reserve: float) -> None:
-        """Tell what the pool's processes use together, and what the oldest job is still to take."""
+        """Send the throttler the pool's memory and the bytes to keep free for the oldest job."""
         for server in self._servers:
             server.send(("memory", "", pool_mem, reserve))
 
@@ -186,7 +186,7 @@ class Processes:
             parent.send(("signal", name, signal.SIGTERM))
 
     def interrupt(self, name: str) -> None:
-        """Have one worker look at what it was asked on the scoreboard."""
+        """Have one worker read what it was asked on the scoreboard."""
         if parent := self._parent(name):
             parent.send(("signal", name, signal.SIGUSR1))
 
@@ -201,7 +201,7 @@ class Processes:
             for event in server.events():
                 if isinstance(event, Ready):
                     self._current = server
-                elif isinstance(event, ServerDied | Refused):
+                elif isinstance(event, ServerDied | PreloadFailed):
                     self._forget(server)
                 yield event
             retired = server in self._servers and self._current in self._servers
@@ -216,6 +216,6 @@ class Processes:
             self._current = next((s for s in self._servers if s.ready), None)
 
     def close(self) -> None:
-        """Let the fork servers go, once their workers are gone."""
+        """End the fork servers once their workers have ended."""
         while self._servers:
             self._servers.pop().end()

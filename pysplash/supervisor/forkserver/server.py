@@ -1,4 +1,4 @@
-"""The fork server: a small process that has everything loaded and forks workers from it.
+"""The fork server: a small process that has everything imported and forks the workers.
 
 One thread, no Redis connection, the garbage collector frozen: what was preloaded stays shared.
 It is the parent of all workers, so it alone signals them, by a process id that cannot have
@@ -33,13 +33,13 @@ from rq.scheduler import RQScheduler
 from pysplash.application.handlers import load as load_handler
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
-from pysplash.host.capacity import Machine
-from pysplash.host.processes import PR_SET_CHILD_SUBREAPER, die_without, kill_session, prctl
+from pysplash.host.capacity import Host
+from pysplash.host.processes import adopt_orphans, die_without, flush_output, kill_session
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
-from .client import Exited, Plan, Ready, Refused, Spawned
-from .throttling import FastLoop
+from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
+from .throttling import Throttler
 
 #: seconds between two looks at whether the pool is still the parent
 WATCH = 1.0
@@ -51,7 +51,7 @@ MOST_TEXT = 4096
 
 
 class Child:
-    """One forked process: its name, its row, its id, and the pipe for its last words."""
+    """One forked process: its name, slot, id, and the pipe for its error."""
 
     def __init__(self, name: str, slot: int, role: str, pid: int, words: int) -> None:
         self.name = name
@@ -60,7 +60,7 @@ class Child:
         self.pid = pid
         self.words = words
 
-    def last_words(self) -> str:
+    def read_error(self) -> str:
         """Return what the process wrote before it ended, and close the pipe."""
         try:
             return os.read(self.words, MOST_TEXT).decode(errors="replace")
@@ -71,13 +71,13 @@ class Child:
 
 
 class ForkServer:
-    """The loop: a request or an exit, whichever comes."""
+    """Forks workers on request, reaps them and reports their exits."""
 
     def __init__(self, control: Connection[Any, Any], pool_pid: int) -> None:
         self._control = control
         self._pool_pid = pool_pid
         self._children: dict[str, Child] = {}
-        self._plan: Plan = control.recv()
+        self._plan: ForkServerPlan = control.recv()
         self._board = Scoreboard(self._plan.slots, self._plan.board_fd)
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
@@ -86,10 +86,10 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, _nothing)
         self._inherited = (control.fileno(), self._wake, wake_write)
         limits = self._plan.limits
-        self._fast = FastLoop(limits, self._board, Machine()) if limits is not None else None
+        self._throttler = Throttler(limits, self._board, Host()) if limits is not None else None
 
     def serve(self) -> None:
-        """Serve until the pool lets go, or is gone."""
+        """Serve requests until the pool closes the connection or has ended."""
         if not self._preload():
             return
         self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
@@ -104,18 +104,18 @@ class ForkServer:
         self._end_all()
 
     def _trim(self) -> float:
-        """Let the fast loop do what is due; return the seconds until it has more to do."""
-        if self._fast is None:
+        """Throttle if it is due; return the seconds until it is due again."""
+        if self._throttler is None:
             return WATCH
         try:
-            self._fast.turn(self._workers())
+            self._throttler.turn(self._workers())
         except Exception as error:
-            self._fast.release()
-            self._fast = None
+            self._throttler.release()
+            self._throttler = None
             text = "".join(traceback.format_exception_only(error)).strip()
-            print(f"the fast loop ends: {text}", file=sys.stderr)
+            print(f"throttling ends by an error: {text}", file=sys.stderr)
             return WATCH
-        return min(WATCH, self._fast.wait())
+        return min(WATCH, self._throttler.wait())
 
     def _workers(self) -> Iterator[Child]:
         return (child for child in self._children.values() if child.role == "worker")
@@ -129,7 +129,9 @@ class ForkServer:
             try:
                 (load_handler if ":" in module else importlib.import_module)(module)
             except BaseException as error:
-                self._tell(Refused(module, "".join(traceback.format_exception_only(error)).strip()))
+                self._tell(
+                    PreloadFailed(module, "".join(traceback.format_exception_only(error)).strip())
+                )
                 return False
         gc.collect()
         gc.freeze()
@@ -140,7 +142,7 @@ class ForkServer:
             self._control.send(event)
 
     def _requests(self) -> bool:
-        """Serve what is waiting; False once the pool has let go."""
+        """Serve the requests received; return False once the pool has closed the connection."""
         try:
             while self._control.poll():
                 self._request(*self._control.recv())
@@ -152,14 +154,14 @@ class ForkServer:
         if kind == "spawn":
             self._spawn(name, *details)
         elif kind == "memory":
-            if self._fast is not None:
-                self._fast.hear_memory(*details)
+            if self._throttler is not None:
+                self._throttler.hear_memory(*details)
         elif name in self._children:
             pid = self._children[name].pid
             if kind == "signal":
                 os.kill(pid, details[0])
-                if self._fast is not None:
-                    self._fast.let_go(pid)  # so that it hears
+                if self._throttler is not None:
+                    self._throttler.let_go(pid)  # so that it hears
             else:
                 kill_session(pid)
 
@@ -203,7 +205,7 @@ class ForkServer:
                 text = "".join(traceback.format_exception_only(error)).strip()
                 os.write(words, text.encode()[:MOST_TEXT])
         finally:
-            _flush()
+            flush_output()
             os._exit(status)
 
     def _become_child(self, server: int) -> None:
@@ -220,7 +222,7 @@ class ForkServer:
         random.seed()
 
     def _reap(self) -> None:
-        """Collect every child that has ended, and tell of those the pool knows."""
+        """Reap every child that has ended, and report those the pool knows."""
         while True:
             try:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -231,17 +233,17 @@ class ForkServer:
             child = next((c for c in self._children.values() if c.pid == found.si_pid), None)
             if child is not None and (found.si_code != os.CLD_EXITED or found.si_status):
                 kill_session(child.pid)
-            if self._fast is not None:
-                self._fast.gone(found.si_pid)
+            if self._throttler is not None:
+                self._throttler.gone(found.si_pid)
             _, status = os.waitpid(found.si_pid, 0)
             if child is not None:
                 del self._children[child.name]
-                self._tell(Exited(child.name, status, child.last_words()))
+                self._tell(Exited(child.name, status, child.read_error()))
 
     def _end_all(self) -> None:
-        """The pool is gone: let go who is held, stop the workers, and kill those that do not."""
-        if self._fast is not None:
-            self._fast.release()
+        """The pool has ended: resume held workers, stop all, and kill those that do not stop."""
+        if self._throttler is not None:
+            self._throttler.release()
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self._plan.terminate
@@ -254,8 +256,8 @@ class ForkServer:
             kill_session(child.pid)
 
 
-def run_scheduler(plan: Plan) -> None:
-    """Be the pool's one RQ scheduler until stopped."""
+def run_scheduler(plan: ForkServerPlan) -> None:
+    """Run RQ's scheduler for the pool until stopped."""
     scheduler = RQScheduler(
         list(plan.settings.queues),
         connection=connect(plan.settings),
@@ -272,16 +274,10 @@ def _nothing(*_: object) -> None:
     """Make SIGCHLD write to the wake-up descriptor; the loop does the rest."""
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-
-
 def main(control_fd: int, pool_pid: int) -> None:
     """Run the fork server on an inherited socket."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     with contextlib.suppress(EOFError):
         ForkServer(Connection(control_fd), pool_pid).serve()

@@ -1,11 +1,11 @@
-"""The fast loop at work: in the fork server, the parent of all workers, ten times a second.
+"""The throttler: pauses and resumes workers ten times a second, in the fork server.
 
-It measures a slice, asks :mod:`pysplash.control.throttle` whom to hold, stops those process groups
-and lets them go on within the same slice, or holds them into the next. It lives here because here
-nobody can be left stopped: whoever is held is let go before anything else when the pool is gone,
-and when the fork server itself dies the kernel kills its workers, stopped or not. Whoever is sent a
-signal is let go to hear it. An error of any kind ends the loop for good with everybody let go.
-Only PySplash's own workers are held, for only their timeouts know.
+It measures a slice, asks :mod:`pysplash.control.throttle` whom to hold, and sends SIGSTOP and
+SIGCONT to their process groups. It runs in the fork server, the parent of all workers, so that no
+worker stays stopped: all are resumed first when the pool has ended, and when the fork server dies
+the kernel kills its workers. A worker that is sent a signal is resumed to handle it. An error ends
+throttling for good and resumes everyone. Only PySplash's own workers are held: only they correct
+their timeouts by the time held.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil
 
 from pysplash.control.model import Limits
 from pysplash.control.throttle import Grip, Runner, Slice, trim
-from pysplash.host.capacity import Machine
+from pysplash.host.capacity import Host
 from pysplash.worker.scoreboard import Scoreboard
 
 #: seconds of a slice
@@ -55,14 +55,14 @@ class _Hold:
     until: float
 
 
-class FastLoop:
+class Throttler:
     """Holds workers for parts of slices; see :func:`pysplash.control.throttle.trim`."""
 
     def __init__(
         self,
         limits: Limits,
         board: Scoreboard,
-        machine: Machine,
+        machine: Host,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limits = limits
@@ -87,7 +87,7 @@ class FastLoop:
         return max(0.0, min(due, self._at + SLICE) - self._clock())
 
     def turn(self, workers: Iterable[Held]) -> None:
-        """Let go whose time is over; at the end of a slice, measure it and hold for the next."""
+        """Resume workers whose hold is over; at the end of a slice, plan the next one."""
         now = self._clock()
         self.release(now)
         if now - self._at < SLICE:
@@ -100,7 +100,7 @@ class FastLoop:
             self._hold(pid, busy[pid], part, now)
 
     def _measured(self, busy: dict[int, int], now: float) -> tuple[tuple[str, float], ...]:
-        """Return whom of the *busy* to hold in the slice that begins, and for what part of it."""
+        """Return which *busy* workers to hold in the next slice, and for what part of it."""
         seconds, self._at = now - self._at, now
         self._forget(busy)
         before, self._busy_seconds = self._busy_seconds, None
@@ -114,12 +114,12 @@ class FastLoop:
         return self._grip.holds
 
     def release(self, now: float | None = None) -> None:
-        """Let everybody go who was held until *now*, or everybody."""
+        """Resume the workers whose hold ends by *now*, or all."""
         for pid in [p for p, hold in self._holds.items() if now is None or hold.until <= now]:
             self.let_go(pid)
 
     def let_go(self, pid: int) -> None:
-        """Let a worker go on, if it is held."""
+        """Resume a worker, if it is held."""
         hold = self._holds.pop(pid, None)
         if hold is not None:
             _signal(pid, signal.SIGCONT)
@@ -130,7 +130,7 @@ class FastLoop:
         self._holds.pop(pid, None)
 
     def hear_memory(self, pool_mem: float, reserve: float) -> None:
-        """Take in what the pool reckons its processes use, and the oldest job is still to take."""
+        """Take the bytes the pool's processes use, and those to keep for the oldest job."""
         self._pool_mem, self._reserve = pool_mem, reserve
         self._resident = None
 
@@ -154,7 +154,7 @@ class FastLoop:
     def _runners(
         self, seconds: float, busy: dict[int, int], *, measured: bool
     ) -> tuple[Runner, ...]:
-        """Return who is at work and holdable, the oldest job first."""
+        """Return the busy workers that may be held, the oldest job first."""
         parts = dict(self._grip.holds)
         before, self._cpu = self._cpu, {}
         found = []
@@ -170,7 +170,7 @@ class FastLoop:
         return tuple(runner for _, runner in sorted(found, key=lambda pair: pair[0]))
 
     def _pool_mem_now(self, busy: dict[int, int]) -> float:
-        """Return what the pool said, and by how much its busy workers have grown since."""
+        """Return the pool's last figure, plus the growth of its busy workers since."""
         if self._limits.mem_budget is None:
             return 0.0
         resident = 0.0

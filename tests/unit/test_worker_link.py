@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pysplash.jobs.commands import Command
-from pysplash.supervisor.devices import Pulse
+from pysplash.supervisor.heartbeats import Pulse
 from pysplash.supervisor.pool import Pool
 from pysplash.testing import World
 
