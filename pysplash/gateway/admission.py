@@ -1,9 +1,8 @@
-"""The exchange: calls of all doors of a gateway on their way to the pools, and back.
+"""Admission control: how many calls each door accepts, and how many of them are sent at once.
 
-Each door has so many calls it takes on, and so many of them on their way at once: a flood at one
-door waits at that door, in front of nobody else. What is on its way at once follows the number
-of living workers, so a pool can grow under a load; the doors that are in use divide it, so no queue
-hides one door's calls behind another's.
+A door accepts a limited number of calls and sends a limited number of them to the pools at once:
+a flood at one door waits at that door, and delays no other. How many are sent at once follows the
+number of living workers, so a pool can grow under a load; the doors in use divide it.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from pysplash.client.discovery import PoolFacts, Task
 from pysplash.errors import Busy, CallError, ConnectionFailed
 from pysplash.log import logger
 
-from .memory import Commons, Memory
+from .memory import DoorCounts, Memory
 
-#: calls on their way at once, per living worker; the fewest, and the fewest of one door
+#: calls sent at once, per living worker; at least in all, and at least for one door
 PER_WORKER, FEWEST, SHARE = 8, 8, 2
-#: seconds between two times that a door with a crowd lets calls go, while others are in use, after
-#: a small one; after one that counts as more, twice as long for each more
+#: seconds between two rounds in which a crowded door sends calls while other doors are in use;
+#: after a call that counts as several, twice as long for each further one
 TICK = 0.005
-#: small calls that wait, for each that may be on its way, which are not a crowd yet
+#: small calls that may wait, for each that may be sent, before the door counts as crowded
 CALM = 4
 #: seconds after its last call for which a door counts as in use
 USED = 1.0
@@ -43,17 +42,17 @@ WORKING = ("starting", "idle", "busy", "waiting")
 log = logger("gateway")
 
 
-class Lane:
-    """One door's way: at most *most* calls taken on, its part of all on their way at once.
+class DoorLimit:
+    """The limits of one door: *most* calls accepted, and its part of those sent at once.
 
-    A call whose request is large counts as several of those on their way, for a gateway keeps a
-    request in many shapes at once; the largest goes alone.
+    A call with a large request counts as several, because a gateway holds a request in several
+    forms at once; the largest is sent alone.
     """
 
-    def __init__(self, exchange: Exchange, door: int, most: int) -> None:
-        self._exchange = exchange
+    def __init__(self, dispatcher: Dispatcher, door: int, most: int) -> None:
+        self._dispatcher = dispatcher
         self._door = door
-        self._taken, self._used = exchange.commons.taken, exchange.commons.used
+        self._taken, self._used = dispatcher.counts.taken, dispatcher.counts.used
         self._most = most
         self._moving = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
@@ -67,25 +66,25 @@ class Lane:
         *,
         size: int = 0,
     ) -> Any:
-        """Call a task; raise :class:`Busy` at once if the door has taken on all it may.
+        """Call a task; raise :class:`Busy` at once if the door is full.
 
         *size* is how many bytes its request has.
         """
-        async with self.turn(size):
-            return await self._exchange.client.call(name, tuple(arguments), dict(named or {}))
+        async with self.admission(size):
+            return await self._dispatcher.client.call(name, tuple(arguments), dict(named or {}))
 
     def bundles(self, task: str) -> Bundles:
-        """Return the way of calls of one *task* that are made in turns."""
-        return Bundles(self._exchange.client, task, self._exchange.timeout)
+        """Return what bundles calls of one *task* into jobs."""
+        return Bundles(self._dispatcher.client, task, self._dispatcher.timeout)
 
     def notify(
         self, name: str, arguments: Sequence[Any], named: Mapping[str, Any], *, size: int = 0
     ) -> None:
         """Call a task whose answer nobody wants."""
-        self._exchange.aside(self.call(name, arguments, named, size=size))
+        self._dispatcher.aside(self.call(name, arguments, named, size=size))
 
     def widen(self) -> None:
-        """Let go ahead who may, in the order in which they came."""
+        """Wake the calls that may now be sent, in the order in which they came."""
         while self._waiting:
             turn, weight = self._waiting[0]
             if not turn.done():
@@ -96,18 +95,18 @@ class Lane:
             self._waiting.popleft()
 
     def is_full(self) -> bool:
-        """Return whether the door has taken on all it may."""
+        """Return whether the door accepts no more calls."""
         return self._taken[self._door] >= self._most
 
-    def turn(self, size: int) -> Turn:
-        """Return the turn of a call with *size* bytes, which is waited for and ends with a block.
+    def admission(self, size: int) -> Admission:
+        """Return a block in which a call with *size* bytes may be made; entering it waits.
 
-        Raises :class:`Busy` if the door has taken on all it may.
+        Entering raises :class:`Busy` if the door is full.
         """
-        return Turn(self, 1 + size // HEAVY)
+        return Admission(self, 1 + size // HEAVY)
 
     def step_in(self) -> bool:
-        """Take on a small call if its turn is now; return whether it is. It ends with a leave."""
+        """Accept a small call if it may be sent now; return whether. :meth:`leave` ends it."""
         if self._waiting or self.is_full() or not self._fits(1):
             return False
         self._taken[self._door] += 1
@@ -116,7 +115,7 @@ class Lane:
         return True
 
     async def enter(self, weight: int) -> None:
-        """Take on a call, and wait for its turn; raise :class:`Busy` if the door has enough."""
+        """Accept a call and wait until it may be sent; raise :class:`Busy` if the door is full."""
         if self.is_full():
             raise Busy
         self._taken[self._door] += 1
@@ -131,28 +130,28 @@ class Lane:
             raise
 
     def leave(self, weight: int = 1) -> None:
-        """End a call's turn."""
+        """Take note that a call has ended."""
         self._moving -= weight
         self._taken[self._door] -= 1
         if not self._waiting:
             return
-        if self._is_calm(weight) or self._exchange.is_alone(self._door):
+        if self._is_calm(weight) or self._dispatcher.is_alone(self._door):
             self.widen()
         elif not self._ticking:
             self._ticking = True
             asyncio.get_running_loop().call_later(TICK * (2 * weight - 1), self._tick)
 
     def _is_calm(self, weight: int) -> bool:
-        """Whether those that wait are no crowd, nor follow upon a large call."""
-        return weight == 1 and len(self._waiting) <= CALM * self._exchange.part(self._door)
+        """Whether few calls wait, and the one that has ended was small."""
+        return weight == 1 and len(self._waiting) <= CALM * self._dispatcher.part(self._door)
 
     def _tick(self) -> None:
-        """Let all go for which there is room by now; a crowd so leaves others some machine."""
+        """Send the calls there is room for by now; the pause before leaves other doors CPU."""
         self._ticking = False
         self.widen()
 
     def _fits(self, weight: int) -> bool:
-        return not self._moving or self._moving + weight <= self._exchange.part(self._door)
+        return not self._moving or self._moving + weight <= self._dispatcher.part(self._door)
 
     async def _wait(self, weight: int) -> None:
         turn = asyncio.get_running_loop().create_future()
@@ -168,24 +167,24 @@ class Lane:
             raise
 
 
-class Turn:
-    """The turn of one call in a lane: a block that begins when it may go ahead."""
+class Admission:
+    """One call at a door: a block that begins when the call may be sent."""
 
-    __slots__ = ("_lane", "_weight")
+    __slots__ = ("_limit", "_weight")
 
-    def __init__(self, lane: Lane, weight: int) -> None:
-        self._lane = lane
+    def __init__(self, limit: DoorLimit, weight: int) -> None:
+        self._limit = limit
         self._weight = weight
 
     async def __aenter__(self) -> None:
-        await self._lane.enter(self._weight)
+        await self._limit.enter(self._weight)
 
     async def __aexit__(self, *_: object) -> None:
-        self._lane.leave(self._weight)
+        self._limit.leave(self._weight)
 
 
-class Exchange:
-    """The gateway's one client, and what it knows of the pools."""
+class Dispatcher:
+    """Sends the calls of all doors by one client, and knows the living pools."""
 
     def __init__(
         self,
@@ -194,7 +193,7 @@ class Exchange:
         *,
         timeout: float,
         patience: float,
-        commons: Commons,
+        counts: DoorCounts,
         memory: Memory,
     ) -> None:
         self.client = AsyncClient(
@@ -202,20 +201,20 @@ class Exchange:
         )
         #: seconds a call may take
         self.timeout = timeout
-        self.commons, self.memory = commons, memory
+        self.counts, self.memory = counts, memory
         self._width = FEWEST
-        self._lanes: list[Lane] = []
+        self._limits: list[DoorLimit] = []
         self._pools: list[PoolFacts] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.Task[None] | None = None
 
-    def lane(self, door: int, most: int) -> Lane:
-        """Return the way of the door in this place among all."""
-        self._lanes.append(Lane(self, door, most))
-        return self._lanes[-1]
+    def door_limit(self, door: int, most: int) -> DoorLimit:
+        """Return the limits of the door in this place among all."""
+        self._limits.append(DoorLimit(self, door, most))
+        return self._limits[-1]
 
     def part(self, door: int) -> int:
-        """Return how many calls of one door may be on their way at once."""
+        """Return how many calls of one door may be sent at once."""
         return max(SHARE, self._width // (1 + self._others(door)))
 
     def is_alone(self, door: int) -> bool:
@@ -224,23 +223,23 @@ class Exchange:
 
     def _others(self, door: int) -> int:
         """Return how many other doors are in use."""
-        taken, used, since = self.commons.taken, self.commons.used, time.monotonic() - USED
-        in_use = [taken[each] > 0 or used[each] > since for each in range(self.commons.doors)]
+        taken, used, since = self.counts.taken, self.counts.used, time.monotonic() - USED
+        in_use = [taken[each] > 0 or used[each] > since for each in range(self.counts.doors)]
         return sum(in_use) - in_use[door]
 
     def offer(self, name: str) -> Task | None:
-        """Return the task *name* as the youngest pool offers it, as far as is known."""
+        """Return the task *name* as the youngest pool publishes it, as far as is known."""
         offers = [(pool.started, task) for pool in self._pools if (task := pool.task(name))]
         return max(offers, key=lambda offer: offer[0])[1] if offers else None
 
     async def open(self) -> None:
-        """Begin to look at the pools."""
+        """Begin to watch the pools."""
         with contextlib.suppress(CallError, ConnectionFailed):
             await self._look()
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def settle(self, seconds: float) -> None:
-        """Wait for what nobody waits for, then give it up."""
+        """Wait for notifications that are being sent, then cancel them."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         for task in self._tasks:
@@ -254,13 +253,13 @@ class Exchange:
         await self.client.close()
 
     def aside(self, step: Coroutine[Any, Any, Any]) -> None:
-        """Do *step* though nobody waits for it."""
+        """Run *step* in the background; its errors are logged."""
 
         async def quietly() -> None:
             try:
                 await step
             except CallError as error:
-                log.info("a notification came to nothing: %s", type(error).__name__)
+                log.info("a notification failed: %s", type(error).__name__)
             except ConnectionFailed as error:
                 log.warning("a notification was lost: %s", error)
 
@@ -274,11 +273,11 @@ class Exchange:
             try:
                 await self._look()
             except (CallError, ConnectionFailed) as error:
-                log.debug("the pools are not known now: %s", error)
+                log.debug("the pools cannot be read now: %s", error)
 
     async def _look(self) -> None:
         self._pools = await self.client.pools()
         workers = sum((pool.state or {}).get(kind) or 0 for pool in self._pools for kind in WORKING)
         self._width = max(FEWEST, PER_WORKER * workers)
-        for lane in self._lanes:
-            lane.widen()
+        for door_limit in self._limits:
+            door_limit.widen()

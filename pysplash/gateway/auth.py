@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 
 from pysplash.log import logger
 
+from .memory import shared_numbers
+
 #: wrong tokens in a row after which an address is refused, and for how many seconds
 TRIES, SHUT = 10, 60.0
 #: addresses that are kept in mind
@@ -28,17 +30,17 @@ log = logger("gateway")
 
 
 class Logins:
-    """The one token of a gateway's doors, and the addresses that did not know it.
+    """The token of a gateway's doors, and the addresses that have shown wrong ones.
 
     After ten wrong tokens in a row, none more than a minute after the one before, an address is
-    refused for a minute, whatever it shows. A right one clears its account.
+    refused for a minute, whatever it shows. A right one clears its count.
     """
 
     def __init__(self, token: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._token = token.encode()
         self._clock = clock
         #: wrong tokens in a row, and until when they count
-        self._wrong = Accounts(MOST)
+        self._wrong = FailedLogins(MOST)
 
     @property
     def length(self) -> int:
@@ -51,7 +53,7 @@ class Logins:
         return max(0.0, until - self._clock()) if count >= TRIES else 0.0
 
     def admit(self, host: str, shown: bytes) -> bool:
-        """Return whether *host* may come in with what it has *shown*, and take note of it."""
+        """Return whether *host* may come in with the token it has *shown*; count wrong ones."""
         if self.refused(host):
             return False
         account = _account(host)
@@ -84,7 +86,7 @@ def _tell(account: str, count: int) -> None:
 
 
 def _account(host: str) -> str:
-    """Return who answers for an address: itself, or the network an IPv6 address is one of."""
+    """Return what an address is counted by: itself, or for IPv6 its /64 network."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -96,20 +98,19 @@ def _account(host: str) -> str:
     return str(ipaddress.IPv6Network((address, 64), strict=False))
 
 
-#: bytes of what stands for an account, and of a number
-NAME, WORD = 16, 8
+#: bytes of what stands for an address
+NAME = 16
 _NOBODY = bytes(NAME)
 
 
-class Accounts:
-    """Of *most* accounts: a number, and until when it counts, in monotonic seconds."""
+class FailedLogins:
+    """Wrong tokens by address, for *most* addresses: how many, and until when they count."""
 
     def __init__(self, most: int) -> None:
         with tempfile.TemporaryFile() as file:
             self._lock = os.dup(file.fileno())
         self._names = mmap.mmap(-1, most * NAME)
-        numbers = memoryview(mmap.mmap(-1, 2 * most * WORD))
-        self._counts, self._untils = numbers.cast("q")[:most], numbers.cast("d")[most:]
+        self._counts, self._untils = shared_numbers(most), shared_numbers(most, float)
 
     def __del__(self) -> None:
         with contextlib.suppress(OSError, AttributeError):
@@ -117,7 +118,7 @@ class Accounts:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other processes from writing for the length of the block."""
+        """Lock the table against other processes for the length of the block."""
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
         try:
             yield
@@ -125,12 +126,12 @@ class Accounts:
             fcntl.lockf(self._lock, fcntl.LOCK_UN)
 
     def get(self, account: str) -> tuple[int, float]:
-        """Return an account's number, and until when it counts; 0 if there is none."""
+        """Return the count of an address, and until when it holds; 0 if there is none."""
         row = self._find(_name(account))
         return (0, 0.0) if row is None else (self._counts[row], self._untils[row])
 
     def put(self, account: str, count: int, until: float) -> None:
-        """Write it down, where there is no more room in place of the oldest."""
+        """Store a count; where the table is full, in place of the oldest."""
         name = _name(account)
         row = self._find(name)
         if row is None:
@@ -141,7 +142,7 @@ class Accounts:
         self._names[row * NAME : (row + 1) * NAME] = name
 
     def drop(self, account: str) -> None:
-        """Forget an account."""
+        """Clear the count of an address."""
         row = self._find(_name(account))
         if row is not None:
             self._names[row * NAME : (row + 1) * NAME] = _NOBODY

@@ -29,8 +29,8 @@ from pysplash.supervisor.pool import Pool
 
 from .binding import check_bind, listen
 from .gateway import TOKEN, Gateway
-from .shutdown import Ending
-from .tuning import have_the_loop, have_the_process
+from .shutdown import Shutdown
+from .tuning import tune_loop, tune_process
 
 QUEUE = "default"
 #: seconds the first request may wait for the pool's first worker
@@ -109,7 +109,7 @@ class Daemon:
                 drain=self._terminate,
                 **self._terms,
             )
-            have_the_process()
+            tune_process()
             asyncio.run(self._serve(gateway, server.url, opened))
         return EXIT_OK
 
@@ -120,9 +120,9 @@ class Daemon:
             if opened is not None:
                 opened(gateway.addresses["framed"])
 
-        have_the_loop()
-        ending = Ending()
-        ending.heed_signals()
+        tune_loop()
+        shutdown = Shutdown()
+        shutdown.heed_signals()
         words, theirs = os.pipe()
         with open(words, "rb") as last_words:
             try:
@@ -130,11 +130,11 @@ class Daemon:
             finally:
                 os.close(theirs)
             gone = asyncio.create_task(pool.wait())
-            gone.add_done_callback(lambda _: ending.ask())
+            gone.add_done_callback(lambda _: shutdown.ask())
             try:
-                await gateway.serve(ending, tell)
+                await gateway.serve(shutdown, tell)
             finally:
-                status = await self._end_pool(pool, gone, ending)
+                status = await self._end_pool(pool, gone, shutdown)
             said = last_words.read(MOST_WORDS)
         _raise(status, said)
 
@@ -152,10 +152,10 @@ class Daemon:
         )
 
     async def _end_pool(
-        self, pool: asyncio.subprocess.Process, gone: asyncio.Task[int], ending: Ending
+        self, pool: asyncio.subprocess.Process, gone: asyncio.Task[int], shutdown: Shutdown
     ) -> int:
         """Stop the pool, warm or cold as *ending* is, and return its status."""
-        hurry = asyncio.create_task(ending.now.wait())
+        hurry = asyncio.create_task(shutdown.now.wait())
         for number, seconds in (
             (signal.SIGTERM, self._terminate + MARGIN),
             (signal.SIGQUIT, MARGIN),

@@ -1,7 +1,7 @@
-"""The gateway: doors, each an asyncio process, for code that calls tasks and does not speak RQ.
+"""The gateway: doors, each a process with an event loop, for programs that do not speak RQ.
 
-It reads no pickles and imports none of the application's code: what it calls are names that
-living pools publish, what it gets back is JSON.
+It reads no pickles and imports no code of the application: it calls tasks by the names that
+living pools publish, and gets JSON back.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pysplash.errors import EXIT_OK, ConfigError
 from pysplash.framed import LIMIT, split_address
 from pysplash.log import logger
 
-from .admission import Exchange
+from .admission import Dispatcher
 from .auth import Logins
 from .binding import check_bind, listen
-from .doors.build import Door, Plan, Way, build, door_module
-from .memory import Commons, Memory, kept
-from .processes import Porters
-from .shutdown import Ending
-from .tuning import have_the_loop, have_the_process
+from .doors.build import Door, DoorPlace, DoorSettings, build, door_module
+from .memory import DoorCounts, Memory, kept
+from .processes import DoorProcesses
+from .shutdown import Shutdown
+from .tuning import tune_loop, tune_process
 
 #: seconds a call may take at most
 LONGEST = 86400.0
@@ -97,7 +97,7 @@ class Gateway:
         check_number("memory", memory, limit, math.inf, whole=True)
         self._redis = (url, connection)
         self._tcp, self._http = tcp, http
-        self._plan = Plan(
+        self._settings = DoorSettings(
             task=None if handler is None else handler_task(handler),
             http=http,
             zmq=zmq,
@@ -116,9 +116,9 @@ class Gateway:
         #: the kinds of all doors, in the order of their places, and of those of this process
         self._kinds = tuple(kind for kind, place in ways.items() if place is not None)
         self._mine = self._kinds
-        self._commons = Commons(len(self._kinds))
+        self._counts = DoorCounts(len(self._kinds))
         self._listeners: dict[str, socket.socket] = {}
-        self._exchange: Exchange | None = None
+        self._dispatcher: Dispatcher | None = None
         #: where the doors are, by their kinds
         self.addresses: dict[str, str] = {}
         for door, address in (("framed", tcp), ("HTTP", http)):
@@ -130,36 +130,38 @@ class Gateway:
             door_module("ZeroMQ").check_endpoint(zmq, curve_secret, curve_clients)
 
     def run(self, opened: Callable[[Gateway], None] | None = None) -> int:
-        """Serve until TERM or INT; return the exit status. *opened* is told once it serves.
+        """Serve until TERM or INT; return the exit status. *opened* is called once it serves.
 
         It has this process for itself. Each door, if there are several, has a process of its own,
-        which is followed by another if it dies; in a program that already has other threads, which
+        which is replaced if it dies; in a program that already has other threads, which
         must not be forked, all doors are in this one. Raises
         :class:`~pysplash.errors.CrashLoop` if one dies again and again.
         """
-        have_the_process()
+        tune_process()
         if len(self._kinds) > 1 and psutil.Process().num_threads() == 1:
             return self._run_apart(opened)
 
         async def serve() -> None:
-            ending = Ending()
-            ending.heed_signals()
-            have_the_loop()
-            await self.serve(ending, opened)
+            shutdown = Shutdown()
+            shutdown.heed_signals()
+            tune_loop()
+            await self.serve(shutdown, opened)
 
         asyncio.run(serve())
         return EXIT_OK
 
-    async def serve(self, ending: Ending, opened: Callable[[Gateway], None] | None = None) -> None:
+    async def serve(
+        self, shutdown: Shutdown, opened: Callable[[Gateway], None] | None = None
+    ) -> None:
         """Serve until *ending* is asked for, in this process and the loop that runs."""
         await self.open()
         if opened is not None:
             opened(self)
-        await ending.asked.wait()
+        await shutdown.asked.wait()
         which = ", ".join(door.kind for door in self._doors)
         log.info("closing %s: running calls may finish", which, extra={"action": "drain"})
         closing = asyncio.create_task(self.close())
-        hurry = asyncio.create_task(ending.now.wait())
+        hurry = asyncio.create_task(shutdown.now.wait())
         await asyncio.wait([closing, hurry], return_when=asyncio.FIRST_COMPLETED)
         for task in (hurry, closing):
             task.cancel()
@@ -169,20 +171,20 @@ class Gateway:
     async def open(self) -> None:
         """Open all doors, in this process and the loop that runs; on an error none stays open."""
         url, connection = self._redis
-        kept_each = kept(self._memory, len(self._kinds), self._plan.limit)
-        memory = Memory(self._memory, self._commons, kept_each)
-        self._exchange = Exchange(
-            url, connection, **self._calls, commons=self._commons, memory=memory
+        kept_each = kept(self._memory, len(self._kinds), self._settings.limit)
+        memory = Memory(self._memory, self._counts, kept_each)
+        self._dispatcher = Dispatcher(
+            url, connection, **self._calls, counts=self._counts, memory=memory
         )
         try:
             self._bind()
             for number, kind in enumerate(self._kinds):
                 if kind in self._mine:
                     listener = self._listeners.get(kind)
-                    way = Way(self._exchange, number, self._inflight, listener)
-                    self._doors.append(build(kind, way, self._plan))
+                    way = DoorPlace(self._dispatcher, number, self._inflight, listener)
+                    self._doors.append(build(kind, way, self._settings))
                     await self._doors[-1].open()
-            await self._exchange.open()
+            await self._dispatcher.open()
         except BaseException:
             await self.close(0)
             raise
@@ -196,10 +198,10 @@ class Gateway:
         await asyncio.gather(*(door.close(patience) for door in self._doors))
         self._doors = []
         self._unbind()
-        if self._exchange is not None:
-            await self._exchange.settle(patience)
-            await self._exchange.close()
-            self._exchange = None
+        if self._dispatcher is not None:
+            await self._dispatcher.settle(patience)
+            await self._dispatcher.close()
+            self._dispatcher = None
 
     def _run_apart(self, opened: Callable[[Gateway], None] | None) -> int:
         """Serve with a process for each door."""
@@ -210,23 +212,23 @@ class Gateway:
                 opened(self)
 
         self._bind()
-        return Porters(
+        return DoorProcesses(
             self._kinds,
             self._serve_one,
-            forget=lambda kind: self._commons.leave(self._kinds.index(kind)),
+            forget=lambda kind: self._counts.leave(self._kinds.index(kind)),
             shut=self._unbind,
             drain=self._drain,
         ).run(tell)
 
-    async def _serve_one(self, kind: str, ending: Ending, tell: Callable[[str], None]) -> None:
+    async def _serve_one(self, kind: str, shutdown: Shutdown, tell: Callable[[str], None]) -> None:
         """Serve at one door, in its own process."""
         self._mine = (kind,)
         self._unbind(kind)
         if kind == "ZeroMQ":  # one that follows another opens the same
-            place = self.addresses.get(kind, self._plan.zmq)
-            self._plan = replace(self._plan, zmq=place)
-        have_the_loop()
-        await self.serve(ending, lambda _: tell(self.addresses[kind]))
+            place = self.addresses.get(kind, self._settings.zmq)
+            self._settings = replace(self._settings, zmq=place)
+        tune_loop()
+        await self.serve(shutdown, lambda _: tell(self.addresses[kind]))
 
     def _bind(self) -> None:
         """Listen, for the doors of this process, where that is not done yet."""

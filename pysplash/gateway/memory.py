@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+from typing import TypeVar, cast
 
 from pysplash.errors import Busy
 
-#: seconds a refusal waits for each that waits already, and at most
+#: seconds by which a refusal is delayed for each that is pending already, and at most
 REFUSING, LONGEST = 0.005, 0.5
 
 
@@ -21,11 +22,11 @@ class Memory:
     *kept* bytes of each share cannot be taken by another: a flood at one door leaves room at all.
     """
 
-    def __init__(self, most: int, commons: Commons, kept: int = 0) -> None:
+    def __init__(self, most: int, counts: DoorCounts, kept: int = 0) -> None:
         self._most = most
         #: bytes of each share that no other can take
         self.kept = kept
-        self._held = commons.held
+        self._held = counts.held
 
     @property
     def held(self) -> int:
@@ -50,14 +51,14 @@ class Share:
         self._memory = memory
         self._held = held
         self._door = door
-        #: how many peers wait to be told that they are refused
+        #: refusals that are pending
         self._refused = 0
 
     def take(self, count: int) -> None:
         """Hold *count* bytes more; raise :class:`Busy` if that is too much.
 
-        It looks whether there was room after it has taken it, for another process may do the same:
-        of two that want the last bytes at the same moment not both have them.
+        The bytes are counted first and checked then, because another process may do the same: of
+        two that want the last bytes at the same moment, not both get them.
         """
         self.keep(count)
         if self._held[self._door] <= self._memory.kept:  # no other may have taken that
@@ -67,9 +68,9 @@ class Share:
             raise Busy
 
     async def pause(self) -> None:
-        """Wait before a refusal is told: hardly at all, but the longer the more are refused.
+        """Delay a refusal: by 5 ms for each that is pending already, by half a second at most.
 
-        Who is refused comes again at once, and a crowd of those would keep door and machine busy.
+        Refused clients retry at once, and a crowd of them would keep door and machine busy.
         """
         self._refused += 1
         try:
@@ -78,7 +79,7 @@ class Share:
             self._refused -= 1
 
     def keep(self, count: int) -> None:
-        """Hold *count* bytes that are there already: they keep others from coming."""
+        """Count *count* bytes that are held already, whether or not there is room."""
         self._held[self._door] += count
 
     def free(self, count: int) -> None:
@@ -94,21 +95,25 @@ def kept(most: int, doors: int, limit: int) -> int:
     return min(most // (2 * doors), (most - limit) // max(1, doors - 1))
 
 
-_WORD = 8
+N = TypeVar("N", int, float)
 
 
-class Commons:
-    """The numbers of so many *doors*, each by its place among them."""
+def shared_numbers(count: int, kind: type[N] = int) -> memoryview[N]:
+    """Return *count* numbers of a *kind*, 0 at first, which processes forked later share."""
+    page = memoryview(mmap.mmap(-1, count * 8))
+    return cast("memoryview[N]", page.cast("q" if kind is int else "d"))
+
+
+class DoorCounts:
+    """What each of so many *doors* holds and has accepted, each by its place among them."""
 
     def __init__(self, doors: int) -> None:
         self.doors = doors
-        page = memoryview(mmap.mmap(-1, 3 * doors * _WORD))
-        numbers = page.cast("q")
-        #: bytes that a door's peers make it hold, and calls that it has taken on
-        self.held, self.taken = numbers[:doors], numbers[doors : 2 * doors]
+        #: bytes that a door's peers make it hold, and calls that it has accepted
+        self.held, self.taken = shared_numbers(doors), shared_numbers(doors)
         #: when a door last had a call, in monotonic seconds
-        self.used = page.cast("d")[2 * doors :]
+        self.used = shared_numbers(doors, float)
 
     def leave(self, door: int) -> None:
-        """Forget a door whose process has gone: it holds nothing and has taken on nothing."""
+        """Clear the numbers of a door whose process has ended."""
         self.held[door] = self.taken[door] = 0

@@ -27,8 +27,8 @@ from pysplash.host.processes import describe, die_without, flush_output
 from pysplash.host.signals import SignalQueue
 from pysplash.log import logger
 
-from .shutdown import Ending
-from .watchdog import HUNG, LOOK, Pulses, Vigil
+from .shutdown import Shutdown
+from .watchdog import HUNG, LOOK, LoopBeats, Watchdog
 
 HEEDED = (signal.SIGTERM, signal.SIGINT)
 #: seconds before a door's process is followed by another, at first and at most
@@ -37,17 +37,17 @@ PAUSE, LONGEST = 0.1, 5.0
 WITHIN = 60.0
 #: seconds beyond those it has after which a process that is to end is killed
 MARGIN = 5.0
-#: serves the door of a kind until it is asked to end, and tells where it is once it is open
-Serve = Callable[[str, Ending, Callable[[str], None]], Awaitable[None]]
+#: serves the door of a kind until it is asked to end, and reports its address once it is open
+Serve = Callable[[str, Shutdown, Callable[[str], None]], Awaitable[None]]
 
 log = logger("gateway")
 
 
-class Porters:
-    """The processes of the doors of these *kinds*, each of which does *serve*.
+class DoorProcesses:
+    """The processes of the doors of these *kinds*, each of which runs *serve*.
 
-    *forget* is told of a kind whose process has gone, *shut* once no more is let in. After TERM or
-    INT a process has *drain* seconds.
+    *forget* is called with the kind whose process has ended, *shut* when the listening sockets are
+    to be closed. After TERM or INT a process has *drain* seconds.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Porters:
         shut: Callable[[], None],
         drain: float,
     ) -> None:
-        self._porters = [Porter(kind) for kind in kinds]
+        self._processes = [DoorProcess(kind) for kind in kinds]
         self._serve = serve
         self._forget, self._shut = forget, shut
         self._drain = drain
-        self._pulses = Pulses(len(kinds))
+        self._beats = LoopBeats(len(kinds))
         self._signals = SignalQueue((*HEEDED, signal.SIGCHLD))
         self._addresses: dict[str, str] = {}
         self._told = self._asked = False
@@ -72,7 +72,7 @@ class Porters:
         self._look_at = 0.0
 
     def run(self, opened: Callable[[dict[str, str]], None]) -> int:
-        """Serve until TERM or INT; return the exit status. *opened* is told all addresses.
+        """Serve until TERM or INT; return the exit status. *opened* gets all addresses.
 
         Raises what keeps a door from being opened, and :class:`~pysplash.errors.CrashLoop`.
         """
@@ -91,22 +91,24 @@ class Porters:
         return EXIT_OK
 
     def _is_over(self) -> bool:
-        return self._asked and all(porter.pid is None for porter in self._porters)
+        return self._asked and all(process.pid is None for process in self._processes)
 
     def _patience(self) -> float:
-        """Return the seconds until there is something to do unasked."""
-        due = [porter.due for porter in self._porters if porter.pid is None and not self._asked]
+        """Return the seconds until the next thing that is due."""
+        due = [
+            process.due for process in self._processes if process.pid is None and not self._asked
+        ]
         return max(0.0, min([*due, self._until, self._look_at]) - time.monotonic())
 
     def _quiet(self) -> list[int]:
         """Return the descriptors over which processes say that they are open."""
-        waited = (porter.talk for porter in self._porters if not porter.is_open)
+        waited = (process.talk for process in self._processes if not process.is_open)
         return [talk.fileno() for talk in waited if talk is not None]
 
-    # --- what it hears ---
+    # --- signals, reports and ends ---
 
     def _heed(self) -> None:
-        """Hand on what signals ask for; kill what has had its time."""
+        """Pass on what signals ask for; kill processes whose time to end is over."""
         for number in self._signals.drain():
             if number in HEEDED:
                 self._ask()
@@ -118,82 +120,82 @@ class Porters:
             self._shut()
         self._until = time.monotonic() + MARGIN + (0 if self._asked else self._drain)
         self._asked = True
-        for porter in self._porters:
-            porter.tell()
+        for process in self._processes:
+            process.tell()
 
     def _hear(self, opened: Callable[[dict[str, str]], None]) -> None:
-        """Take in who has opened its door."""
-        for porter in self._porters:
-            if porter.talk is None or porter.is_open:
+        """Read which processes have opened their doors."""
+        for process in self._processes:
+            if process.talk is None or process.is_open:
                 continue
             try:
-                address = porter.hear()
+                address = process.hear()
             except SplashError as error:
                 if not self._told:
                     raise
-                log.error("the %s door cannot be opened again: %s", porter.kind, error)
+                log.error("the %s door cannot be opened again: %s", process.kind, error)
                 continue
             if address is not None:
-                self._addresses[porter.kind] = address
-        if not self._told and len(self._addresses) == len(self._porters):
+                self._addresses[process.kind] = address
+        if not self._told and len(self._addresses) == len(self._processes):
             self._told = True
             opened(self._addresses)
 
     def _look_after(self) -> None:
-        """Kill what hangs: it is to be followed by another, as what died by itself."""
+        """Kill processes that hang: each is then replaced, like one that died."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK
-        for place, porter in enumerate(self._porters):
-            if porter.is_hung(self._pulses[place]) and not self._asked:
-                porter.kill(f"has not turned for {HUNG:g} s")
+        for place, process in enumerate(self._processes):
+            if process.is_hung(self._beats[place]) and not self._asked:
+                process.kill(f"hangs, for {HUNG:g} s now")
 
     def _reap(self) -> None:
-        """Take in which processes have ended, and when others are to follow them."""
-        for porter in self._porters:
-            how = porter.reaped()
+        """Read which processes have ended, and decide when each is replaced."""
+        for process in self._processes:
+            how = process.reaped()
             if how is None:
                 continue
-            self._forget(porter.kind)
+            self._forget(process.kind)
             if self._asked:
                 continue
             now = time.monotonic()
-            porter.ends.append(now)
-            if len(porter.ends) == MOST and now - porter.ends[0] < WITHIN:
+            process.ends.append(now)
+            if len(process.ends) == MOST and now - process.ends[0] < WITHIN:
                 raise CrashLoop(
-                    f"the process of the {porter.kind} door has ended {MOST} times within "
+                    f"the process of the {process.kind} door has ended {MOST} times within "
                     f"{WITHIN:g} s, last with: {how}. See the log for why"
                 )
-            recent = sum(now - end < WITHIN for end in porter.ends)
-            porter.due = now + min(LONGEST, PAUSE * 2 ** (recent - 1))
+            recent = sum(now - end < WITHIN for end in process.ends)
+            process.due = now + min(LONGEST, PAUSE * 2 ** (recent - 1))
             log.warning(
-                "the process of the %s door has ended (%s): another follows in %.1f s",
-                porter.kind,
+                "the process of the %s door has ended (%s); it is replaced in %.1f s",
+                process.kind,
                 how,
-                porter.due - now,
+                process.due - now,
                 extra={"action": "restart"},
             )
 
-    # --- what it does ---
+    # --- starting and ending ---
 
     def _start_due(self) -> None:
         now = time.monotonic()
-        for porter in self._porters:
-            if porter.pid is None and not self._asked and porter.due <= now:
-                self._start(porter)
+        for process in self._processes:
+            if process.pid is None and not self._asked and process.due <= now:
+                self._start(process)
 
-    def _start(self, porter: Porter) -> None:
+    def _start(self, process: DoorProcess) -> None:
         """Fork the process of a door."""
-        porter.talk, theirs = socket.socketpair()
-        porter.vigil = Vigil(self._pulses[self._porters.index(porter)], time.monotonic())
+        process.talk, theirs = socket.socketpair()
+        process.watchdog = Watchdog(self._beats[self._processes.index(process)], time.monotonic())
         flush_output()
         parent = os.getpid()
-        porter.pid = os.fork()
-        if porter.pid == 0:
-            self._be(porter, parent, theirs)
+        process.pid = os.fork()
+        if process.pid == 0:
+            self._be(process, parent, theirs)
         theirs.close()
 
-    def _be(self, porter: Porter, parent: int, talk: socket.socket) -> NoReturn:
+    def _be(self, process: DoorProcess, parent: int, talk: socket.socket) -> NoReturn:
         """Be the process of a door; never returns."""
         status = EXIT_CONNECTION
         try:
@@ -201,35 +203,35 @@ class Porters:
                 signal.signal(number, signal.SIG_IGN)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_without(parent)
-            for other in self._porters:
+            for other in self._processes:
                 if other.talk is not None:
                     other.talk.close()
-            asyncio.run(self._live(porter, talk))
+            asyncio.run(self._live(process, talk))
             status = EXIT_OK
         except SplashError as error:
             _say(talk, type(error).__name__, str(error))
         except BaseException:
-            log.exception("the process of the %s door ends by an error", porter.kind)
+            log.exception("the process of the %s door failed", process.kind)
         finally:
             flush_output()
             os._exit(status)
 
-    async def _live(self, porter: Porter, talk: socket.socket) -> None:
-        ending = Ending()
-        ending.heed(talk)
-        beating = asyncio.create_task(self._pulses.beat(self._porters.index(porter)))
+    async def _live(self, process: DoorProcess, talk: socket.socket) -> None:
+        shutdown = Shutdown()
+        shutdown.heed(talk)
+        beating = asyncio.create_task(self._beats.beat(self._processes.index(process)))
         try:
-            await self._serve(porter.kind, ending, lambda place: _say(talk, "address", place))
+            await self._serve(process.kind, shutdown, lambda place: _say(talk, "address", place))
         finally:
             beating.cancel()
 
     def _end_all(self) -> None:
-        """End what is left, whatever it does: something went wrong, or this process is to end."""
+        """End all processes that are left, by force if need be."""
         self._shut()
         until = time.monotonic() + MARGIN
-        for porter in self._porters:
+        for process in self._processes:
             for _ in range(2):
-                porter.tell()
+                process.tell()
         while self._left() and time.monotonic() < until:
             self._signals.wait(until - time.monotonic())
             self._signals.drain()
@@ -239,15 +241,15 @@ class Porters:
             self._signals.drain()
 
     def _left(self) -> bool:
-        """Return whether there are processes left, those aside that have just ended."""
-        for porter in self._porters:
-            porter.reaped()
-        return any(porter.pid is not None for porter in self._porters)
+        """Return whether processes are left; those that have just ended do not count."""
+        for process in self._processes:
+            process.reaped()
+        return any(process.pid is not None for process in self._processes)
 
     def _kill(self, why: str) -> None:
-        for porter in self._porters:
-            if porter.pid is not None:
-                porter.kill(why)
+        for process in self._processes:
+            if process.pid is not None:
+                process.kill(why)
         self._until = time.monotonic() + MARGIN
 
 
@@ -256,22 +258,22 @@ def _say(talk: socket.socket, kind: str, text: str) -> None:
         talk.send(json.dumps([kind, text]).encode()[:WORDS])
 
 
-#: the last ends of its processes that are remembered, and bytes of what one may say
+#: ends of a process that are remembered, and bytes of what one may report
 MOST, WORDS = 5, 65536
 
 
-class Porter:
-    """The process of one door, or the one that is to follow it."""
+class DoorProcess:
+    """The process of one door, or the one that will replace it."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self.pid: int | None = None
         self.talk: socket.socket | None = None
         self.is_open = False
-        #: when another is due, and when those before it ended
+        #: when the next one is due, and when those before it ended
         self.due = 0.0
         self.ends: deque[float] = deque(maxlen=MOST)
-        self.vigil = Vigil(0, 0.0)
+        self.watchdog = Watchdog(0, 0.0)
 
     def tell(self) -> None:
         """Ask it to end, or if it was asked already, to end at once."""
@@ -293,18 +295,18 @@ class Porter:
         return None
 
     def is_hung(self, beat: int) -> bool:
-        """Return whether its process, which has beaten so often, does not turn any more."""
+        """Return whether its event loop hangs, which has counted so many beats."""
         if self.pid is None:
             return False
         with contextlib.suppress(psutil.NoSuchProcess):
             times = psutil.Process(self.pid).cpu_times()
-            return self.vigil.is_hung(beat, times.user + times.system, time.monotonic())
+            return self.watchdog.is_hung(beat, times.user + times.system, time.monotonic())
         return False
 
     def kill(self, why: str) -> None:
         """End its process at once, and say why."""
         assert self.pid is not None
-        log.warning("the process of the %s door %s: it is killed", self.kind, why)
+        log.warning("killing the process of the %s door: it %s", self.kind, why)
         os.kill(self.pid, signal.SIGKILL)
 
     def reaped(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Ending: what is asked of whoever serves, by signals or by another process."""
+"""Shutdown: asked for once, it is orderly; asked for twice, it is immediate."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import signal
 import socket
 
 
-class Ending:
-    """What is asked of whoever serves: to end, and at the second time to end at once."""
+class Shutdown:
+    """Two events: a shutdown is asked for, and, at the second time, it is to be at once."""
 
     def __init__(self) -> None:
         self.asked, self.now = asyncio.Event(), asyncio.Event()
 
     def ask(self) -> None:
-        """Ask."""
+        """Ask for the shutdown; the second time, for an immediate one."""
         (self.now if self.asked.is_set() else self.asked).set()
 
     def heed_signals(self) -> None:
-        """Let TERM and INT ask."""
+        """Have TERM and INT ask for it."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.ask)
 
     def heed(self, talk: socket.socket) -> None:
-        """Let each byte that comes ask, and the end of them ask for the end at once."""
+        """Have each byte that comes ask for it; the end of the stream asks for it at once."""
         loop = asyncio.get_running_loop()
 
         def listen() -> None:

@@ -9,29 +9,29 @@ import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-#: bytes from which on a block is one of its own, and mallopt's name for that
+#: bytes from which malloc maps a block by itself, and mallopt's number for that setting
 BLOCK, _M_MMAP_THRESHOLD = 2**17, -3
 
 
 def return_large_blocks() -> None:
-    """Keep the C library from raising that limit by itself, as it does after the first block."""
+    """Have freed large blocks go back to the system: glibc must not raise that threshold."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, BLOCK)
 
 
-#: seconds after which a thread that packs something large lets those who wait go on
+#: seconds after which a thread that works on something large yields to others
 SWITCH = 0.0005
 
 
-def have_the_process() -> None:
-    """Take this process for a gateway alone: what is there stays, what was large goes back."""
+def tune_process() -> None:
+    """Tune this process for a gateway: freeze the heap, return freed memory to the system."""
     return_large_blocks()
     sys.setswitchinterval(SWITCH)
     gc.collect()
-    gc.freeze()  # looking through it again and again would hold calls up; and it is to be shared
+    gc.freeze()  # collecting it again and again would delay calls, and unshare memory after a fork
 
 
-def have_the_loop() -> None:
-    """Take the loop that runs for a gateway alone."""
+def tune_loop() -> None:
+    """Tune the running event loop for a gateway: one thread for large conversions."""
     one = ThreadPoolExecutor(1, "large")  # several would keep the loop from its turn
     asyncio.get_running_loop().set_default_executor(one)

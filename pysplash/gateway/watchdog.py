@@ -1,16 +1,15 @@
-"""Pulses: whether processes whose event loops should turn still do.
+"""The watchdog of the doors' processes: it notices event loops that hang.
 
-The beats are numbers in memory that is shared by whoever is forked after it was made: each process
-counts its own up, and whoever looks after them sees which have not moved. A process that is
-stopped, or hangs, cannot say so; one that is dead is its parent's to hear of.
+Each process counts a number of its own up, in memory that all share, and the parent sees which
+have not moved. A process that is stopped or hangs cannot say so; deaths are reported by the system.
 """
 
 from __future__ import annotations
 
 import asyncio
-import mmap
 
-_WORD = 8
+from .memory import shared_numbers
+
 #: seconds between two beats, and between two looks at them
 BEAT = LOOK = 1.0
 #: seconds without a beat after which a process counts as hung; one that computes has longer
@@ -19,27 +18,27 @@ HUNG, BUSY = 10.0, 120.0
 COMPUTES = 0.1
 
 
-class Pulses:
-    """The beats of so many processes, each by its place among them."""
+class LoopBeats:
+    """Counters of so many processes, which each counts up while its event loop turns."""
 
     def __init__(self, count: int) -> None:
-        self._beats = memoryview(mmap.mmap(-1, count * _WORD)).cast("q")
+        self._beats = shared_numbers(count)
 
     def __getitem__(self, place: int) -> int:
-        """Return how often the process in a place has beaten."""
+        """Return how many beats the process in this place has counted."""
         return self._beats[place]
 
     async def beat(self, place: int) -> None:
-        """Beat for the process in a place, as long as its loop turns."""
+        """Count up for the process in this place, as long as its event loop turns."""
         while True:
             self._beats[place] += 1
             await asyncio.sleep(BEAT)
 
 
-class Vigil:
-    """What is known of one process's pulse by whoever looks at it now and then, since *now*.
+class Watchdog:
+    """Watches the beats of one process, as seen by whoever looks now and then, since *now*.
 
-    While nobody looks no time passes: where all processes were stopped none is hung afterwards.
+    While nobody looks no time passes: after all processes were stopped together, none hangs.
     """
 
     def __init__(self, beat: int, now: float) -> None:
@@ -49,7 +48,7 @@ class Vigil:
         self._used: float | None = None
 
     def is_hung(self, beat: int, used: float, now: float) -> bool:
-        """Return whether the process hangs, that has beaten so often and *used* seconds of CPU."""
+        """Return whether the process hangs, given its *beat* count and *used* CPU seconds."""
         if beat != self._beat or self._used is None:
             self._beat, self._used, self._still = beat, used, 0.0
         else:

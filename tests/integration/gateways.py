@@ -16,7 +16,7 @@ from pysplash import Gateway
 from pysplash.application.handlers import Handler
 from pysplash.application.registry import REGISTRY, TaskSpec
 from pysplash.framed import split_address
-from pysplash.gateway.shutdown import Ending
+from pysplash.gateway.shutdown import Shutdown
 from tests.integration.door_pools import SPECS, HandPool
 
 #: seconds for anything that has to happen, on a machine that does much else
@@ -53,9 +53,9 @@ def opened(url: str, **settings: Any) -> Iterator[Gateway]:
     told: list[Any] = []
 
     async def serve() -> None:
-        ending = Ending()
-        told.extend([asyncio.get_running_loop(), ending])
-        await gateway.serve(ending, lambda _: ready.set())
+        shutdown = Shutdown()
+        told.extend([asyncio.get_running_loop(), shutdown])
+        await gateway.serve(shutdown, lambda _: ready.set())
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
@@ -63,9 +63,9 @@ def opened(url: str, **settings: Any) -> Iterator[Gateway]:
     try:
         yield gateway
     finally:
-        loop, ending = told
+        loop, shutdown = told
         if thread.is_alive():
-            loop.call_soon_threadsafe(ending.ask)
+            loop.call_soon_threadsafe(shutdown.ask)
         thread.join(2 * BOUND)
         assert not thread.is_alive(), "the gateway does not close"
 

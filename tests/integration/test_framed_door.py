@@ -18,10 +18,10 @@ from redis import Redis
 from rq import Queue
 
 from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
-from pysplash.gateway.admission import CALM, FEWEST, Exchange
+from pysplash.gateway.admission import CALM, FEWEST, Dispatcher
 from pysplash.gateway.auth import TRIES
-from pysplash.gateway.memory import REFUSING, Commons, Memory
-from pysplash.gateway.shutdown import Ending
+from pysplash.gateway.memory import REFUSING, DoorCounts, Memory
+from pysplash.gateway.shutdown import Shutdown
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import work, workers
 from tests.waiting import wait_until
@@ -60,8 +60,8 @@ def door(url: str, redis: Redis, **settings: object) -> Iterator[Gateway]:
 
 def at_rest(gateway: Gateway) -> bool:
     """Return whether the gateway holds nothing for anybody."""
-    assert gateway._exchange is not None
-    return gateway._exchange.memory.held == 0
+    assert gateway._dispatcher is not None
+    return gateway._dispatcher.memory.held == 0
 
 
 def test_foreign_peers_are_answered(url: str, redis: Redis, queue: Queue) -> None:
@@ -179,10 +179,10 @@ def test_a_door_has_so_many_connections(
         with dial(address) as first, dial(address):
             for number in range(50):
                 wait_until(lambda: said(address) is None, BOUND, f"refusal {number}")
-            told = [line for line in caplog.messages if line.startswith("connections refused: ")]
+            told = [line for line in caplog.messages if "connections refused" in line]
             reset(first)
             wait_until(lambda: said(address, frame(b"in")) == b"inin", BOUND)
-        assert told[0] == "connections refused: 1 more, 2 are open"
+        assert told[0] == "1 connections refused: 2 are open, which is the limit"
         assert len(told) <= 2 + time.monotonic() - began
 
 
@@ -193,8 +193,8 @@ def test_large_calls_count_as_several(url: str, redis: Redis, queue: Queue) -> N
         peers = [stack.enter_context(dial(gateway.addresses["framed"])) for _ in range(3)]
         for peer in peers:
             peer.sendall(frame(b"x" * size))
-        assert gateway._exchange is not None
-        memory = gateway._exchange.memory
+        assert gateway._dispatcher is not None
+        memory = gateway._dispatcher.memory
         wait_until(lambda: memory.held == 3 * (size + 4) and queue.count == 2, BOUND)
         small = stack.enter_context(dial(gateway.addresses["framed"]))
         small.sendall(frame(b"small"))
@@ -211,8 +211,8 @@ def test_a_flood_leaves_memory_to_other_doors(url: str, redis: Redis, queue: Que
     settings = {"http": "127.0.0.1:0", "limit": LIMIT, "memory": 4 * LIMIT, "deadline": 3 * BOUND}
     with door(url, redis, **settings) as gateway, contextlib.ExitStack() as stack:
         address = gateway.addresses["framed"]
-        assert gateway._exchange is not None
-        memory = gateway._exchange.memory
+        assert gateway._dispatcher is not None
+        memory = gateway._dispatcher.memory
         for number in range(1, 4):
             holder = stack.enter_context(dial(address))
             holder.sendall(frame(b"x" * LIMIT)[:-10])
@@ -233,8 +233,8 @@ def test_bytes_that_wait_are_bounded(url: str, redis: Redis, queue: Queue) -> No
     """Peers that send and stop hold so many bytes together; one more byte is refused."""
     with door(url, redis, memory=LIMIT) as gateway, workers(queue, 1):
         address = gateway.addresses["framed"]
-        assert gateway._exchange is not None
-        memory = gateway._exchange.memory
+        assert gateway._dispatcher is not None
+        memory = gateway._dispatcher.memory
         with contextlib.ExitStack() as stack:
             holder = stack.enter_context(dial(address))
             holder.sendall(frame(b"x" * LIMIT)[:-10])
@@ -378,8 +378,8 @@ def test_doors_in_use_divide_what_is_on_its_way(url: str, redis: Redis, queue: Q
         peers = [stack.enter_context(dial(gateway.addresses["framed"])) for _ in range(12)]
         for peer in peers:
             peer.sendall(frame(b"flood"))
-        assert gateway._exchange is not None
-        memory = gateway._exchange.memory
+        assert gateway._dispatcher is not None
+        memory = gateway._dispatcher.memory
         wait_until(lambda: memory.held >= 12 * 9 and queue.count == 5, BOUND)
         assert queue.count == 5
         with workers(queue, 1):
@@ -393,24 +393,24 @@ def test_a_crowd_at_one_door_goes_by_ticks(url: str, crowd: bool) -> None:
     count = few + CALM * FEWEST if crowd else few
 
     async def come() -> None:
-        commons = Commons(2)
-        memory = Memory(100, commons)
-        exchange = Exchange(url, None, timeout=1, patience=0, commons=commons, memory=memory)
-        lane = exchange.lane(0, count)
-        turns = [asyncio.ensure_future(lane.enter(1)) for _ in range(count)]
+        counts = DoorCounts(2)
+        memory = Memory(100, counts)
+        dispatcher = Dispatcher(url, None, timeout=1, patience=0, counts=counts, memory=memory)
+        door_limit = dispatcher.door_limit(0, count)
+        turns = [asyncio.ensure_future(door_limit.enter(1)) for _ in range(count)]
         await asyncio.sleep(0)
         assert sum(turn.done() for turn in turns) == FEWEST
-        lane.leave(1)
+        door_limit.leave(1)
         await turns[FEWEST]  # nobody else is there: at once
-        commons.taken[1] = 1
+        counts.taken[1] = 1
         for _ in range(FEWEST):
-            lane.leave(1)
+            door_limit.leave(1)
         await asyncio.sleep(0)
         assert sum(turn.done() for turn in turns) == (FEWEST + 1 if crowd else count)
         await asyncio.wait_for(asyncio.gather(*turns[:few]), BOUND)
         for turn in turns:
             turn.cancel()
-        await exchange.close()
+        await dispatcher.close()
 
     asyncio.run(come())
 
@@ -423,7 +423,7 @@ def test_the_more_are_refused_the_later_they_are_told() -> None:
         await asyncio.gather(*[share.pause() for _ in range(count)])
         return asyncio.get_running_loop().time() - began
 
-    share = Memory(100, Commons(1)).share(0)
+    share = Memory(100, DoorCounts(1)).share(0)
     tick = time.get_clock_info("monotonic").resolution
     for _ in range(2):
         assert asyncio.run(refuse(20)) >= 20 * REFUSING - tick
@@ -435,9 +435,9 @@ def test_a_loop_of_somebodys_own_stays_as_it_is(url: str, redis: Redis) -> None:
     gateway = Gateway(url, tcp="127.0.0.1:0", handler="it.double")
 
     async def serve(own: ThreadPoolExecutor) -> None:
-        loop, ending = asyncio.get_running_loop(), Ending()
+        loop, shutdown = asyncio.get_running_loop(), Shutdown()
         loop.set_default_executor(own)
-        await gateway.serve(ending, lambda _: ending.ask())
+        await gateway.serve(shutdown, lambda _: shutdown.ask())
         assert vars(loop)["_default_executor"] is own
 
     before = (sys.getswitchinterval(), gc.get_freeze_count())

@@ -13,7 +13,7 @@ from pysplash.application.handlers import Handler, decode, encode, handler_path,
 from pysplash.errors import Busy, ConfigError, NotBytes, StageError, UnsafeBind
 from pysplash.framed import split_address
 from pysplash.gateway.binding import check_bind, is_local
-from pysplash.gateway.memory import Commons, Memory, kept
+from pysplash.gateway.memory import DoorCounts, Memory, kept
 
 PACKAGE = pathlib.Path(__file__).parents[2] / "pysplash"
 #: what a peer's bytes pass through, the commands that open doors included
@@ -175,7 +175,7 @@ def _handle(stage: Stage, data: bytes) -> None:
 
 def test_memory_has_an_end() -> None:
     """What peers may make a gateway hold is bounded; what is there already counts."""
-    memory = Memory(100, Commons(1))
+    memory = Memory(100, DoorCounts(1))
     share = memory.share(0)
     share.take(60)
     with pytest.raises(Busy):
@@ -190,7 +190,7 @@ def test_memory_has_an_end() -> None:
 
 def test_each_door_keeps_its_part_of_the_memory() -> None:
     """One door takes what is left by all, and what is kept for another is still there."""
-    memory = Memory(100, Commons(3), kept(100, 3, 10))
+    memory = Memory(100, DoorCounts(3), kept(100, 3, 10))
     greedy, modest, third = (memory.share(door) for door in range(3))
     greedy.take(68)
     with pytest.raises(Busy):
@@ -210,7 +210,7 @@ def test_each_door_keeps_its_part_of_the_memory() -> None:
 )
 def test_what_is_kept_for_each_door(most: int, doors: int, limit: int, part: int) -> None:
     """Half of all, divided; but a request of any allowed size finds room where nothing is held."""
-    memory = Memory(most, Commons(doors), kept(most, doors, limit))
+    memory = Memory(most, DoorCounts(doors), kept(most, doors, limit))
     assert kept(most, doors, limit) == part
     shares = [memory.share(door) for door in range(doors)]
     shares[0].take(limit)

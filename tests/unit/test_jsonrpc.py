@@ -16,8 +16,8 @@ from pysplash.gateway.doors.jsonrpc import (
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     PARSE_ERROR,
-    Bad,
-    Request,
+    InvalidRequest,
+    RpcRequest,
     answer,
     failure,
     fits,
@@ -36,10 +36,10 @@ def one(**members: Any) -> Any:
 
 def test_requests() -> None:
     """Parameters by place, by name, or none; a request without id is a notification."""
-    assert one(params=[1, 2], id=7) == Request("add", (1, 2), {}, 7, False)
-    assert one(params={"a": 1}, id="x") == Request("add", (), {"a": 1}, "x", False)
-    assert one(id=None) == Request("add", (), {}, None, False)
-    assert one() == Request("add", (), {}, None, True)
+    assert one(params=[1, 2], id=7) == RpcRequest("add", (1, 2), {}, 7, False)
+    assert one(params={"a": 1}, id="x") == RpcRequest("add", (), {"a": 1}, "x", False)
+    assert one(id=None) == RpcRequest("add", (), {}, None, False)
+    assert one() == RpcRequest("add", (), {}, None, True)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_requests() -> None:
 )
 def test_what_is_no_json(data: bytes) -> None:
     """Not JSON, or JSON no two readers agree on: a parse error, whatever its size."""
-    with pytest.raises(Bad) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         read(data)
     assert caught.value.code == PARSE_ERROR
 
@@ -92,7 +92,7 @@ def test_as_deep_as_may_be() -> None:
 def test_what_is_no_request(data: bytes) -> None:
     """JSON that is no object is an invalid request, each one in a batch by itself."""
     found, _ = read(data)
-    assert all(isinstance(bad, Bad) and bad.code == INVALID_REQUEST for bad in found)
+    assert all(isinstance(bad, InvalidRequest) and bad.code == INVALID_REQUEST for bad in found)
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_batches() -> None:
     call = {"jsonrpc": "2.0", "method": "add", "id": 1}
     found, batch = read(json.dumps([call, 1, call]).encode())
     assert batch
-    assert [type(each) for each in found] == [Request, Bad, Request]
+    assert [type(each) for each in found] == [RpcRequest, InvalidRequest, RpcRequest]
     assert len(read(json.dumps([call] * BATCH).encode())[0]) == BATCH
     for bad in ([], [call] * (BATCH + 1)):
-        with pytest.raises(Bad) as caught:
+        with pytest.raises(InvalidRequest) as caught:
             read(json.dumps(bad).encode())
         assert caught.value.code == INVALID_REQUEST
 
@@ -174,7 +174,7 @@ def test_arguments_fit(
     signature: str, arguments: tuple[Any, ...], named: dict[str, Any], fit: bool
 ) -> None:
     """A published signature says which arguments cannot be meant; one that is cut says nothing."""
-    assert fits(signature, Request("f", arguments, named, 1, False)) is fit
+    assert fits(signature, RpcRequest("f", arguments, named, 1, False)) is fit
 
 
 @given(st.binary(max_size=400))
@@ -183,7 +183,7 @@ def test_any_bytes_are_judged(data: bytes) -> None:
     code, found = 0, list[Any]()
     try:
         found, _ = read(data)
-    except Bad as bad:
+    except InvalidRequest as bad:
         code = bad.code
     assert found if not code else code in (PARSE_ERROR, INVALID_REQUEST)
 
@@ -200,5 +200,5 @@ def test_any_json_is_judged(value: object) -> None:
     data = json.dumps(value, ensure_ascii=False).encode()
     try:
         assert parse(data) == value
-    except Bad:
+    except InvalidRequest:
         assert data.count(b"[") + data.count(b"{") > DEPTH

@@ -1,4 +1,4 @@
-"""Doors: what a gateway needs of one, and how one of each kind is built."""
+"""What a gateway needs of a door, and how one of each kind is built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pysplash.errors import ConfigError
 from pysplash.framed import split_address
-from pysplash.gateway.admission import Exchange
+from pysplash.gateway.admission import Dispatcher
 from pysplash.gateway.auth import Logins
 from pysplash.gateway.binding import LOCAL_NAMES
 
@@ -18,24 +18,24 @@ from .rpc import Rpc
 
 
 class Door(Protocol):
-    """One way in, of a *kind*."""
+    """A door of one *kind*: framed, HTTP or ZeroMQ."""
 
     kind: str
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """Its address."""
 
     async def open(self) -> None:
         """Open it."""
 
     async def close(self, seconds: float) -> None:
-        """Close it once those who are in have their answers, *seconds* at most."""
+        """Close it: running calls may finish, for *seconds* at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What the doors of a gateway are told, as :class:`~pysplash.Gateway` was."""
+class DoorSettings:
+    """The settings of a gateway's doors; see :class:`~pysplash.Gateway`."""
 
     task: str | None
     http: str | None
@@ -56,32 +56,36 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """The way of the door in one place: in by a *listener*, on by a lane of *most* calls."""
+class DoorPlace:
+    """One door among all: its *place*, its *listener*, the *most* calls it accepts."""
 
-    exchange: Exchange
+    dispatcher: Dispatcher
     place: int
     most: int
     listener: socket.socket | None
 
 
-def build(kind: str, way: Way, plan: Plan) -> Door:
+def build(kind: str, way: DoorPlace, settings: DoorSettings) -> Door:
     """Return a door of this *kind*, still to be opened."""
-    lane, share = way.exchange.lane(way.place, way.most), way.exchange.memory.share(way.place)
-    bounds: dict[str, Any] = {"limit": plan.limit, "deadline": plan.deadline}
-    streams: dict[str, Any] = bounds | {"connections": plan.connections, "logins": plan.logins}
+    calls = way.dispatcher.door_limit(way.place, way.most)
+    share = way.dispatcher.memory.share(way.place)
+    bounds: dict[str, Any] = {"limit": settings.limit, "deadline": settings.deadline}
+    streams: dict[str, Any] = bounds | {
+        "connections": settings.connections,
+        "logins": settings.logins,
+    }
     if kind == "framed":
-        assert plan.task is not None
+        assert settings.task is not None
         assert way.listener is not None
-        return FramedDoor(way.listener, lane, share, task=plan.task, **streams)
-    rpc = Rpc(way.exchange, lane, tracebacks=plan.tracebacks)
+        return FramedDoor(way.listener, calls, share, task=settings.task, **streams)
+    rpc = Rpc(way.dispatcher, calls, tracebacks=settings.tracebacks)
     module = door_module(kind)
     door: Door
     if kind == "HTTP":
-        door = module.HttpDoor(way.listener, rpc, share, hosts=plan.hosts, **streams)
+        door = module.HttpDoor(way.listener, rpc, share, hosts=settings.hosts, **streams)
     else:
-        secret, clients = plan.curve
-        door = module.ZmqDoor(plan.zmq, rpc, share, secret=secret, clients=clients, **bounds)
+        secret, clients = settings.curve
+        door = module.ZmqDoor(settings.zmq, rpc, share, secret=secret, clients=clients, **bounds)
     return door
 
 

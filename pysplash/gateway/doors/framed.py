@@ -1,7 +1,7 @@
-"""The framed door: one frame in, one call of one task, the raw bytes it answers, the end.
+"""The framed door: one frame in, one call of one task, its raw bytes out, then the end.
 
-A door with a token wants it first, in a frame of its own. What comes to nothing ends with a
-reset connection: the protocol has no word for it, and an orderly end after no bytes is an answer.
+A door with a token wants it first, in a frame of its own. A request that fails ends with a reset
+connection: the protocol has no reply for errors, and an orderly end without bytes is an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pysplash.application.handlers import decode, encode
 from pysplash.client.requests import LARGE
 from pysplash.errors import Busy, CallError, ConnectionFailed, FrameError, NotBytes
 from pysplash.framed import HEADER, FrameReader, is_whole
-from pysplash.gateway.admission import Lane
+from pysplash.gateway.admission import DoorLimit
 from pysplash.gateway.auth import Logins
 from pysplash.gateway.binding import shown
 from pysplash.gateway.memory import Share
@@ -24,20 +24,20 @@ from pysplash.log import logger
 from .pacing import CHUNK
 from .peers import Peer, Peers
 
-#: bytes of a request, or characters of an answer, up to which a call is made in passing
+#: bytes of a request, or characters of an answer, up to which a call needs no task of its own
 SMALL = 4096
 
 log = logger("gateway")
 
 
 def _tell(error: Exception) -> None:
-    """Say what a request came to."""
+    """Log why a request failed."""
     if isinstance(error, FrameError):
         log.debug("a framed request was refused: %s", error)
     elif isinstance(error, ConnectionFailed):
         log.warning("a framed request was lost: %s", error)
     else:
-        log.info("a framed request came to nothing: %s", error)
+        log.info("a framed request failed: %s", error)
 
 
 class FramedDoor:
@@ -48,7 +48,7 @@ class FramedDoor:
     def __init__(
         self,
         listener: socket.socket,
-        lane: Lane,
+        calls: DoorLimit,
         memory: Share,
         *,
         task: str,
@@ -58,13 +58,13 @@ class FramedDoor:
         connections: int,
     ) -> None:
         self._listener = listener
-        self._lane = lane
+        self._calls = calls
         self._memory = memory
         self._task = task
         self._logins = logins
         self._limit = limit
         self._deadline = deadline
-        self._bundles = lane.bundles(task)
+        self._bundles = calls.bundles(task)
         self._peers = Peers(self._serve, b"", connections, deadline, self._take_on)
 
     @property
@@ -77,34 +77,34 @@ class FramedDoor:
         await self._peers.open(self._listener)
 
     async def close(self, seconds: float) -> None:
-        """Close it, once those who are in have their answers."""
+        """Close it; running calls may finish for *seconds*."""
         await self._peers.close(seconds)
         await self._bundles.close()
 
-    # --- small requests that are there as a whole, as most are ---
+    # --- small requests that have arrived as a whole, as most do ---
 
     def _take_on(self, peer: Peer) -> bool:
-        """Make a peer's call without a task of its own, if nothing has to be waited for."""
+        """Make a peer's call without a task, if nothing has to be waited for; return whether."""
         if self._logins is not None:
             return False
         data = peer.look(SMALL)
         if not is_whole(data) or len(data) - HEADER > self._limit:
             return False
-        if not self._lane.step_in():
+        if not self._calls.step_in():
             return False
         held = len(data)
         try:
             self._memory.take(held)
         except Busy:
-            self._lane.leave()
+            self._calls.leave()
             return False
         self._bundles.add(encode(data[HEADER:]), partial(self._answer_at_once, peer, held))
         return True
 
     def _answer_at_once(self, peer: Peer, held: int, text: Any, error: Exception | None) -> None:
-        """Send a peer its answer; leave it to a task if that takes time."""
+        """Send a peer its answer; a large one in a task of its own."""
         self._memory.free(held)
-        self._lane.leave()
+        self._calls.leave()
         if peer.over:
             return
         if error is not None:
@@ -126,8 +126,8 @@ class FramedDoor:
         except NotBytes as error:
             _tell(error)
         except OSError as error:
-            log.debug("a framed peer has gone: %s", error)
-        peer.reset()  # a socket that has no room for so little has been treated strangely
+            log.debug("a framed peer has disconnected: %s", error)
+        peer.reset()  # so small an answer always fits the send buffer of a sound connection
 
     async def _send_large(self, text: str, peer: Peer) -> None:
         await self._send(peer, await self._decoded(text))
@@ -139,7 +139,7 @@ class FramedDoor:
         try:
             answer = await self._answer(peer)
         except Busy:
-            busy = True  # only beyond this block nothing holds the request any more
+            busy = True  # the request is released only beyond this block
         except (FrameError, CallError, ConnectionFailed, NotBytes) as error:
             _tell(error)
         else:
@@ -155,7 +155,7 @@ class FramedDoor:
             until = asyncio.get_running_loop().time() + self._deadline
             payload, held = await self._request(peer, until)
             large = held > LARGE
-            async with self._lane.turn(held):
+            async with self._calls.admission(held):
                 asked = await asyncio.to_thread(encode, payload) if large else encode(payload)
                 text: str = await self._bundles.ask(asked)
         finally:
@@ -175,20 +175,22 @@ class FramedDoor:
         peer.finish()
 
     async def _request(self, peer: Peer, until: float) -> tuple[bytes, int]:
-        """Return what a request carries, from one who may ask, and the bytes held for it."""
+        """Return the payload of an authenticated request, and the bytes held for it."""
         if self._logins is not None:
             said, held = await self._frame(peer, self._logins.length, until, last=False)
             self._memory.free(held)
             if not self._logins.admit(peer.host, said):
-                raise FrameError("the token is wrong, or too many before it were")
+                raise FrameError(
+                    "the token is wrong, or the address is locked out after too many wrong ones"
+                )
         return await self._frame(peer, self._limit, until, last=True)
 
     async def _frame(
         self, peer: Peer, limit: int, until: float, *, last: bool
     ) -> tuple[bytes, int]:
-        """Return what one frame carries, and how many bytes are held for it.
+        """Return the payload of one frame, and how many bytes are held for it.
 
-        Of what comes after the *last* one nothing is kept.
+        Bytes after the *last* frame are dropped.
         """
         frame = FrameReader(limit)
         held = 0
@@ -196,7 +198,7 @@ class FramedDoor:
             while True:
                 data = await self._read(peer, CHUNK if last else frame.wanted, until)
                 if not data:
-                    raise FrameError("the peer left before its frame was whole")
+                    raise FrameError("the peer disconnected before its frame was complete")
                 self._memory.take(len(data))
                 held += len(data)
                 payload = frame.first(data)
@@ -207,7 +209,7 @@ class FramedDoor:
             raise
 
     async def _read(self, peer: Peer, count: int, until: float) -> bytes:
-        """Return what comes from a peer until a moment of the loop's clock."""
+        """Return what a peer sends; raise TimeoutError at the time *until* of the loop's clock."""
         data = await peer.at_once(count)
         if data is not None:
             return data

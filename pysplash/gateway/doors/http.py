@@ -1,8 +1,8 @@
-"""The HTTP door: JSON-RPC 2.0 at POST /rpc. The protocol itself is h11's.
+"""The HTTP door: JSON-RPC 2.0 at POST /rpc, with h11 for the protocol.
 
 h11 turns bytes into events and back and does nothing else, so the limits are the door's: one
-deadline for a whole request, bytes counted as they come, so many connections. Web servers that
-were looked at have a deadline for each read only, which whoever sends a byte now and then passes.
+deadline for a whole request, bytes counted as they come, a number of connections. The web servers
+we looked at have a deadline for each read only, so a client that sends a byte now and then passes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PATH = b"/rpc"
 
 
 class Refusal(Exception):
-    """A request that gets a status instead of an answer, and the end of its connection."""
+    """A request is refused with an HTTP status, and its connection is closed."""
 
     def __init__(self, status: int, *headers: tuple[str, str]) -> None:
         super().__init__(status)
@@ -77,7 +77,7 @@ class HttpDoor:
         await self._peers.open(self._listener)
 
     async def close(self, seconds: float) -> None:
-        """Close it, once those who are in have their answers."""
+        """Close it; running calls may finish for *seconds*."""
         self._closing = True
         await self._peers.close(seconds)
 
@@ -116,7 +116,7 @@ class HttpDoor:
             await peer.send(_response(protocol, refusal.status, b"", refusal.headers))
             return False
         except Busy:
-            busy = True  # only beyond this block nothing holds the request any more
+            busy = True  # the request is released only beyond this block
         except h11.RemoteProtocolError as error:
             with contextlib.suppress(h11.LocalProtocolError):
                 await peer.send(_response(protocol, error.error_status_hint or 400, b""))
@@ -162,10 +162,10 @@ class HttpDoor:
             elif event is h11.NEED_DATA:
                 protocol.receive_data(await peer.read(CHUNK))
             else:
-                raise EOFError("the peer left before its request was whole")
+                raise EOFError("the peer disconnected before its request was complete")
 
     def _check(self, request: h11.Request, host: str) -> None:
-        """Raise :class:`Refusal` for what is not JSON-RPC from one who may ask."""
+        """Raise :class:`Refusal` for a request that is unauthorized or no JSON-RPC."""
         headers: dict[bytes, bytes] = dict(request.headers)
         if sum(len(name) + len(value) for name, value in request.headers) > HEAD:
             raise Refusal(431)
@@ -186,14 +186,14 @@ class HttpDoor:
             raise Refusal(413)
 
     def _is_for_us(self, host: bytes) -> bool:
-        """Return whether a Host header means this door: a page that renamed it does not."""
+        """Return whether a Host header names this door; this refuses DNS rebinding."""
         text = host.decode("latin-1").lower()
         name = text[1 : text.find("]")] if text.startswith("[") else text.partition(":")[0]
         return self._hosts is None or name in self._hosts
 
 
 def _check_login(logins: Logins, host: str, shown: bytes | None) -> None:
-    """Raise :class:`Refusal` for who does not bear the token, or has failed to too often."""
+    """Raise :class:`Refusal` for a wrong token, or an address that is locked out."""
     if seconds := logins.refused(host):
         raise Refusal(429, ("Retry-After", str(math.ceil(seconds))))
     scheme, _, token = (shown or b"").partition(b" ")
@@ -203,7 +203,7 @@ def _check_login(logins: Logins, host: str, shown: bytes | None) -> None:
 
 
 def _refusal() -> bytes:
-    """Return what a connection is told that is one too many."""
+    """Return the response for connections beyond the limit."""
     return _response(h11.Connection(h11.SERVER), 503, b"", [("Retry-After", "1")])
 
 

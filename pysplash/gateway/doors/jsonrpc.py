@@ -1,8 +1,8 @@
-"""JSON-RPC 2.0: requests out of bytes, answers into bytes. Nothing here calls anything.
+"""JSON-RPC 2.0: requests parsed from bytes, answers written to bytes. Nothing here is called.
 
-What is read is what strangers wrote, so it is read narrowly: UTF-8, no deeper than DEPTH, no
-name twice in an object, no number that is none. The libraries that exist answer a batch with one
-bad request, or one of notifications, otherwise than the specification's own examples do.
+The parser is strict, because anybody may have written the request: UTF-8, no deeper than DEPTH, no
+name twice in an object, no NaN or Infinity. The libraries that exist answer a batch with one bad
+request, or one of notifications, otherwise than the specification's own examples do.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INVALID_PARAMS, INTERNAL_ERROR = -32602, -32603
 BUSY, FAILED, TIMED_OUT, NO_WORKER = -32000, -32001, -32002, -32003
 MESSAGES = {
     PARSE_ERROR: "Parse error",
-    INVALID_REQUEST: "Invalid Request",
+    INVALID_REQUEST: "Invalid RpcRequest",
     METHOD_NOT_FOUND: "Method not found",
     INVALID_PARAMS: "Invalid params",
     INTERNAL_ERROR: "Internal error",
@@ -34,14 +34,14 @@ MESSAGES = {
 }
 #: how deep a text may nest, how many requests a batch may hold
 DEPTH, BATCH = 32, 100
-#: a text, or what begins as one: it always matches, so a scan is never begun twice
+#: a string, or the beginning of one: it always matches, so no text is scanned twice
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class Bad(Exception):
-    """What was sent is no request; *code* says why, *id* whose answer that is."""
+class InvalidRequest(Exception):
+    """The data is no valid request; *code* says why, *id* belongs into the answer."""
 
     def __init__(self, code: int, id: Any = None) -> None:
         super().__init__(code)
@@ -50,8 +50,8 @@ class Bad(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One call that is asked for."""
+class RpcRequest:
+    """One call that a peer asks for."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -61,21 +61,21 @@ class Request:
     notification: bool
 
 
-def read(data: bytes) -> tuple[list[Request | Bad], bool]:
+def read(data: bytes) -> tuple[list[RpcRequest | InvalidRequest], bool]:
     """Return the requests in *data*, what is wrong with each that is none, and if it is a batch.
 
-    Raises :class:`Bad` where there is nothing to answer one by one.
+    Raises :class:`InvalidRequest` where there is nothing to answer one by one.
     """
     value = parse(data)
     if not isinstance(value, list):
         return [_read_one(value)], False
     if not 0 < len(value) <= BATCH:
-        raise Bad(INVALID_REQUEST)
+        raise InvalidRequest(INVALID_REQUEST)
     return [_read_one(one) for one in value], True
 
 
 def parse(data: bytes) -> Any:
-    """Return the JSON value in *data*; raise :class:`Bad` for anything else."""
+    """Return the JSON value in *data*; raise :class:`InvalidRequest` for anything else."""
     try:
         _check_depth(data)
         value = json.loads(
@@ -84,7 +84,7 @@ def parse(data: bytes) -> Any:
         if _SURROGATE.search(data):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
-        raise Bad(PARSE_ERROR) from None
+        raise InvalidRequest(PARSE_ERROR) from None
     return value
 
 
@@ -99,14 +99,14 @@ def answer(request_id: Any, result: Any) -> dict[str, Any]:
 
 
 def failure(request_id: Any, code: int, data: Any = None) -> dict[str, Any]:
-    """Return the answer to one request that came to nothing."""
+    """Return the error answer to one request."""
     error = {"code": code, "message": MESSAGES[code]}
     if data is not None:
         error["data"] = data
     return {"jsonrpc": "2.0", "error": error, "id": request_id}
 
 
-def fits(signature: str, request: Request) -> bool:
+def fits(signature: str, request: RpcRequest) -> bool:
     """Return whether a request's arguments fit the text of a signature; True if it says nothing."""
     known = _signature(signature)
     if known is None:
@@ -118,19 +118,19 @@ def fits(signature: str, request: Request) -> bool:
     return True
 
 
-def _read_one(value: Any) -> Request | Bad:
+def _read_one(value: Any) -> RpcRequest | InvalidRequest:
     if not isinstance(value, dict):
-        return Bad(INVALID_REQUEST)
+        return InvalidRequest(INVALID_REQUEST)
     request_id = value.get("id")
     if isinstance(request_id, bool) or not isinstance(request_id, str | int | None):
-        return Bad(INVALID_REQUEST)
+        return InvalidRequest(INVALID_REQUEST)
     if value.get("jsonrpc") != "2.0" or not isinstance(value.get("method"), str):
-        return Bad(INVALID_REQUEST, request_id)
+        return InvalidRequest(INVALID_REQUEST, request_id)
     parameters = value.get("params", [])
     if not isinstance(parameters, list | dict):
-        return Bad(INVALID_REQUEST, request_id)
+        return InvalidRequest(INVALID_REQUEST, request_id)
     arguments, named = ((), parameters) if isinstance(parameters, dict) else (parameters, {})
-    return Request(value["method"], tuple(arguments), named, request_id, "id" not in value)
+    return RpcRequest(value["method"], tuple(arguments), named, request_id, "id" not in value)
 
 
 def _check_depth(data: bytes) -> None:

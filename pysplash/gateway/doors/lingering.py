@@ -1,6 +1,6 @@
-"""Farewells: connections that have their answer and end, without a watch on each.
+"""Lingering closes: how connections end that have their answer, without a task for each.
 
-A connection that is closed over bytes nobody read is reset, answer and all. So one side is ended,
+Closing a connection with unread bytes resets it, and the answer is lost. So our side is shut down
 and the peer's end is awaited; most have ended when they are first looked at.
 """
 
@@ -21,8 +21,8 @@ SOON, PAUSE, SOME = 0.002, 0.002, 8
 LOOK = 0.01
 
 
-class Farewells:
-    """The connections of one door that have their answer."""
+class LingeringCloses:
+    """The connections of one door that have their answer and are to end."""
 
     def __init__(self) -> None:
         #: until when they may end themselves, and with how many bytes

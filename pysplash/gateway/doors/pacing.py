@@ -1,4 +1,4 @@
-"""Pace: all that peers send at once is not taken at once, or nobody else had a turn."""
+"""Read pacing: large requests are read in parts, so that other connections get their turn."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections import deque
 CHUNK, SOME, TICK = 16384, 16, 0.002
 
 
-class Pace:
-    """The pace at which one door reads requests that are large."""
+class ReadPacing:
+    """Bounds how much of large requests one door reads within each tick."""
 
     def __init__(self) -> None:
-        #: who waits to read on, how many may in this tick, and when it ends
+        #: those that wait to read on, how many more may in this tick, and when it ends
         self._paced: deque[asyncio.Future[None]] = deque()
         self._left, self._ends = SOME, 0.0
 
     async def turn(self) -> None:
-        """Wait until more may be read: all that peers send at once is not taken at once."""
+        """Wait until the next part of a large request may be read."""
         loop = asyncio.get_running_loop()
         if loop.time() >= self._ends:
             self._left, self._ends = SOME, loop.time() + TICK
@@ -33,7 +33,7 @@ class Pace:
         await turn
 
     def _go_on(self) -> None:
-        """Let some read on who wait for it."""
+        """Wake some of those that wait to read on."""
         loop = asyncio.get_running_loop()
         left = SOME
         while self._paced and left:

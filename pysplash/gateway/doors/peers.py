@@ -1,4 +1,4 @@
-"""Peers: the connections of one stream door, so many at most, each with an end."""
+"""The connections of one stream door: bounded in number, each ended in order."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
-from pysplash.log import logger
+from pysplash.log import Seldom, logger
 
-from .lingering import LOOK, Farewells
-from .pacing import CHUNK, Pace
+from .lingering import LOOK, LingeringCloses
+from .pacing import CHUNK, ReadPacing
 
 #: connections taken at once, before those that are there have their turn
 CROWD = 8
-#: seconds between two lines about connections that were refused, and before the next try to take
-#: one after there was no descriptor for it
+#: seconds between two log lines about refused connections; seconds before the next accept after
+#: one failed, for want of a descriptor say
 QUIET, SHORT = 1.0, 1.0
-#: seconds between two refusals: a crowd that is refused comes again at once
+#: seconds between two refusals: refused clients reconnect at once
 PACE = 0.001
 #: tells the system that more is to come, so that it may wait (on Linux)
 _MORE = getattr(socket, "MSG_MORE", 0)
@@ -41,15 +41,15 @@ class Peer:
         connection: socket.socket,
         host: str,
         patience: float,
-        pace: Pace,
-        farewells: Farewells,
+        pace: ReadPacing,
+        lingering: LingeringCloses,
     ) -> None:
         self._connection = connection
         #: the address it comes from, "" where there is none
         self.host = host
         self._patience = patience
         self._pace = pace
-        self._farewells = farewells
+        self._lingering = lingering
         self._over = False
         #: what has been looked at and is still to be read
         self._ahead = b""
@@ -76,7 +76,7 @@ class Peer:
     async def read(self, count: int) -> bytes:
         """Return what comes, *count* bytes at most, b"" at the end.
 
-        Who sends much does not keep others from their turn.
+        Large requests are paced, so that others get their turn.
         """
         data = await asyncio.get_running_loop().sock_recv(self._connection, count)
         if len(data) == count >= CHUNK:
@@ -101,10 +101,10 @@ class Peer:
             return 0
 
     def finish(self) -> None:
-        """Say that nothing more comes, and let the peer read what it has been sent."""
+        """End the connection in order: the peer can still read what it has been sent."""
         if not self._over:
             self._over = True
-            self._farewells.see_off(self._connection)
+            self._lingering.see_off(self._connection)
 
     @property
     def over(self) -> bool:
@@ -112,11 +112,11 @@ class Peer:
         return self._over
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def reset(self) -> None:
-        """End the connection so that nobody takes its end for an answer."""
+        """Reset the connection, so that the peer does not take its end for an answer."""
         if not self._over:
             self._over = True
             _make_reset(self._connection)
@@ -124,11 +124,11 @@ class Peer:
 
 
 class Peers:
-    """All connections of one door. *serve* has one; those that are too many are told *refusal*.
+    """All connections of one door, *most* at a time; *serve* handles one.
 
-    Without a refusal they are reset. Nothing else is done for them, so refusing is cheap.
-    *take* is asked first: it may take a peer on without a task of its own, and says so; such a
-    peer it hands to :meth:`serve` or :meth:`let_go` at some time.
+    Further ones get the bytes *refusal* and are closed, or are reset where it is empty. *take* is
+    asked first: it returns True if it handles the peer without a task. Later it passes such a peer
+    to :meth:`serve` or :meth:`let_go`.
     """
 
     def __init__(
@@ -146,15 +146,15 @@ class Peers:
         self._patience = patience
         self._listener: socket.socket | None = None
         self._refused = 0
-        self._tell_at = 0.0
+        self._complaint = Seldom(QUIET)
         self._tasks: set[asyncio.Task[None]] = set()
         self._taken: set[Peer] = set()
-        self._farewells = Farewells()
-        self._pace = Pace()
+        self._lingering = LingeringCloses()
+        self._pace = ReadPacing()
         self._resting: set[asyncio.Task[Any]] = set()
 
     async def open(self, listener: socket.socket) -> None:
-        """Take connections from *listener*."""
+        """Accept connections from *listener*."""
         listener.setblocking(False)
         with contextlib.suppress(OSError):  # those it takes have it from here
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -162,7 +162,7 @@ class Peers:
         asyncio.get_running_loop().add_reader(listener, self._take)
 
     async def close(self, seconds: float) -> None:
-        """Take none any more, let those that are there finish, then end them."""
+        """Accept no more; let those that are open finish for *seconds*, then end them."""
         listener, self._listener = self._listener, None
         loop = asyncio.get_running_loop()
         if listener is not None:
@@ -179,11 +179,11 @@ class Peers:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._farewells.close(seconds)
+        await self._lingering.close(seconds)
 
     @contextlib.contextmanager
     def resting(self) -> Iterator[None]:
-        """Within the block the present task waits for a request, so for nothing promised."""
+        """Mark the current task as waiting for a request: closing the door may cancel it."""
         if self._listener is None:
             raise EOFError("the door is closing")
         task = asyncio.current_task()
@@ -195,16 +195,16 @@ class Peers:
             self._resting.discard(task)
 
     def _take(self) -> None:
-        """Take the connections that wait, some at once: the others' turn is next."""
+        """Accept the connections that are pending, a few at a time."""
         peers: list[Peer] = []
         while len(peers) < CROWD and (peer := self._accept(len(peers))) is not None:
             peers.append(peer)
-        for peer in peers:  # what they ask has had some time to come
+        for peer in peers:  # their requests have had some time to arrive
             if not self._is_taken_on(peer):
                 self.serve(peer)
 
     def _accept(self, before: int) -> Peer | None:
-        """Accept one connection, *before* being accepted; None: no more may come now."""
+        """Accept one connection; *before* were accepted just now. None: accept no more now."""
         if self._listener is None:
             return None
         full = len(self) + before >= self._most
@@ -213,7 +213,7 @@ class Peers:
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
             return None
         except OSError as error:
-            log.warning("no connection can be taken: %s", error)
+            log.warning("accepting a connection failed: %s", error)
             self._pause(SHORT)
             return None
         connection.setblocking(False)
@@ -222,10 +222,10 @@ class Peers:
             self._pause(PACE)
             return None
         host = str(address[0]) if isinstance(address, tuple) else ""
-        return Peer(connection, host, self._patience, self._pace, self._farewells)
+        return Peer(connection, host, self._patience, self._pace, self._lingering)
 
     def __len__(self) -> int:
-        return len(self._tasks) + len(self._taken) + len(self._farewells)
+        return len(self._tasks) + len(self._taken) + len(self._lingering)
 
     def _is_taken_on(self, peer: Peer) -> bool:
         self._taken.add(peer)
@@ -246,16 +246,16 @@ class Peers:
         task.add_done_callback(partial(self._end, peer))
 
     def let_go(self, peer: Peer) -> None:
-        """Take note that a peer that was taken on has ended."""
+        """Take note that a peer that was handled without a task has ended."""
         self._taken.discard(peer)
 
     def _end(self, peer: Peer, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled():  # before it could do anything, or it would have seen to it
+        if task.cancelled():  # before it began; a task that has begun closes its peer itself
             peer.close()
 
     def _pause(self, seconds: float) -> None:
-        """Take no connection for so long: those who come wait with the system meanwhile."""
+        """Accept no connection for *seconds*; meanwhile they wait in the listen queue."""
         if self._listener is not None:
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._listener)
@@ -273,10 +273,11 @@ class Peers:
             _make_reset(connection)
         connection.close()
         self._refused += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._tell_at:
-            log.warning("connections refused: %d more, %d are open", self._refused, self._most)
-            self._refused, self._tell_at = 0, now + QUIET
+        if self._complaint.due(asyncio.get_running_loop().time()):
+            log.warning(
+                "%d connections refused: %d are open, which is the limit", self._refused, self._most
+            )
+            self._refused = 0
 
     async def _see_to(self, peer: Peer, serve: Callable[[Peer], Awaitable[None]]) -> None:
         try:
@@ -284,11 +285,11 @@ class Peers:
         except (OSError, TimeoutError, EOFError, asyncio.CancelledError):
             peer.reset()
         except Exception:
-            log.exception("a connection ended by an error of the gateway's own")
+            log.exception("internal error while serving a connection")
             peer.reset()
 
 
 def _make_reset(connection: Any) -> None:
-    """Let the end of a connection be a reset."""
+    """Have the connection reset when it is closed."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

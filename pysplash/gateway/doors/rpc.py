@@ -1,4 +1,4 @@
-"""What a JSON-RPC door does with a request, whatever it came over."""
+"""JSON-RPC requests answered by calls of tasks, for HTTP and ZeroMQ alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pysplash.errors import (
     NoWorkerError,
     UnknownTask,
 )
-from pysplash.gateway.admission import Exchange, Lane
+from pysplash.gateway.admission import Dispatcher, DoorLimit
 from pysplash.log import logger
 
 from .jsonrpc import (
@@ -29,8 +29,8 @@ from .jsonrpc import (
     METHOD_NOT_FOUND,
     NO_WORKER,
     TIMED_OUT,
-    Bad,
-    Request,
+    InvalidRequest,
+    RpcRequest,
     answer,
     failure,
     fits,
@@ -42,20 +42,20 @@ log = logger("gateway")
 
 
 class Rpc:
-    """Answers JSON-RPC requests by calls of tasks over one door's *lane*.
+    """Answers JSON-RPC requests by calls of tasks over one door's limits, *calls*.
 
     An answer says which class of error a task raised and under which id its job can be found,
     its traceback only with *tracebacks*.
     """
 
-    def __init__(self, exchange: Exchange, lane: Lane, *, tracebacks: bool) -> None:
-        self._exchange = exchange
-        self._lane = lane
+    def __init__(self, dispatcher: Dispatcher, calls: DoorLimit, *, tracebacks: bool) -> None:
+        self._dispatcher = dispatcher
+        self._calls = calls
         self._tracebacks = tracebacks
 
     def is_full(self) -> bool:
-        """Return whether the door has taken on all it may."""
-        return self._lane.is_full()
+        """Return whether the door accepts no more calls."""
+        return self._calls.is_full()
 
     @staticmethod
     def busy() -> bytes:
@@ -67,7 +67,7 @@ class Rpc:
         try:
             large = len(data) > LARGE
             requests, batch = await asyncio.to_thread(read, data) if large else read(data)
-        except Bad as bad:
+        except InvalidRequest as bad:
             return write(failure(None, bad.code))
         size = len(data) // len(requests)
         del data  # while calls wait, only what was made of it is kept
@@ -79,29 +79,29 @@ class Rpc:
         large = any(_is_large(one.get("result")) for one in wanted)
         return await asyncio.to_thread(write, told) if large else write(told)
 
-    async def _one(self, request: Request | Bad, size: int) -> dict[str, Any] | None:
-        if isinstance(request, Bad):
+    async def _one(self, request: RpcRequest | InvalidRequest, size: int) -> dict[str, Any] | None:
+        if isinstance(request, InvalidRequest):
             return failure(request.id, request.code)
         wrong = self._wrong(request)
         if request.notification:
             if wrong is None:
-                self._lane.notify(request.method, request.arguments, request.named, size=size)
+                self._calls.notify(request.method, request.arguments, request.named, size=size)
             return None
         if wrong is not None:
             return failure(request.id, wrong)
         try:
-            result = await self._lane.call(
+            result = await self._calls.call(
                 request.method, request.arguments, request.named, size=size
             )
         except (CallError, ConnectionFailed) as error:
             return self._failure(request.id, error)
         return answer(request.id, result)
 
-    def _wrong(self, request: Request) -> int | None:
-        """Return what is wrong with a request as far as is known without any call."""
+    def _wrong(self, request: RpcRequest) -> int | None:
+        """Return the error code of a request that is known to be wrong before any call."""
         with contextlib.suppress(ConfigError):
             check_name(request.method)
-            offer = self._exchange.offer(request.method)
+            offer = self._dispatcher.offer(request.method)
             return None if offer is None or fits(offer.signature, request) else INVALID_PARAMS
         return METHOD_NOT_FOUND
 
@@ -115,7 +115,7 @@ class Rpc:
         for kind, code in _CODES:
             if isinstance(error, kind):
                 return failure(request_id, code)
-        log.error("a call came to nothing: %s", error)
+        log.error("a call failed: %s", error)
         return failure(request_id, INTERNAL_ERROR)
 
 

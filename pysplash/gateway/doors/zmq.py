@@ -17,7 +17,7 @@ from pysplash.errors import Busy, ConfigError
 from pysplash.framed import split_address
 from pysplash.gateway.binding import check_bind
 from pysplash.gateway.memory import Share
-from pysplash.log import logger
+from pysplash.log import Seldom, logger
 
 from .rpc import Rpc
 
@@ -26,16 +26,16 @@ OLDEST = (4, 3, 5)
 #: messages that wait for one peer, and from one (with fewer a CURVE handshake never ends): libzmq
 #: holds the latter beyond what is counted
 WAITING, AHEAD = 16, 2
-#: messages, and bytes, that are taken in before others have their turn
+#: messages, and bytes, that are read before other tasks get their turn
 TURN, BULK = 16, 2**16
 #: bytes from which on an answer is counted until libzmq has sent it, and seconds between two looks
 LARGE, LOOK = 2**16, 0.02
-#: seconds for which nothing is taken in, for each byte of a message that was refused: a crowd that
-#: is refused comes again at once
+#: seconds for which nothing is read, for each byte of a refused message: refused clients retry at
+#: once
 REFUSED = 0.1 / 2**20
-#: seconds for which a door that has taken on all it may takes in nothing more
+#: seconds for which a full door reads nothing
 FULL = 0.005
-#: seconds between two lines that tell of dropped answers
+#: seconds between two log lines about dropped answers
 TOLD = 1.0
 #: milliseconds a handshake may take
 HANDSHAKE = 5000
@@ -76,19 +76,19 @@ class ZmqDoor:
         self._guard: AsyncioAuthenticator | None = None
         self._listening: asyncio.Task[None] | None = None
         self._answering: set[asyncio.Task[None]] = set()
-        #: answers dropped since they were told of, and when that was on the loop's clock
-        self._dropped, self._told_at = 0, -TOLD
+        #: answers dropped since that was logged last
+        self._dropped, self._complaint = 0, Seldom(TOLD)
         #: large answers that libzmq still has: how it tells, bytes, and until when they count
         self._leaving: list[tuple[Any, int, float]] = []
         self._watching: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
-        """The endpoint as it came to be."""
+        """The endpoint, with the port that was chosen."""
         return str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     async def open(self) -> None:
-        """Open the door; raise :class:`ConfigError` where that is not to be had."""
+        """Open the door; raise :class:`ConfigError` where the endpoint cannot be bound."""
         options = {
             zmq.MAXMSGSIZE: self._limit,
             zmq.HANDSHAKE_IVL: HANDSHAKE,
@@ -117,7 +117,7 @@ class ZmqDoor:
         self._listening = asyncio.create_task(self._listen())
 
     async def close(self, seconds: float) -> None:
-        """Close it, once those who asked have their answers."""
+        """Close it; running calls may finish for *seconds*."""
         for task in filter(None, (self._listening, self._watching)):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -142,11 +142,13 @@ class ZmqDoor:
                 await asyncio.sleep(FULL if self._rpc.is_full() else 0)
 
     async def _take(self, way: list[bytes], parts: int, body: Any) -> None:
-        """Begin to answer a message with so many parts before its body, or refuse to."""
+        """Begin to answer a message, or refuse it; *parts* is how many precede its body."""
         size = len(body)
         plain = parts == 1 or (parts == 2 and not way[1])
         if not plain or size > self._limit:
-            log.info("a message of %d parts was dropped", parts + 1)
+            log.info(
+                "dropped a message of %d parts: it is too large or no JSON-RPC request", parts + 1
+            )
             return
         try:
             self._memory.take(size)
@@ -167,15 +169,14 @@ class ZmqDoor:
             await self._send(way, answer)
 
     def _drop(self, error: zmq.ZMQError) -> None:
-        """Tell of an answer that nobody takes; of many, once a second."""
+        """Count an answer that could not be sent; log it once a second at most."""
         self._dropped += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._told_at >= TOLD:
-            log.info("answers were dropped: %d, the last one: %s", self._dropped, error)
-            self._dropped, self._told_at = 0, now
+        if self._complaint.due(asyncio.get_running_loop().time()):
+            log.info("%d answers were dropped, the last one: %s", self._dropped, error)
+            self._dropped = 0
 
     async def _send(self, way: list[bytes], answer: bytes) -> None:
-        """Send an answer; a peer that has gone, or does not read, does without."""
+        """Send an answer; it is dropped if the peer has gone or does not read."""
         size = len(answer)
         large = size >= LARGE
         try:
@@ -193,7 +194,7 @@ class ZmqDoor:
                 self._watching = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Count large answers until they have been sent, or might have been."""
+        """Hold the bytes of large answers until they are sent, or their deadline is over."""
         while self._leaving:
             await asyncio.sleep(LOOK)
             now, left = asyncio.get_running_loop().time(), []
@@ -206,7 +207,7 @@ class ZmqDoor:
 
 
 def check_endpoint(endpoint: str, secret: str | None, clients: str | None) -> None:
-    """Raise an error for an endpoint that cannot be meant, or must not be open as it is."""
+    """Raise an error for an endpoint that is malformed, or public without keys."""
     kind, _, place = endpoint.partition("://")
     if kind not in ("ipc", "tcp") or not place:
         raise ConfigError(

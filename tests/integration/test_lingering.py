@@ -7,8 +7,8 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from pysplash.gateway.doors import lingering as module
-from pysplash.gateway.doors.lingering import Farewells
-from pysplash.gateway.doors.pacing import SOME, Pace
+from pysplash.gateway.doors.lingering import LingeringCloses
+from pysplash.gateway.doors.pacing import SOME, ReadPacing
 from tests.waiting import wait_until
 
 BOUND = 20.0
@@ -33,7 +33,7 @@ def test_an_answer_outlives_what_nobody_reads() -> None:
     """A peer that goes on sending still reads its answer to the end; then it is over."""
 
     async def scene() -> None:
-        leaving = Farewells()
+        leaving = LingeringCloses()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         ours.send(b"answer")
@@ -52,7 +52,7 @@ def test_who_does_not_go_is_let_go() -> None:
     """A peer that stays, and one that sends without an end, keep a connection for a while only."""
 
     async def scene() -> None:
-        leaving = Farewells()
+        leaving = LingeringCloses()
         silent, loud = socket.socketpair(), socket.socketpair()
         for ours, _ in (silent, loud):
             ours.setblocking(False)
@@ -81,7 +81,7 @@ def test_closing_ends_all() -> None:
     """A door that closes at once leaves no connection behind, looked at or not."""
 
     async def scene() -> None:
-        leaving = Farewells()
+        leaving = LingeringCloses()
         pairs = [socket.socketpair() for _ in range(2 * module.SOME)]
         for ours, _ in pairs:
             ours.setblocking(False)
@@ -98,7 +98,7 @@ def test_those_who_send_much_take_turns() -> None:
     """Of many who read without a pause each gets on, and others have their turn between."""
 
     async def scene() -> None:
-        pace = Pace()
+        pace = ReadPacing()
         read = [0] * (3 * SOME)
         turns = 0
 
