@@ -283,7 +283,7 @@ class Supervisor:
 
     def _act(self, view: PoolView, result: Step) -> None:
         if self._limits.throttle:
-            self._devices.processes.tell_memory(view.samples[-1].pool_mem, result.reserve)
+            self._devices.processes.send_memory(view.samples[-1].pool_mem, result.reserve)
         if result.decision.reason is Reason.BURST:
             self._begin_drain(Drain.WARM)
         for action in result.decision.actions:
