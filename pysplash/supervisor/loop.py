@@ -32,6 +32,7 @@ from .exits import Exits
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .lessons import LessonKeeper
 from .reporting import Observer, Reporter
+from .scheduler import SchedulerProcess
 from .sensing import Sensors
 from .worker_link import WorkerLink
 from .workers import WorkerTable
@@ -44,8 +45,6 @@ TICK, SHORTEST = 1.0, 0.05
 ECHO = 0.5
 #: seconds a stopping pool keeps trying to settle its dead workers' jobs while Redis is away
 SETTLE = 5.0
-#: seconds between two starts of the scheduler
-SCHEDULER_PAUSE = 5.0
 
 
 class Supervisor:
@@ -84,9 +83,7 @@ class Supervisor:
         self._fatal: SplashError | None = None
         self._maintained_at = NEVER
         self._maintenance_interval = maintenance_interval
-        self._scheduler = f"{name}-scheduler" if with_scheduler else None
-        self._scheduler_at = NEVER
-        self._scheduler_lives = False
+        self._scheduler = SchedulerProcess(f"{name}-scheduler", devices, wanted=with_scheduler)
 
     # --- the loop ---
 
@@ -121,7 +118,7 @@ class Supervisor:
     @property
     def finished(self) -> bool:
         """Whether the pool has been stopped and nothing of it is left."""
-        if self._drain is None or len(self.table) or self._scheduler_lives:
+        if self._drain is None or len(self.table) or self._scheduler.alive:
             return False
         return not len(self._exits) or self._devices.clock() > self._settle_until
 
@@ -208,8 +205,7 @@ class Supervisor:
             self._drain_since = self._devices.clock()
             if self._drain_deadline is None:
                 self._drain_deadline = self._drain_since + self._limits.terminate
-            if self._scheduler_lives and self._scheduler:
-                self._devices.processes.stop(self._scheduler)
+            self._scheduler.stop()
         self._drain = drain
         log.info("pool %s: %s stop", self.name, drain, extra={"action": "stop"})
 
@@ -256,8 +252,7 @@ class Supervisor:
             self._fail(ImportFailed(text))
 
     def _exited(self, name: str, status: int | None, text: str) -> None:
-        if name == self._scheduler:
-            self._scheduler_lives = False
+        self._scheduler.note_exit(name)
         if name not in self.table:
             return
         entry = self.table.remove(name)
@@ -286,7 +281,7 @@ class Supervisor:
         if view.queued is not None:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
-        self._ensure_scheduler()
+        self._scheduler.ensure()
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
@@ -309,11 +304,3 @@ class Supervisor:
             self._maintained_at = now
         self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
         self.accounting.note_spawn()
-
-    def _ensure_scheduler(self) -> None:
-        now = self._devices.clock()
-        due = now - self._scheduler_at >= SCHEDULER_PAUSE and self._devices.processes.able()
-        if self._scheduler and due and not self._scheduler_lives and self._drain is None:
-            self._scheduler_at = now
-            self._scheduler_lives = True
-            self._devices.processes.spawn(self._scheduler, 0, role="scheduler")
