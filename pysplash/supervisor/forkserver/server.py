@@ -1,10 +1,10 @@
 """The fork server: a small process that has everything imported and forks the workers.
 
-One thread, no Redis connection, the garbage collector frozen: what was preloaded stays shared.
-It is the parent of all workers, so it alone signals them, by a process id that cannot have
-been given to a stranger; it hears of an exit from the operating system at once, and tells the
-pool. When the pool is gone, however it went, it stops the workers, kills what is left after
-``terminate`` seconds, and goes too. Should it be killed itself, the kernel kills its workers.
+It has one thread and no Redis connection, and freezes the garbage collector, so that preloaded
+memory stays shared. As the parent of all workers it alone signals them: their process ids cannot
+have been reused. It reports every exit to the pool at once. When the pool has ended, for whatever
+reason, it stops the workers, kills those left after ``terminate`` seconds, and ends. If it is
+killed itself, the kernel kills its workers.
 
 The standard library's fork server was measured first and cannot do this: its workers hold it
 alive after the pool was killed and nobody ends them, it swallows an ImportError of a preloaded
