@@ -88,7 +88,7 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Stop the server and remove its directory; do nothing if it does not run.
 
-        In a forked copy of the owner this only lets go of the server: it is the owner's to stop.
+        In a forked copy of the owner this only forgets the server; only the owner stops it.
         """
         guard, self._guard = self._guard, None
         url, self._url = self._url, ""
@@ -98,7 +98,7 @@ class EmbeddedServer:
         assert guard.stdout is not None
         owned = self._owner == os.getpid()
         with contextlib.suppress(OSError):
-            if owned:  # a word, for forked children may hold the pipe open
+            if owned:  # closing is not enough: forked children may hold the pipe open
                 guard.stdin.write(b"stop\n")
                 guard.stdin.flush()
         with contextlib.suppress(OSError):
@@ -178,7 +178,7 @@ def _await_end(guard: subprocess.Popen[bytes], url: str) -> None:
 
 
 def guard(owner: int) -> None:
-    """Run the server until the pipe at standard input closes or speaks, or process *owner* is gone.
+    """Run the server until standard input closes or has a line, or process *owner* has ended.
 
     The body of the guard process. Standard output gets one JSON line: ``url``, or ``error``.
     """

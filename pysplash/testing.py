@@ -215,7 +215,7 @@ class _Processes(_Part):
     def stop(self, name: str) -> None:
         self.world.asked.append(("stop", name))
 
-    def tell_memory(self, pool_mem: float, reserve: float) -> None:
+    def send_memory(self, pool_mem: float, reserve: float) -> None:
         """Nobody is held."""
 
     def interrupt(self, name: str) -> None:

@@ -25,7 +25,7 @@ STALLED = 10.0
 HURRY = 0.25
 #: deviations of the mean peak that are held ready
 DEVIATIONS = 3.0
-#: the same for the level of a crowd that can be held back
+#: the same for the mean level of all jobs, where throttling can hold workers back
 CROWD_DEVIATIONS = 1.0
 #: deviations of its peak that the oldest job may go beyond the mean, up to the largest known
 OLDEST_DEVIATIONS = 2.0
@@ -75,12 +75,12 @@ def pause(view: PoolView, limits: Limits) -> float:
 def memory_room(view: PoolView, limits: Limits, *, asked_for: bool = False) -> int:
     """Return how many more workers memory allows, by what all their jobs will need.
 
-    Every worker is taken to grow to its job's usual peak, with deviations of the whole held ready
-    and room for one of them to become the largest known. With the fast loop at hand, which holds
-    the newest back if too many grow at once, the usual level of a crowd is enough.
+    Every worker is expected to grow to its job's mean peak, with a margin for deviations and for
+    one of them to become the largest known. With throttling, which holds the newest back if too
+    many grow at once, the mean level of all jobs is enough.
 
-    A size that was *asked_for* is not kept back for jobs that are strange and do not run yet: a
-    pool of a fixed size would be short of workers until some come.
+    If the size was *asked_for*, no memory is reserved for unknown jobs that do not run yet: a pool
+    of a fixed size would otherwise stay too small until some come.
     """
     limit, used = memory_limit(view, limits)
     if math.isinf(limit):

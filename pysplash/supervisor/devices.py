@@ -67,7 +67,7 @@ class ProcessesLike(Protocol):
     def stop(self, name: str) -> None:
         """Ask a process to finish its job and leave."""
 
-    def tell_memory(self, pool_mem: float, reserve: float) -> None:
+    def send_memory(self, pool_mem: float, reserve: float) -> None:
         """Send the throttler the pool's memory, and the reserve to keep free."""
 
     def interrupt(self, name: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Callable
 
 from pysplash.control.model import (
     NEVER,
@@ -32,23 +31,20 @@ from .devices import Devices
 from .exits import Exits
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .lessons import LessonKeeper
+from .reporting import Observer, Reporter
+from .scheduler import SchedulerProcess
 from .sensing import Sensors
 from .worker_link import WorkerLink
 from .workers import WorkerTable
 
 log = logger("pool")
-Observer = Callable[[PoolView, Decision], None]
 
 #: longest and shortest time in seconds between two ticks
 TICK, SHORTEST = 1.0, 0.05
 #: a second stop signal within so many seconds is taken for the first one, delivered twice
 ECHO = 0.5
-#: seconds between two lines of accounting
-ACCOUNT = 5.0
 #: seconds a stopping pool keeps trying to settle its dead workers' jobs while Redis is away
 SETTLE = 5.0
-#: seconds between two starts of the scheduler
-SCHEDULER_PAUSE = 5.0
 
 
 class Supervisor:
@@ -67,7 +63,6 @@ class Supervisor:
         self.name = name
         self._limits = limits
         self._devices = devices
-        self._observer = observer
         #: what decides; replaced only for comparisons
         self.rule: Rule = decide
         self.table = WorkerTable(limits.max_procs)
@@ -76,9 +71,9 @@ class Supervisor:
         self._lessons = LessonKeeper(devices.lessons)
         self._link = WorkerLink(devices, self.table, self._sensors.rows)
         self._exits = Exits(devices.settlement, self.table, self.accounting)
+        self._reporter = Reporter(devices, self.accounting, limits, observer)
         self._momentum = Momentum()
         self._pause = TICK
-        self._target = 0
         self._floor = 0
         self._drain: Drain | None = None
         self._drain_since = self._restart_before = NEVER
@@ -88,10 +83,7 @@ class Supervisor:
         self._fatal: SplashError | None = None
         self._maintained_at = NEVER
         self._maintenance_interval = maintenance_interval
-        self._scheduler = f"{name}-scheduler" if with_scheduler else None
-        self._scheduler_at = NEVER
-        self._scheduler_lives = False
-        self._accounted_at = devices.clock()
+        self._scheduler = SchedulerProcess(f"{name}-scheduler", devices, wanted=with_scheduler)
 
     # --- the loop ---
 
@@ -120,13 +112,13 @@ class Supervisor:
         result = step(view, self._limits, rule=self.rule)
         self._momentum, self._pause = result.momentum, result.pause
         self._act(view, result)
-        self._report(view, result.decision)
+        self._reporter.report(view, result.decision)
         return result.decision
 
     @property
     def finished(self) -> bool:
         """Whether the pool has been stopped and nothing of it is left."""
-        if self._drain is None or len(self.table) or self._scheduler_lives:
+        if self._drain is None or len(self.table) or self._scheduler.alive:
             return False
         return not len(self._exits) or self._devices.clock() > self._settle_until
 
@@ -213,8 +205,7 @@ class Supervisor:
             self._drain_since = self._devices.clock()
             if self._drain_deadline is None:
                 self._drain_deadline = self._drain_since + self._limits.terminate
-            if self._scheduler_lives and self._scheduler:
-                self._devices.processes.stop(self._scheduler)
+            self._scheduler.stop()
         self._drain = drain
         log.info("pool %s: %s stop", self.name, drain, extra={"action": "stop"})
 
@@ -261,8 +252,7 @@ class Supervisor:
             self._fail(ImportFailed(text))
 
     def _exited(self, name: str, status: int | None, text: str) -> None:
-        if name == self._scheduler:
-            self._scheduler_lives = False
+        self._scheduler.note_exit(name)
         if name not in self.table:
             return
         entry = self.table.remove(name)
@@ -283,7 +273,7 @@ class Supervisor:
 
     def _act(self, view: PoolView, result: Step) -> None:
         if self._limits.throttle:
-            self._devices.processes.tell_memory(view.samples[-1].pool_mem, result.reserve)
+            self._devices.processes.send_memory(view.samples[-1].pool_mem, result.reserve)
         if result.decision.reason is Reason.BURST:
             self._begin_drain(Drain.WARM)
         for action in result.decision.actions:
@@ -291,7 +281,7 @@ class Supervisor:
         if view.queued is not None:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
-        self._ensure_scheduler()
+        self._scheduler.ensure()
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
@@ -314,39 +304,3 @@ class Supervisor:
             self._maintained_at = now
         self._devices.processes.spawn(entry.name, entry.slot, maintain=maintain)
         self.accounting.note_spawn()
-
-    def _ensure_scheduler(self) -> None:
-        now = self._devices.clock()
-        due = now - self._scheduler_at >= SCHEDULER_PAUSE and self._devices.processes.able()
-        if self._scheduler and due and not self._scheduler_lives and self._drain is None:
-            self._scheduler_at = now
-            self._scheduler_lives = True
-            self._devices.processes.spawn(self._scheduler, 0, role="scheduler")
-
-    # --- report ---
-
-    def _report(self, view: PoolView, decision: Decision) -> None:
-        self.accounting.observe(view)
-        if decision.target != self._target:
-            log.info(
-                "target %d -> %d: %s (%s jobs wait, CPU %.0f %%, memory %.0f %%)",
-                self._target,
-                decision.target,
-                decision.reason,
-                "?" if view.queued is None else view.queued,
-                view.samples[-1].cpu if view.samples else 0,
-                view.samples[-1].mem if view.samples else 0,
-                extra={"action": "decide", "reason": decision.reason.value},
-            )
-        else:
-            log.debug("target %d: %s", decision.target, decision.reason)
-        self._target = decision.target
-        if view.now - self._accounted_at >= ACCOUNT and self.accounting.changed():
-            self._accounted_at = view.now
-            log.info("%s", self.accounting.line(view.now), extra={"action": "account"})
-        if self._devices.recorder is not None:
-            self._devices.recorder.write(view, decision, self._limits)
-        if self._devices.presence is not None:
-            self._devices.presence.publish(view, decision)
-        if self._observer is not None:
-            self._observer(view, decision)

@@ -43,8 +43,9 @@ from .devices import Devices
 from .forkserver.client import ForkServerPlan, Processes
 from .heartbeats import Heartbeats
 from .lessons import LessonStore
-from .loop import Observer, Supervisor
+from .loop import Supervisor
 from .presence import Presence
+from .reporting import Observer
 from .settlement import Settlement
 
 #: seconds within which Redis has to answer at the start

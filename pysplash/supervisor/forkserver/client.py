@@ -175,7 +175,7 @@ class Processes:
     def _parent(self, name: str) -> _Server | None:
         return next((server for server in self._servers if name in server.names), None)
 
-    def tell_memory(self, pool_mem: float, reserve: float) -> None:
+    def send_memory(self, pool_mem: float, reserve: float) -> None:
         """Send the throttler the pool's memory and the bytes to keep free for the oldest job."""
         for server in self._servers:
             server.send(("memory", "", pool_mem, reserve))

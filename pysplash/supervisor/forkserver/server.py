@@ -1,10 +1,10 @@
 """The fork server: a small process that has everything imported and forks the workers.
 
-One thread, no Redis connection, the garbage collector frozen: what was preloaded stays shared.
-It is the parent of all workers, so it alone signals them, by a process id that cannot have
-been given to a stranger; it hears of an exit from the operating system at once, and tells the
-pool. When the pool is gone, however it went, it stops the workers, kills what is left after
-``terminate`` seconds, and goes too. Should it be killed itself, the kernel kills its workers.
+It has one thread and no Redis connection, and freezes the garbage collector, so that preloaded
+memory stays shared. As the parent of all workers it alone signals them: their process ids cannot
+have been reused. It reports every exit to the pool at once. When the pool has ended, for whatever
+reason, it stops the workers, kills those left after ``terminate`` seconds, and ends. If it is
+killed itself, the kernel kills its workers.
 
 The standard library's fork server was measured first and cannot do this: its workers hold it
 alive after the pool was killed and nobody ends them, it swallows an ImportError of a preloaded
@@ -92,9 +92,9 @@ class ForkServer:
         """Serve requests until the pool closes the connection or has ended."""
         if not self._preload():
             return
-        self._tell(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
+        self._report(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
         while self._pool_lives():
-            ready = wait([self._control, self._wake], self._trim())
+            ready = wait([self._control, self._wake], self._throttle())
             if self._wake in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake, 4096)
@@ -103,14 +103,14 @@ class ForkServer:
                 break
         self._end_all()
 
-    def _trim(self) -> float:
+    def _throttle(self) -> float:
         """Throttle if it is due; return the seconds until it is due again."""
         if self._throttler is None:
             return WATCH
         try:
             self._throttler.turn(self._workers())
         except Exception as error:
-            self._throttler.release()
+            self._throttler.resume_all()
             self._throttler = None
             text = "".join(traceback.format_exception_only(error)).strip()
             print(f"throttling ends by an error: {text}", file=sys.stderr)
@@ -129,7 +129,7 @@ class ForkServer:
             try:
                 (load_handler if ":" in module else importlib.import_module)(module)
             except BaseException as error:
-                self._tell(
+                self._report(
                     PreloadFailed(module, "".join(traceback.format_exception_only(error)).strip())
                 )
                 return False
@@ -137,7 +137,7 @@ class ForkServer:
         gc.freeze()
         return True
 
-    def _tell(self, event: Any) -> None:
+    def _report(self, event: Any) -> None:
         with contextlib.suppress(OSError):
             self._control.send(event)
 
@@ -155,13 +155,13 @@ class ForkServer:
             self._spawn(name, *details)
         elif kind == "memory":
             if self._throttler is not None:
-                self._throttler.hear_memory(*details)
+                self._throttler.set_memory(*details)
         elif name in self._children:
             pid = self._children[name].pid
             if kind == "signal":
                 os.kill(pid, details[0])
                 if self._throttler is not None:
-                    self._throttler.let_go(pid)  # so that it hears
+                    self._throttler.resume(pid)  # a stopped process handles no signal
             else:
                 kill_session(pid)
 
@@ -175,14 +175,14 @@ class ForkServer:
         except OSError as error:
             os.close(words)
             os.close(words_write)
-            self._tell(Exited(name, EXIT_BOOT << 8, f"cannot fork: {error}"))
+            self._report(Exited(name, EXIT_BOOT << 8, f"cannot fork: {error}"))
             return
         if pid == 0:
             os.close(words)
             self._child(name, slot, role, maintain, words_write)
         os.close(words_write)
         self._children[name] = Child(name, slot, role, pid, words)
-        self._tell(Spawned(name, pid))
+        self._report(Spawned(name, pid))
 
     def _child(self, name: str, slot: int, role: str, maintain: bool, words: int) -> NoReturn:
         """Be the new process: never returns into the server's loop."""
@@ -234,16 +234,16 @@ class ForkServer:
             if child is not None and (found.si_code != os.CLD_EXITED or found.si_status):
                 kill_session(child.pid)
             if self._throttler is not None:
-                self._throttler.gone(found.si_pid)
+                self._throttler.forget(found.si_pid)
             _, status = os.waitpid(found.si_pid, 0)
             if child is not None:
                 del self._children[child.name]
-                self._tell(Exited(child.name, status, child.read_error()))
+                self._report(Exited(child.name, status, child.read_error()))
 
     def _end_all(self) -> None:
         """The pool has ended: resume held workers, stop all, and kill those that do not stop."""
         if self._throttler is not None:
-            self._throttler.release()
+            self._throttler.resume_all()
         for child in self._children.values():
             os.kill(child.pid, signal.SIGTERM)
         deadline = time.monotonic() + self._plan.terminate

@@ -34,7 +34,7 @@ NEAR = 0.7
 LEAST_HOLD = 0.002
 
 
-class Held(Protocol):
+class WorkerProcess(Protocol):
     """A worker process as the fork server knows it."""
 
     @property
@@ -86,23 +86,24 @@ class Throttler:
         due = min((hold.until for hold in self._holds.values()), default=self._at + SLICE)
         return max(0.0, min(due, self._at + SLICE) - self._clock())
 
-    def turn(self, workers: Iterable[Held]) -> None:
+    def turn(self, workers: Iterable[WorkerProcess]) -> None:
         """Resume workers whose hold is over; at the end of a slice, plan the next one."""
         now = self._clock()
-        self.release(now)
+        for pid in [pid for pid, hold in self._holds.items() if hold.until <= now]:
+            self.resume(pid)
         if now - self._at < SLICE:
             return
         busy = {w.pid: w.slot for w in workers if self._board.busy(w.slot)}
         parts = {int(name): part for name, part in self._measured(busy, now)}
         for pid in [pid for pid in self._holds if parts.get(pid, 0.0) < 1]:
-            self.let_go(pid)
+            self.resume(pid)
         for pid, part in parts.items():
             self._hold(pid, busy[pid], part, now)
 
     def _measured(self, busy: dict[int, int], now: float) -> tuple[tuple[str, float], ...]:
         """Return which *busy* workers to hold in the next slice, and for what part of it."""
         seconds, self._at = now - self._at, now
-        self._forget(busy)
+        self._forget_idle(busy)
         before, self._busy_seconds = self._busy_seconds, None
         if not busy:
             return ()  # an idle pool costs a look at the scoreboard, and no reading of counters
@@ -113,23 +114,23 @@ class Throttler:
         self._grip = trim(self._slice(seconds, used, busy), self._grip, self._limits)
         return self._grip.holds
 
-    def release(self, now: float | None = None) -> None:
-        """Resume the workers whose hold ends by *now*, or all."""
-        for pid in [p for p, hold in self._holds.items() if now is None or hold.until <= now]:
-            self.let_go(pid)
+    def resume_all(self) -> None:
+        """Resume every worker that is held."""
+        for pid in list(self._holds):
+            self.resume(pid)
 
-    def let_go(self, pid: int) -> None:
+    def resume(self, pid: int) -> None:
         """Resume a worker, if it is held."""
         hold = self._holds.pop(pid, None)
         if hold is not None:
             _signal(pid, signal.SIGCONT)
             self._board.hold(hold.slot, self._clock() - hold.since)
 
-    def gone(self, pid: int) -> None:
-        """Forget a worker that has ended, before its number can be another's."""
+    def forget(self, pid: int) -> None:
+        """Forget a worker that has ended, before its process id is reused."""
         self._holds.pop(pid, None)
 
-    def hear_memory(self, pool_mem: float, reserve: float) -> None:
+    def set_memory(self, pool_mem: float, reserve: float) -> None:
         """Take the bytes the pool's processes use, and those to keep for the oldest job."""
         self._pool_mem, self._reserve = pool_mem, reserve
         self._resident = None
@@ -187,7 +188,7 @@ class Throttler:
             process = self._processes[pid] = psutil.Process(pid)
         return process
 
-    def _forget(self, busy: dict[int, int]) -> None:
+    def _forget_idle(self, busy: dict[int, int]) -> None:
         for pid in self._processes.keys() - busy.keys():
             del self._processes[pid]
 
