@@ -1,1 +1,1 @@
-"""The decision: how many workers, which, and why. Pure: no clock, no I/O, no memory of its own."""
+"""The policy: how many workers, which, and why. Pure functions: no clock, no I/O, no state."""

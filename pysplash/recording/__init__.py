@@ -1,1 +1,1 @@
-"""What a pool did: written as lines, read again, decided again, drawn."""
+"""Records of what a pool did: written, read, replayed and plotted."""

@@ -1,1 +1,1 @@
-"""The pool: sense, decide, act once a second; settle what dead workers held."""
+"""The pool's supervisor: senses, decides and acts once a second, and settles dead workers' jobs."""
