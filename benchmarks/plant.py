@@ -1,7 +1,7 @@
 """How policies size a pool, in a simulation: the same jobs and machine under each of them.
 
-``python benchmarks/plant.py`` prints the table of doc/policy.md. Nothing is run and no time is
-measured: the figures follow from the seeds and are the same on every machine. ``--cores 2`` and
+``python benchmarks/plant.py`` prints the table of doc/policy-cases.md. Nothing is run and no time
+is measured: the figures follow from the seeds and are the same on every machine. ``--cores 2`` and
 ``--scenario C`` choose; ``--seeds`` averages over more runs.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pathlib
 import re
 from importlib import import_module
@@ -18,7 +19,12 @@ ROOT = pathlib.Path(__file__).parents[2]
 REFERENCE = (ROOT / "doc" / "reference.md").read_text()
 CONTEXT = click.Context(cli)
 COMMANDS = {name: cli.get_command(CONTEXT, name) for name in cli.list_commands(CONTEXT)}
-PAGES = sorted([ROOT / "README.md", *(ROOT / "doc").rglob("*.md")])
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+PAGES = sorted([ROOT / "README.md", CONTRIBUTING, *(ROOT / "doc").rglob("*.md")])
+PACKAGE = ROOT / "pysplash"
+PACKAGES = sorted(path.parent for path in PACKAGE.glob("*/__init__.py"))
+#: characters of a line, but for a table's row, which cannot be wrapped
+WIDTH = 120
 OPTIONS = [option for _, options in GROUPS for option in options]
 #: flags of other programs that the documents mention
 FOREIGN = {
@@ -39,6 +45,8 @@ FOREIGN = {
     "--cores",
     "--scenario",
     "--pictures",
+    "--memsuspend",
+    "--strict",
 }
 
 
@@ -83,6 +91,49 @@ def test_links_lead_somewhere(page: pathlib.Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
 
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_lines_are_short(page: pathlib.Path) -> None:
+    """No line is longer than 120 characters, but for tables and what benchmarks write."""
+    text = re.sub(
+        r"<!-- (\w+): begin -->.*?<!-- \1: end -->", "", page.read_text(), flags=re.DOTALL
+    )
+    lines = [line for line in text.splitlines() if not line.lstrip().startswith("|")]
+
+    assert [line for line in lines if len(line) > WIDTH] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_pages_name_exist(page: pathlib.Path) -> None:
+    """A path of a module is one from the root of the repository, or of the package."""
+    named = set(re.findall(r"(?:[\w.-]+/)+\w+\.py\b", page.read_text()))
+    places = (ROOT, PACKAGE, page.parent)
+
+    assert [name for name in named if not any((place / name).exists() for place in places)] == []
+
+
+def test_the_tree_of_the_package_is_shown() -> None:
+    """CONTRIBUTING has every entry of the package, and of each package its first sentence."""
+    tree = re.search(r"^pysplash/\n(.*?)^```", CONTRIBUTING.read_text(), re.MULTILINE | re.DOTALL)
+    assert tree is not None
+    shown = dict(line.split(maxsplit=1) for line in tree[1].splitlines())
+    sentences = {f"{path.name}/": first_line(path / "__init__.py") for path in PACKAGES}
+
+    assert {*shown} == {*sentences, *(path.name for path in PACKAGE.glob("*.py"))}
+    assert {name: shown[name] for name in sentences} == sentences
+
+
+def first_line(module: pathlib.Path) -> str:
+    """Return the first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(module.read_text())) or "").partition("\n")[0]
+
+
+def test_every_package_has_its_row() -> None:
+    """The page on the internals says of each package what it does."""
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "doc" / "internals.md").read_text(), re.MULTILINE)
+
+    assert sorted(rows) == [path.name for path in PACKAGES]
 
 
 def test_every_public_name_is_in_the_reference() -> None:
