@@ -22,13 +22,14 @@ from rq.utils import as_text, now
 
 from pysplash.connections.outage import AWAY
 from pysplash.jobs.claim_named import Descent, words
-from pysplash.jobs.claim_one import Answer, Finish, Turn
+from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import held, hold, put_back
 from pysplash.log import logger
 from pysplash.waiting.clients import waiting_client
 from pysplash.waiting.offer import Help, Search, Stuck, at_hand, offer
 
 from .interrupts import Interruptible, Level
+from .outcomes import Pending
 from .supervised import RETRY_FIRST
 from .timeouts import Overtaken, StackingDeathPenalty, postpone
 
@@ -54,9 +55,8 @@ class Nesting(Interruptible):
 
     patience = PATIENCE[1]
 
-    _done: Finish | None
-    _held: Any
-    _took: float
+    #: what the last job left, if that is not stored yet
+    _pending: Pending | None = None
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -78,7 +78,7 @@ class Nesting(Interruptible):
         """Return the execution under which *job* was claimed."""
         raise NotImplementedError
 
-    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
+    def _settle_turn(self, turn: Turn, pending: Pending | None) -> None:
         """See to what a turn did not store."""
         raise NotImplementedError
 
@@ -188,31 +188,31 @@ class Nesting(Interruptible):
 
     def _descend(self, names: Sequence[str]) -> Descent:
         """Store the last outcome and claim one of the jobs *names*."""
-        done, self._done = self._done, None
-        left, self._held = self._held, None
+        pending, self._pending = self._pending, None
         keeper = get_current_job()
         assert keeper is not None
         entry = f"{keeper.id}:{self._claims.execution}"
         named = words(keeper.id, self.depth, entry, self.name, self._served(), names)
-        found = self._claims.take_named(done, named, self._took)
+        done, seconds = (pending.done, pending.seconds) if pending is not None else (None, 0.0)
+        found = self._claims.take_named(done, named, seconds)
         if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
-            self._see_to(found.turn, done, left)
+            self._see_to(found.turn, pending)
         else:
             self._astray = False
-            self._settle_turn(found.turn, None, None)
+            self._settle_turn(found.turn, None)
         return found
 
     def _served(self) -> list[str]:
         return [queue.name for queue in self.queues]
 
-    def _see_to(self, turn: Turn, done: Finish | None, left: Any) -> None:
+    def _see_to(self, turn: Turn, pending: Pending | None) -> None:
         """Let RQ store the outcome of the last nested job, under that job's execution."""
         keeper, execution = self._claims.execution, held(self)
-        if done is not None:
-            self._claims.execution = done.execution_id
+        if pending is not None:
+            self._claims.execution = pending.done.execution_id
             hold(self, None)
         try:
-            self._settle_turn(turn, done, left)
+            self._settle_turn(turn, pending)
         finally:
             self._claims.execution = keeper
             hold(self, execution)

@@ -6,13 +6,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
 from pysplash.connections.outage import AWAY
 from pysplash.connections.transactions import candid
+from pysplash.jobs.claim_one import Finish
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import described
 from pysplash.jobs.rq import (
@@ -33,6 +34,18 @@ log = logger("worker")
 
 class JobStopped(BaseException):
     """Raised in a job that somebody stopped; no ``except Exception`` keeps it."""
+
+
+class Pending(NamedTuple):
+    """What a job left that is not stored yet: as the scripts take it, and for RQ."""
+
+    done: Finish
+    job: Job
+    queue: Queue
+    value: Any
+    seconds: float
+    #: whether it is one of a batch, without a record of its execution in Redis
+    light: bool
 
 
 class Refused(Exception):

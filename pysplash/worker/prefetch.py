@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rq.job import Job
 
@@ -25,21 +25,13 @@ from pysplash.waiting.offer import Help, Search
 from .batch_claims import BatchingClaims
 from .journal import SIDE
 from .nesting import Nesting
+from .outcomes import Pending
 from .timeouts import StackingDeathPenalty
 
 #: functions that are remembered
 MOST_FUNCTIONS = 1000
 
 log = logger("worker")
-
-
-class _Outcome(NamedTuple):
-    """What a job left: in the script's words, and for RQ where that has to store it."""
-
-    done: Finish
-    held: Any
-    seconds: float
-    light: bool
 
 
 class LookingAhead(Nesting):
@@ -77,10 +69,10 @@ class LookingAhead(Nesting):
         #: whether jobs came several at once lately: a lone one is claimed by itself
         self._crowded = False
         #: outcomes that wait for the next turn; those that are on their way
-        self._shelved: list[_Outcome] = []
-        self._leaving_shelf: list[_Outcome] = []
+        self._shelved: list[Pending] = []
+        self._leaving_shelf: list[Pending] = []
         #: those that RQ has to store, or nobody
-        self._unseen: list[tuple[Answer, _Outcome]] = []
+        self._unseen: list[tuple[Answer, Pending]] = []
         #: whether one of them is just being stored
         self._seeing = False
         #: the job that runs as "job:execution", and whether it has no record of its execution
@@ -146,14 +138,14 @@ class LookingAhead(Nesting):
 
     def _shelve(self) -> None:
         """Keep the last outcome for the next turn."""
-        if self._done is not None:
-            self._shelved.append(_Outcome(self._done, self._held, self._took, self._light))
-            self._done = self._held = None
+        if self._pending is not None:
+            self._shelved.append(self._pending)
+            self._pending = None
         self._light = False
 
     def _has_shelved(self) -> bool:
         """Whether there are outcomes that only a batch's turn stores, or it is the one to take."""
-        light = self._light and self._done is not None
+        light = self._pending is not None and self._pending.light
         return bool(self._shelved) or light or self._is_hasty()
 
     def _in_batch(self) -> bool:
@@ -168,7 +160,7 @@ class LookingAhead(Nesting):
             answer, outcome = self._unseen[0]
             self._seeing = True
             try:
-                self._see_to(Turn(answer), outcome.done, outcome.held)
+                self._see_to(Turn(answer), outcome)
             finally:
                 self._seeing = False
                 del self._unseen[0]
@@ -213,7 +205,7 @@ class LookingAhead(Nesting):
         self._hand.clear()
         return returned
 
-    def _shelve_out(self) -> list[_Outcome]:
+    def _shelve_out(self) -> list[Pending]:
         """Return the outcomes that are on their way from now on."""
         outcomes, self._shelved = self._shelved, []
         if self.slot is not None:
@@ -241,7 +233,7 @@ class LookingAhead(Nesting):
             self._deep = len(reply.jobs) >= min(self._wanted, self._handful())
         self._hand.extend(reply.jobs)
         if reply.skipped:
-            self._settle_turn(Turn(reply.answer, skipped=reply.skipped), None, None)
+            self._settle_turn(Turn(reply.answer, skipped=reply.skipped), None)
 
     def _collect(self) -> Reply | None:
         """Take in the answer to what was sent, however long that takes."""

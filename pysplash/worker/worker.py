@@ -33,6 +33,7 @@ from pysplash.log import logger
 
 from .batch_claims import BatchingClaims
 from .idling import Watch
+from .outcomes import Pending
 from .prefetch import LookingAhead
 from .timeouts import StackingDeathPenalty
 
@@ -74,9 +75,6 @@ class Worker(LookingAhead, SimpleWorker):
             away=self._redis_is_away,
         )
         self._restorer = Restorer(self.connection, self.serializer)
-        self._done: Finish | None = None
-        self._took = 0.0
-        self._held: tuple[Job, Queue, Any] | None = None
         self._watch = Watch(self._claims, self._leaving)
         self._in_job = False
         self._quarantine = Quarantine(self.connection, self.name, self._insist)
@@ -125,7 +123,7 @@ class Worker(LookingAhead, SimpleWorker):
     def teardown(self) -> None:
         """Store what is done, leave the server, then RQ's own farewell."""
         self._let_go()
-        if self._done is not None:
+        if self._pending is not None:
             self._take_turn([])
         self._watch.close()
         self._claims.close()
@@ -189,29 +187,31 @@ class Worker(LookingAhead, SimpleWorker):
         """Store the last outcome and claim the next job from *queues*, or the next ones."""
         if not self._claims.asked and self._has_shelved():
             return self._exchange(queues)
-        done, self._done = self._done, None
-        held, self._held = self._held, None
-        turn = self._claims.take(done, queues, self._took)
-        if done is not None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            turn = self._claims.take(None, queues)
+        else:
+            turn = self._claims.take(pending.done, queues, pending.seconds)
             self._wipe()
         if turn.answer is not Answer.JOB or turn.skipped:
-            self._settle_turn(turn, done, held)
+            self._settle_turn(turn, pending)
         return turn
 
-    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
+    def _settle_turn(self, turn: Turn, pending: Pending | None) -> None:
         """See to what a turn did not store, and tell what it passed over."""
-        if turn.answer is Answer.DEPENDENTS and held is not None:
-            log.debug("job %s: slow: it is not for one script", held[0].id)
-            job, queue, value = held
+        if turn.answer is Answer.DEPENDENTS and pending is not None:
+            job, queue = pending.job, pending.queue
+            log.debug("job %s: slow: it is not for one script", job.id)
             try:
-                self._finish_by_rq(job, queue, value)
+                self._finish_by_rq(job, queue, pending.value)
             except Exception:
                 self._fail(job, queue)
-        elif turn.answer is Answer.FENCED and done is not None:
+        elif turn.answer is Answer.FENCED and pending is not None:
+            job_id = pending.done.job_id
             log.warning(
                 "job %s was settled meanwhile; what it returned is dropped",
-                done.job_id,
-                extra={"action": "fenced", "job": done.job_id},
+                job_id,
+                extra={"action": "fenced", "job": job_id},
             )
         if turn.skipped:
             self._quarantine.pass_over(turn.skipped)
@@ -345,16 +345,16 @@ class Worker(LookingAhead, SimpleWorker):
             log.debug("job %s: slow: RQ stores it", job.id)
             self._finish_by_rq(job, queue, value)
             return
-        self._held = (job, queue, value)
         execution, depends = self._claims.execution, "1" if job._dependency_ids else ""
         (began_at, started_at), (over_at, ended_at) = written(began), written(ended)
         moments = (started_at, ended_at, payload, began_at, over_at)
-        self._done = Finish(job.id, execution, job.origin, ttl, *moments, depends)
-        self._took = (ended - began) / 1e6
+        done = Finish(job.id, execution, job.origin, ttl, *moments, depends)
+        seconds = (ended - began) / 1e6
+        self._pending = Pending(done, job, queue, value, seconds, self._light)
         if self._goes_on():
-            self._claims.ask(self._done, self._names(), self._took)
-        self._note(self._done)
-        self._learn(job.func_name or "", self._took)
+            self._claims.ask(done, self._names(), seconds)
+        self._note(done)
+        self._learn(job.func_name or "", seconds)
 
     def _goes_on(self) -> bool:
         """Whether the turn that stores the outcome may be taken at once."""
