@@ -15,7 +15,7 @@ from pysplash.connections.outage import AWAY
 from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, Reply, Request, read, words
 from pysplash.jobs.claim_one import Answer, Turn
 
-from .claims import CACHING, FIRST_PAUSE, REFRESH, Claims
+from .claims import CACHING, FIRST_PAUSE, REFRESH, Claims, now
 
 
 class _Sent(NamedTuple):
@@ -91,7 +91,7 @@ class BatchingClaims(Claims):
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
         if not self._batch:
             self._batch = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
-        head = self._head(self._batch, time.time(), sent.refresh)
+        head = self._head(self._batch, now(), sent.refresh)
         return (*head, *words(sent.request, sent.base))
 
     def _recover(self, sent: _Sent) -> Reply:
