@@ -1,4 +1,4 @@
-"""Watch: an idle worker waits, without asking, until there is something to do.
+"""Idling: an idle worker waits, without asking, until there is something to do.
 
 The server tells of changed queues, signals ring a bell of their own. In a pool many may hear of
 one job: the first of the idle workers answer at once, the others only for what those leave.
@@ -22,8 +22,8 @@ BEAT = 1.0
 FIRST, PATIENCE = 2, 0.0005
 
 
-class Watch:
-    """One worker's watch over the queues it found empty."""
+class Idling:
+    """Waits for a change of the queues that one worker found empty."""
 
     def __init__(self, claims: Claims, leaving: Callable[[], bool]) -> None:
         self._claims = claims

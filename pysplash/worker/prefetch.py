@@ -1,4 +1,4 @@
-"""Looking ahead: while jobs are brief, they are claimed and stored in batches.
+"""Prefetching: while jobs are brief, they are claimed and stored in batches.
 
 Between two jobs of some microseconds a worker would mostly wait for its server. So once a function
 has been brief several times in a row, its worker claims several jobs at once, and stores what the
@@ -34,7 +34,7 @@ MOST_FUNCTIONS = 1000
 log = logger("worker")
 
 
-class LookingAhead(Nesting):
+class Prefetching(Nesting):
     """A worker that claims and stores brief jobs in batches."""
 
     #: seconds a brief job takes at most
@@ -124,7 +124,7 @@ class LookingAhead(Nesting):
         """Write an outcome down where it outlives this worker, or have it stored at once."""
         if self.slot is None or self._outer:
             return
-        if len(done.value) < SIDE and self.slot.slate.note(done):
+        if len(done.value) < SIDE and self.slot.journal.note(done):
             return
         if self._in_batch():
             self._shelve()
@@ -134,7 +134,7 @@ class LookingAhead(Nesting):
     def _wipe(self) -> None:
         """Nothing is left of what was written down."""
         if self.slot is not None:
-            self.slot.slate.wipe()
+            self.slot.journal.wipe()
 
     def _shelve(self) -> None:
         """Keep the last outcome for the next turn."""
@@ -209,9 +209,9 @@ class LookingAhead(Nesting):
         """Return the outcomes that are on their way from now on."""
         outcomes, self._shelved = self._shelved, []
         if self.slot is not None:
-            self.slot.slate.turn()
+            self.slot.journal.turn()
             for _, outcome in self._unseen:
-                self.slot.slate.note(outcome.done)
+                self.slot.journal.note(outcome.done)
         return outcomes
 
     def _held_beside(self, present: str) -> str:

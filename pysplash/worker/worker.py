@@ -32,9 +32,9 @@ from pysplash.jobs.rq import enter, held, hold, leave, perform, run
 from pysplash.log import logger
 
 from .batch_claims import BatchingClaims
-from .idling import Watch
+from .idling import Idling
 from .outcomes import Pending
-from .prefetch import LookingAhead
+from .prefetch import Prefetching
 from .timeouts import StackingDeathPenalty
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
@@ -56,7 +56,7 @@ def _is_special(fields: dict[bytes, bytes]) -> bool:
     return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
-class Worker(LookingAhead, SimpleWorker):
+class Worker(Prefetching, SimpleWorker):
     """An RQ worker that runs each job in its own process and never loses one to a stop.
 
     Usable in a pool, alone, and with ``rq worker -w pysplash.Worker``.
@@ -75,7 +75,7 @@ class Worker(LookingAhead, SimpleWorker):
             away=self._redis_is_away,
         )
         self._restorer = Restorer(self.connection, self.serializer)
-        self._watch = Watch(self._claims, self._leaving)
+        self._watch = Idling(self._claims, self._leaving)
         self._in_job = False
         self._quarantine = Quarantine(self.connection, self.name, self._insist)
         own = type(self)

@@ -127,7 +127,7 @@ def build_in_pool(
     return worker
 
 
-def build_looking_ahead(
+def build_prefetching(
     settings: WorkerSettings, name: str, connection: Redis, stack: ExitStack
 ) -> BaseWorker:
     """Make our worker as a pool would; it takes every job for a brief one."""

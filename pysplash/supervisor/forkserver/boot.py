@@ -106,7 +106,7 @@ def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) 
     """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
     attach(slot)
     StackingDeathPenalty.held = slot.held  # type: ignore[method-assign]
-    Notes.keep = slot.slate.note
+    Notes.keep = slot.journal.note
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
     connection = connect(settings, name)

@@ -1,4 +1,4 @@
-"""Looking ahead on a real server: what is fetched early is begun in its turn, or goes back."""
+"""Prefetching on a real server: what is fetched early is begun in its turn, or goes back."""
 
 from __future__ import annotations
 
@@ -673,7 +673,7 @@ def die_early(before: str) -> None:
     assert isinstance(worker, Worker)
     assert worker.slot is not None
     wait_until(lambda: told(redis)[0].startswith(me.id), 30)
-    outcomes = legible(worker.slot.slate.read())
+    outcomes = legible(worker.slot.journal.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     loss = Loss(NAME, *pair_of(told(redis)[0]), "killed", outcomes=outcomes)
     seen[:] = [settlement.settle(loss), Job.fetch(before, redis).return_value()]
@@ -696,7 +696,7 @@ def die_late(done: int) -> None:
     assert isinstance(worker, Worker)
     assert worker.slot is not None
     entry = next(entry for entry in told(redis) if entry.startswith(me.id))
-    outcomes = legible(worker.slot.slate.read())
+    outcomes = legible(worker.slot.journal.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     loss = Loss(NAME, *pair_of(entry), "killed", outcomes=outcomes)
     registry = Queue("default", connection=redis).finished_job_registry
