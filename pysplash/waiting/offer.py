@@ -106,8 +106,9 @@ class Search:
 class Helper(Protocol):
     """A worker that runs jobs inside the one it is running."""
 
-    #: jobs nested in one another from which a waiting one first looks for another worker
-    max_nesting: int
+    @property
+    def max_nesting(self) -> int:
+        """Jobs nested in one another from which a waiting one first looks for another worker."""
 
     @property
     def depth(self) -> int:
