@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -33,6 +32,7 @@ from pysplash.jobs.quarantine import clean, described, set_aside
 from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
+from . import signals
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -41,8 +41,6 @@ BLOCK = 1
 HEARTBEAT = 15.0
 #: first and longest pause, in seconds, while Redis is away
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
-#: seconds after a first stop signal in which a second one is taken for the same
-COLD_AFTER = 1.0
 
 log = logger("worker")
 
@@ -86,8 +84,7 @@ class Supervised(BaseWorker):
     # --- stopping ---
 
     def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGINT, self.request_stop)
-        signal.signal(signal.SIGTERM, self.request_stop)
+        signals.handle_stops(self.request_stop)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Ask for a warm stop: set a flag, nothing else.
@@ -95,11 +92,10 @@ class Supervised(BaseWorker):
         A worker without a pool takes a second signal, more than a second later, for a cold stop
         and leaves its job through SystemExit, which RQ stores as the job's failure.
         """
-        first, self._stop_signal_at = self._stop_signal_at, time.monotonic()
-        self._stop_requested = True
-        alone_in_job = self.slot is None and self._at_work()
-        if first is not None and alone_in_job and self._stop_signal_at - first > COLD_AFTER:
-            self._leave_cold()
+        signals.stop(self)
+
+    def _may_leave_cold(self) -> bool:
+        return self.slot is None and self._at_work()
 
     def _at_work(self) -> bool:
         """Whether a job's own code may be running."""

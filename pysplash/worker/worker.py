@@ -38,6 +38,7 @@ from .interrupts import Interrupts
 from .nesting import Nest
 from .outcomes import Outcomes, Pending
 from .prefetch import Prefetching
+from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
 from .timeouts import StackingDeathPenalty
 from .turns import OneByOne, queues_of
@@ -81,7 +82,8 @@ class Worker(Supervised, SimpleWorker):
         )
         self._restorer = Restorer(self.connection, self.serializer)
         self._quarantine = Quarantine(self.connection, self.name, self._insist)
-        self._idling = Idling(self._claims, self._leaving)
+        self._wake_up = WakeUp()
+        self._idling = Idling(self._claims, self._leaving, self._wake_up)
         self._build()
         own = type(self)
         self._plain = (
@@ -112,8 +114,8 @@ class Worker(Supervised, SimpleWorker):
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()
         offer(self._nest)
-        self._idling.open()
-        signal.signal(signal.SIGUSR1, self._interrupts.stop_job)
+        self._wake_up.open()
+        handle_job_stops(self._interrupts.stop_job)
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
@@ -143,7 +145,7 @@ class Worker(Supervised, SimpleWorker):
     def teardown(self) -> None:
         """Store what is done, leave the server, then RQ's own farewell."""
         self._turns.close()
-        self._idling.close()
+        self._wake_up.close()
         self._claims.close()
         if at_hand() is self._nest:
             offer(None)
@@ -339,7 +341,7 @@ class Worker(Supervised, SimpleWorker):
 
     def kill_horse(self, sig: signal.Signals = signal.SIGUSR1) -> None:
         """Interrupt the running job, as RQ's stop-job and kill-horse ask."""
-        os.kill(os.getpid(), signal.SIGUSR1)
+        stop_own_job()
 
     def _obey(self, command: Command) -> None:
         """Stop any of the jobs that run inside one another, where RQ looks at one only."""
