@@ -14,7 +14,7 @@ from pysplash.jobs.rq import current_job_ids
 
 from .claims import Claims
 from .supervised import Supervised
-from .timeouts import Overtaken, shield, unshield
+from .timeouts import Overtaken, Timers
 
 #: seconds for which a stop counts that came before its job had begun: whoever sent it has seen the
 #: claim in Redis before the worker has
@@ -39,9 +39,10 @@ class Level:
 class Interrupts:
     """Stops jobs of *worker* at every level, and only where nothing is torn apart."""
 
-    def __init__(self, worker: Supervised, claims: Claims) -> None:
+    def __init__(self, worker: Supervised, claims: Claims, timers: Timers) -> None:
         self._worker = worker
         self._claims = claims
+        self.timers = timers
         #: the jobs that wait while another runs inside them, outermost first
         self.outer: list[Level] = []
         #: whether the function of a job runs
@@ -57,11 +58,23 @@ class Interrupts:
         """Whether the worker is in the middle of a job."""
         return self.in_job or self._covered or bool(self.outer)
 
+    # --- levels ---
+
+    def descend(self, level: Level) -> None:
+        """Let the job of *level* wait while another runs inside it."""
+        self.outer.append(level)
+        self.timers.level = len(self.outer)
+
+    def ascend(self) -> None:
+        """Let the job that waited last go on."""
+        self.outer.pop()
+        self.timers.level = len(self.outer)
+
     # --- when ---
 
     def cover(self) -> tuple[int, bool]:
         """Keep interrupts back: what follows must not be cut short."""
-        before = (shield(), self.in_job)
+        before = (self.timers.shield(), self.in_job)
         self.in_job, self._covered = False, True
         return before
 
@@ -69,20 +82,20 @@ class Interrupts:
         """Let interrupts through again, those first that came meanwhile."""
         shielded, self.in_job = before
         self._covered = bool(self.outer) and not self.in_job
-        unshield(shielded)
+        self.timers.unshield(shielded)
         if self.in_job:
             self._make_good()
 
     def open(self) -> None:
         """Let interrupts through in the function of this job, those of outer jobs too."""
         if self.outer:
-            unshield(0)
+            self.timers.unshield(0)
         self._make_good()
 
     def shut(self) -> None:
         """Keep them back again, as the function has ended and other jobs wait around it."""
         if self.outer:
-            shield()
+            self.timers.shield()
 
     def _make_good(self) -> None:
         """Interrupt what runs now by what was put off, if it is meant."""

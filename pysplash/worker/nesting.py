@@ -31,7 +31,7 @@ from .interrupts import Interrupts, Level
 from .outcomes import Outcomes
 from .prefetch import Prefetching
 from .supervised import RETRY_FIRST, Supervised
-from .timeouts import Overtaken, StackingDeathPenalty, postpone
+from .timeouts import Overtaken
 from .turns import OneByOne
 
 #: the shortest and longest time in seconds a deeply nested wait leaves its jobs to other workers
@@ -149,7 +149,7 @@ class Nest:
         except Overtaken as overtaken:
             if overtaken.level < len(self._interrupts.outer):
                 raise
-            postpone(overtaken.level)
+            self._interrupts.timers.postpone(overtaken.level)
             raise overtaken.error from None
         finally:
             self._interrupts.uncover(before)
@@ -221,14 +221,12 @@ class Nest:
         assert job is not None
         limit = sys.getrecursionlimit()
         level = Level(job, present, held(self._worker), self._worker._job_failed, limit)
-        self._interrupts.outer.append(level)
-        StackingDeathPenalty.level = len(self._interrupts.outer)
+        self._interrupts.descend(level)
         sys.setrecursionlimit(frames() + SLACK * len(self._interrupts.outer) + self._budget)
         return level
 
     def _resume(self, level: Level) -> None:
-        self._interrupts.outer.pop()
-        StackingDeathPenalty.level = len(self._interrupts.outer)
+        self._interrupts.ascend()
         sys.setrecursionlimit(level.recursion_limit)
         self._claims.execution = level.execution_id
         hold(self._worker, level.execution)

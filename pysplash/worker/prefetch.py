@@ -26,7 +26,6 @@ from .interrupts import Interrupts
 from .journal import SIDE
 from .outcomes import Outcomes, Pending
 from .supervised import Supervised
-from .timeouts import StackingDeathPenalty
 from .turns import OneByOne, queues_of
 
 log = logger("worker")
@@ -58,6 +57,7 @@ class Prefetching:
         self._claims = claims
         self._outcomes = outcomes
         self._interrupts = interrupts
+        self._timers = interrupts.timers
         self._one_by_one = one_by_one
         self.brevity = Brevity()
         #: jobs claimed and not begun
@@ -84,7 +84,7 @@ class Prefetching:
 
     def next(self) -> Turn:
         """Store what was left, and return the next job: one in hand, or a new one."""
-        StackingDeathPenalty.errand = None
+        self._timers.callback = None
         return self._in_hand() or self._take_turn(queues_of(self._worker))
 
     def left(self, pending: Pending, function: str) -> None:
@@ -170,7 +170,7 @@ class Prefetching:
         if not self._claims.under_way and (late or (many and len(self._hand) < self.most)):
             self._send(want=True)
         due = max(now + self.delay, self._turned_at + 2 * self.delay)
-        StackingDeathPenalty.errand = (due, self._flush)
+        self._timers.callback = (due, self._flush)
 
     def _catch_up(self, job: Job) -> None:
         """Keep no other waiting for *job*, which is not brief, and have it on record."""
@@ -182,7 +182,7 @@ class Prefetching:
 
     def _flush(self) -> None:
         """Let no outcome wait any longer for the job that runs."""
-        StackingDeathPenalty.errand = (time.monotonic() + self.foresight, self._surrender)
+        self._timers.callback = (time.monotonic() + self.foresight, self._surrender)
         if self._shelved:
             self._try(self._send_shelved)
 
@@ -221,7 +221,7 @@ class Prefetching:
         if self._in_batch() or self._unseen:
             before = self._interrupts.cover()
             try:
-                StackingDeathPenalty.errand = None
+                self._timers.callback = None
                 self._settle_down()
                 self._see_behind()
             finally:

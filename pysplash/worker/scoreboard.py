@@ -14,7 +14,7 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pysplash.control.model import WorkerState
@@ -272,6 +272,10 @@ class Slot:
         """Return the seconds for which this worker was held so far."""
         held: float = _HELD.unpack_from(self._map, self._held_place)[0]
         return held
+
+    def note(self, words: Sequence[str]) -> bool:
+        """Write words down where they outlive this process; return False if there is no room."""
+        return self.journal.note(words)
 
     def runs(self, function: str) -> None:
         """Say which function the job in hand calls; of jobs inside one another the outermost's."""

@@ -40,7 +40,7 @@ from .outcomes import Outcomes, Pending
 from .prefetch import Prefetching
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
-from .timeouts import StackingDeathPenalty
+from .timeouts import TIMERS, StackingDeathPenalty
 from .turns import OneByOne, queues_of
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
@@ -97,7 +97,7 @@ class Worker(Supervised, SimpleWorker):
 
     def _build(self) -> None:
         """Make the parts; each knows those before it."""
-        self._interrupts = Interrupts(self, self._claims)
+        self._interrupts = Interrupts(self, self._claims, TIMERS)
         self._outcomes = Outcomes(
             self, self._claims, self._quarantine, self._interrupts, self._clear_way
         )

@@ -25,7 +25,7 @@ from pysplash.jobs.claim_named import Descent
 from pysplash.jobs.claim_one import Turn
 from pysplash.supervisor.settlement import Loss, Settlement
 from pysplash.worker.scoreboard import Scoreboard, Slot
-from pysplash.worker.timeouts import StackingDeathPenalty, shield, unshield
+from pysplash.worker.timeouts import TIMERS, StackingDeathPenalty
 from pysplash.worker.worker import Worker
 from tests.generation import at_work_on, since_3
 from tests.integration import nested_jobs as jobs
@@ -211,10 +211,10 @@ def test_a_shield_keeps_outer_timers_back() -> None:
 
     def run() -> None:
         with StackingDeathPenalty(0.05, TimeoutError):
-            before = shield()
+            before = TIMERS.shield()
             store()
             seen.append("stored")
-            unshield(before)
+            TIMERS.unshield(before)
             outlast(5)
 
     with pytest.raises(TimeoutError):
@@ -231,7 +231,7 @@ def test_a_timeout_that_cannot_be_set_leaves_none_behind() -> None:
 
     with pytest.raises(ValueError, match="main thread"):
         aside(set_one).result(30)
-    assert StackingDeathPenalty._stack == []
+    assert not TIMERS.in_force
     with StackingDeathPenalty(10**30, KeyError):
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 10**9
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0

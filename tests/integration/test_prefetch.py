@@ -25,7 +25,7 @@ from pysplash.supervisor.settlement import Loss, Settlement, legible
 from pysplash.waiting.offer import at_hand
 from pysplash.worker.nesting import Nest
 from pysplash.worker.scoreboard import Scoreboard, Slot
-from pysplash.worker.timeouts import StackingDeathPenalty, _ring
+from pysplash.worker.timeouts import Timers
 from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, at_work_on
 from tests.waiting import wait_until
@@ -522,21 +522,20 @@ def test_no_result_waits_for_the_rest_of_its_batch(
     assert [job.return_value() for job in jobs] == [*range(8)]
 
 
-def test_an_errand_after_its_job_sets_no_timer() -> None:
+def test_a_callback_after_its_job_sets_no_timer() -> None:
     """It may ring while the last timeout is taken away: nobody would hear the next ring."""
-    kind = StackingDeathPenalty
+    timers = Timers()
 
     def again() -> None:
-        kind.errand = (1e9, again)
+        timers.callback = (1e9, again)
 
     try:
-        kind.errand = (0.0, again)
-        _ring(signal.SIGALRM, None)
-        assert kind.errand == (1e9, again)
+        timers.callback = (0.0, again)
+        timers.ring(signal.SIGALRM, None)
+        assert timers.callback == (1e9, again)
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-        assert signal.getsignal(signal.SIGALRM) is not _ring
+        assert signal.getsignal(signal.SIGALRM) != timers.ring
     finally:
-        kind.errand = None
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
