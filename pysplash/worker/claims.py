@@ -20,14 +20,13 @@ from redis.exceptions import ResponseError
 
 from pysplash.connections.clients import numbers
 from pysplash.connections.direct import Lane, Word, packed
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import Descent
 from pysplash.jobs.claim_one import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 from pysplash.jobs.restoring import stamp, written
 from pysplash.jobs.rq import claimed
 
-FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
 #: asks the server to tell of changes of what the next command looks at
@@ -174,23 +173,22 @@ class Claims:
         *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
         store; else raises redis's error, and the next call finds what this one may have claimed.
         """
-        pause = FIRST_PAUSE
         execution = self.unsure or os.urandom(16).hex()
-        while True:
-            try:
-                lost = self._lost_claim(execution)
-                found = Descent(lost) if lost else self._descend(done, named, execution, seconds)
-            except AWAY as error:
-                if done is None:
-                    self.unsure = execution
-                    raise
-                pause = self._away(error, pause)
-                continue
-            if found.turn.answer is Answer.JOB:
-                self.execution = execution
-            self.unsure = ""
-            self._resting = False
-            return found
+
+        def attempt() -> Descent:
+            lost = self._lost_claim(execution)
+            return Descent(lost) if lost else self._descend(done, named, execution, seconds)
+
+        try:
+            found = attempt() if done is None else patiently(attempt, self._away)
+        except AWAY:
+            self.unsure = execution
+            raise
+        if found.turn.answer is Answer.JOB:
+            self.execution = execution
+        self.unsure = ""
+        self._resting = False
+        return found
 
     def _descend(
         self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
@@ -232,20 +230,19 @@ class Claims:
 
     def still_ours(self, job_id: str) -> bool:
         """Return whether the job's execution is still open, as soon as Redis says and takes in."""
-        pause = FIRST_PAUSE
         key = f"rq:worker:{self._worker}"
-        while True:
-            try:
-                if not self._lane.open:
-                    self._connect()
-                replies = self._lane.call_all(
-                    ("HSET", key, "last_heartbeat", stamp(time.time())),
-                    ("EXPIRE", key, self._idle_ttl),
-                    ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
-                )
-                return bool([self._lane.checked(reply) for reply in replies][-1])
-            except AWAY as error:
-                pause = self._away(error, pause)
+
+        def attempt() -> bool:
+            if not self._lane.open:
+                self._connect()
+            replies = self._lane.call_all(
+                ("HSET", key, "last_heartbeat", stamp(time.time())),
+                ("EXPIRE", key, self._idle_ttl),
+                ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
+            )
+            return bool([self._lane.checked(reply) for reply in replies][-1])
+
+        return patiently(attempt, self._away)
 
     @property
     def rung(self) -> bool:

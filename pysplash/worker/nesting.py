@@ -18,7 +18,7 @@ from rq.job import Job, get_current_job
 from rq.queue import Queue
 from rq.utils import as_text, now
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.jobs.claim_named import Descent, words
 from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import held, hold, put_back
@@ -30,7 +30,7 @@ from .claims import Claims
 from .interrupts import Interrupts, Level
 from .outcomes import Outcomes
 from .prefetch import Prefetching
-from .supervised import RETRY_FIRST, Supervised
+from .supervised import Supervised
 from .timeouts import Overtaken
 from .turns import OneByOne
 
@@ -160,7 +160,7 @@ class Nest:
         A claim of which nobody knows whether it was made is found out about, and given back.
         """
         before, present = self._interrupts.cover(), self._claims.execution
-        pause = RETRY_FIRST
+        pause = FIRST_PAUSE
         try:
             while self._astray or self._claims.unsure:
                 try:

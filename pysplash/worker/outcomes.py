@@ -12,7 +12,7 @@ from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.connections.transactions import candid
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.dependents import releasing_once
@@ -32,7 +32,7 @@ from pysplash.log import logger
 
 from .claims import Claims
 from .interrupts import Interrupts, JobStopped
-from .supervised import RETRY_FIRST, Supervised
+from .supervised import Supervised
 
 log = logger("worker")
 
@@ -183,7 +183,7 @@ class Outcomes:
         What RQ does after that is then made up for.
         """
         worker = self._worker
-        pause, before, stopped = RETRY_FIRST, dict(vars(job)), worker._stopped_job_id
+        pause, before, stopped = FIRST_PAUSE, dict(vars(job)), worker._stopped_job_id
         why: Exception | None = None
         for _ in range(self.most_tries):
             try:

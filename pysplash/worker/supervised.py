@@ -8,11 +8,10 @@ and starting it.
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from redis import Redis
@@ -26,7 +25,7 @@ from rq.queue import Queue
 from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
 from pysplash.jobs.commands import Command, understand
 from pysplash.jobs.quarantine import clean, described, set_aside
 from pysplash.jobs.rq import held, hold
@@ -39,9 +38,8 @@ from .scoreboard import Slot
 BLOCK = 1
 #: seconds between two refreshes of an idle worker's key in Redis
 HEARTBEAT = 15.0
-#: first and longest pause, in seconds, while Redis is away
-RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 
+T = TypeVar("T")
 log = logger("worker")
 
 
@@ -351,35 +349,30 @@ class Supervised(BaseWorker):
 
     # --- an absent Redis ---
 
-    def _insist(self, call: Callable[[], Any]) -> Any:
+    def _insist(self, call: Callable[[], T]) -> T:
         """Return what *call* returns once Redis is there to answer, however long that takes."""
-        pause = RETRY_FIRST
-        while True:
-            try:
-                return call()
-            except AWAY as error:
-                pause = self._redis_is_away(error, pause)
+        return patiently(call, self._redis_is_away)
 
     def _patiently(self, call: Callable[[], object]) -> bool:
         """Call *call* until Redis is there to answer; False if the worker is to leave first."""
-        pause = RETRY_FIRST
-        while not self._leaving():
-            try:
-                call()
-            except AWAY as error:
-                pause = self._redis_is_away(error, pause)
-            else:
-                return True
-        return False
 
-    def _redis_is_away(self, error: Exception, pause: float = RETRY_MOST / 4) -> float:
+        def attempt() -> bool:
+            if self._leaving():
+                return False
+            call()
+            return True
+
+        return self._insist(attempt)
+
+    def _redis_is_away(self, error: Exception, seconds: float = LONGEST_PAUSE / 4) -> float:
+        """Show a sign of life and pause; return the seconds of the next pause."""
         if self.slot is not None:
             self.slot.beat()
         log.debug("worker %s: Redis is away: %s", self.name, error)
         if isinstance(error, ReadOnlyError):
             self.connection.connection_pool.disconnect()  # another server may be the primary now
-        time.sleep(pause * random.uniform(0.75, 1.25))
-        return min(RETRY_MOST, pause * 2)
+        pause(error, seconds)
+        return min(LONGEST_PAUSE, 2 * seconds)
 
 
 def own_memory() -> int:

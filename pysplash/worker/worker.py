@@ -237,9 +237,8 @@ class Worker(Supervised, SimpleWorker):
                 self._claims.recount()
                 perform(self, job, queue)
         except AWAY:
-            lost = (
-                not self._interrupts.outer
-            )  # the row goes on to name the job, for the pool to settle
+            # The row goes on to name the job, for the pool to settle.
+            lost = not self._interrupts.outer
             raise
         except Exception as error:
             self._outcomes.give_up(job, queue, error)

@@ -20,11 +20,11 @@ from rq.worker import BaseWorker, DequeueStrategy
 from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import reach
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import patiently, pause
 from pysplash.errors import ImportFailed
 from pysplash.waiting.offer import attach
 from pysplash.worker.scoreboard import Slot
-from pysplash.worker.supervised import RETRY_FIRST, RETRY_MOST, Supervised
+from pysplash.worker.supervised import Supervised
 
 #: longest time in seconds for which setup hooks count as alive, whatever they do
 SETUP = 300.0
@@ -151,11 +151,8 @@ def showing_life(slot: Slot) -> Iterator[None]:
 def _build_patiently(
     settings: WorkerSettings, name: str, connection: Redis, slot: Slot
 ) -> Supervised:
-    pause = RETRY_FIRST
-    while True:
-        try:
-            return build_worker(settings, name, connection)
-        except AWAY:
-            slot.beat()
-            time.sleep(pause)
-            pause = min(RETRY_MOST, 2 * pause)
+    def between(error: Exception, seconds: float) -> None:
+        slot.beat()
+        pause(error, seconds)
+
+    return patiently(lambda: build_worker(settings, name, connection), between)
