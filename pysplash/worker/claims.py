@@ -53,7 +53,7 @@ class _Asked(NamedTuple):
 
 
 class Claims:
-    """One worker's desk at the server.
+    """Makes the turns of one worker.
 
     *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
     pause to make and returns the next one.

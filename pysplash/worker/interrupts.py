@@ -79,26 +79,26 @@ class Interrupts:
         return before
 
     def uncover(self, before: tuple[int, bool]) -> None:
-        """Let interrupts through again, those first that came meanwhile."""
+        """Let interrupts through again; deliver those that came meanwhile."""
         shielded, self.in_job = before
         self._covered = bool(self.outer) and not self.in_job
         self.timers.unshield(shielded)
         if self.in_job:
-            self._make_good()
+            self._deliver()
 
     def open(self) -> None:
         """Let interrupts through in the function of this job, those of outer jobs too."""
         if self.outer:
             self.timers.unshield(0)
-        self._make_good()
+        self._deliver()
 
     def shut(self) -> None:
         """Keep them back again, as the function has ended and other jobs wait around it."""
         if self.outer:
             self.timers.shield()
 
-    def _make_good(self) -> None:
-        """Interrupt what runs now by what was put off, if it is meant."""
+    def _deliver(self) -> None:
+        """Deliver an interrupt that was put off, if it is meant for what runs now."""
         if self._put_off_until:
             until, self._put_off_until = self._put_off_until, 0.0
             if time.monotonic() < until:

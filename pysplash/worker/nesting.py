@@ -1,8 +1,8 @@
-"""Nesting: running a job inside the one that waits for it, and being back where one was.
+"""Nesting: running a job inside the one that waits for it, and going back to that one.
 
-All a worker knows of the job it runs is set aside while another runs inside it, and put back. An
-interrupt meant for an outer job (its timeout, a stop) ends the jobs inside it first; they share
-its fate, as those of a worker that died.
+All a worker knows of the job it runs is set aside while another runs inside it, and restored. An
+interrupt meant for an outer job (its timeout, a stop) ends the jobs inside it first; they end as
+those of a worker that died.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Nest:
         self._run = run
         self._overtaken: Overtaken | None = None
         #: whether Redis has another job as this worker's present one than the one that waits
-        self._astray = False
+        self._outdated = False
         self._budget = sys.getrecursionlimit()
         self._waits: Redis | None = None
 
@@ -132,7 +132,7 @@ class Nest:
         self._prefetch.make_way()
         before, present = self._interrupts.cover(), self._claims.execution
         try:
-            while (names := search.batch()) or self._astray or self._claims.unsure:
+            while (names := search.batch()) or self._outdated or self._claims.unsure:
                 found = self._descend(names)
                 search.saw(
                     found.seen,
@@ -162,7 +162,7 @@ class Nest:
         before, present = self._interrupts.cover(), self._claims.execution
         pause = FIRST_PAUSE
         try:
-            while self._astray or self._claims.unsure:
+            while self._outdated or self._claims.unsure:
                 try:
                     found = self._descend([])
                 except AWAY as error:
@@ -200,7 +200,7 @@ class Nest:
         if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
             self._outcomes.settle_earlier(found.turn, pending)
         else:
-            self._astray = False
+            self._outdated = False
             self._outcomes.settle(found.turn, None)
         return found
 
@@ -231,10 +231,10 @@ class Nest:
         self._claims.execution = level.execution_id
         hold(self._worker, level.execution)
         self._worker._job_failed = level.failed
-        self._astray = True
+        self._outdated = True
         os.environ["RQ_JOB_ID"] = level.job.id
 
-    # --- a shared fate ---
+    # --- failures ---
 
     def fail(self, job: Job, queue: Queue) -> None:
         """Have RQ store how a job ended that has just raised."""
@@ -242,13 +242,13 @@ class Nest:
         if isinstance(error, Overtaken) and error.level < len(self._interrupts.outer):
             self._overtaken = error
             try:
-                self._share_fate(job, queue, error)
+                self._end_with_outer(job, queue, error)
             except Exception as refused:
                 self._outcomes.give_up(job, queue, refused)
         else:
             self._outcomes.fail(job, queue)
 
-    def _share_fate(self, job: Job, queue: Queue, overtaken: Overtaken) -> None:
+    def _end_with_outer(self, job: Job, queue: Queue, overtaken: Overtaken) -> None:
         """End the run of a job as that of a worker that died."""
         outer = self._interrupts.outer[overtaken.level].job
         text = f"Job {outer.id}, inside which this job ran, {overtaken.why}; it ended with it."

@@ -232,7 +232,7 @@ class Slot:
         self._enter(WorkerState.STOPPING)
 
     def unsaid(self) -> None:
-        """Leave without having said so in Redis, which is away; the pool says it."""
+        """Leave without deregistering in Redis, which is away; the pool does it."""
         self._unsaid = True
         self.beat()
 

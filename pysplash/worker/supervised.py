@@ -61,10 +61,10 @@ class Supervised(BaseWorker):
     _job_failed = False
     _storing_success = False
     #: whether the worker may leave after the job that comes next, or runs
-    _last = False
+    _may_be_last = False
     _memory_floor = 0
     _heartbeat_at = 0.0
-    _born = 0.0
+    _began_at = 0.0
 
     @property
     def dequeue_timeout(self) -> int:
@@ -108,9 +108,9 @@ class Supervised(BaseWorker):
         orphaned = self.parent_pid is not None and os.getppid() != self.parent_pid
         return self._stop_requested or orphaned
 
-    def _worn_out(self) -> str:
+    def _reason_to_recycle(self) -> str:
         """Say why this worker should be recycled; empty if it should not."""
-        if self.max_age is not None and time.monotonic() - self._born >= self.max_age:
+        if self.max_age is not None and time.monotonic() - self._began_at >= self.max_age:
             return f"it is older than {self.max_age:.0f} s"
         if self.max_job_memory is not None:
             growth = own_memory() - self._memory_floor
@@ -135,10 +135,10 @@ class Supervised(BaseWorker):
 
         Returns whether any job was run.
         """
-        self._born = time.monotonic()
+        self._began_at = time.monotonic()
         self._install_signal_handlers()
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
-            self._leave_unsaid()
+            self._leave_registered()
             return False
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
@@ -149,11 +149,11 @@ class Supervised(BaseWorker):
         done = 0
         limited = self.max_age is not None or self.max_job_memory is not None
         try:
-            self._last = limited or max_jobs == 1
+            self._may_be_last = limited or max_jobs == 1
             while self._turn(burst, max_idle_time):
                 done += 1
-                self._last = limited or done + 1 == max_jobs
-                reason = f"{done} jobs are done" if done == max_jobs else self._worn_out()
+                self._may_be_last = limited or done + 1 == max_jobs
+                reason = f"{done} jobs are done" if done == max_jobs else self._reason_to_recycle()
                 if reason:
                     log.info("worker %s leaves: %s", self.name, reason, extra={"action": "recycle"})
                     break
@@ -167,15 +167,15 @@ class Supervised(BaseWorker):
         try:
             self.teardown()
         except AWAY as error:
-            log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
-            self._leave_unsaid()
+            log.warning("worker %s cannot deregister, Redis is away: %s", self.name, error)
+            self._leave_registered()
 
-    def _leave_unsaid(self) -> None:
+    def _leave_registered(self) -> None:
         if self.slot is not None:
             self.slot.unsaid()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """Obey a command; one that makes no sense does not end the hearing, as it does RQ's."""
+        """Carry out a command; one that makes no sense ends no subscription, as it does in RQ."""
         command = understand(message)
         if command is not None:
             self._obey(command)
@@ -219,7 +219,7 @@ class Supervised(BaseWorker):
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
-                if self.max_age is not None and self._worn_out():
+                if self.max_age is not None and self._reason_to_recycle():
                     return None
             except AWAY as error:
                 self._redis_is_away(error)
@@ -323,7 +323,7 @@ class Supervised(BaseWorker):
         return execution
 
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        """Let RQ store a success, again if a job came to depend on this one meanwhile."""
+        """Let RQ store a success, again if a job has come to depend on this one meanwhile."""
         self._storing_success = True
         try:
             super().handle_job_success(*args, **kwargs)
@@ -347,7 +347,7 @@ class Supervised(BaseWorker):
         self._job_failed = True
         super().handle_job_failure(*args, **kwargs)
 
-    # --- an absent Redis ---
+    # --- while Redis is away ---
 
     def _insist(self, call: Callable[[], T]) -> T:
         """Return what *call* returns once Redis is there to answer, however long that takes."""

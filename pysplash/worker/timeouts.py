@@ -203,7 +203,7 @@ class StackingDeathPenalty(BaseDeathPenalty):
         self._granted = _held()
 
     def ring(self, frame: FrameType | None) -> None:
-        """Say where the job is, once, and raise the exception in it, or what ends it."""
+        """Log where the job is, once, and raise in it its timeout, or what ends it."""
         self.remind()
         if not self._told and self._job_id:
             self._told = True

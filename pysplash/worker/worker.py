@@ -127,7 +127,7 @@ class Worker(Supervised, SimpleWorker):
         if self.slot is not None:
             self._claims.lease_cap = LEASE
             self.slot.listens = True
-            self._hang_up()
+            self._disconnect()
 
     def subscribe(self) -> None:
         """Hear commands over a connection and a thread of its own, if no pool does."""
@@ -138,12 +138,12 @@ class Worker(Supervised, SimpleWorker):
         if self.slot is None:
             super()._beat()
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         """Close RQ's connection until somebody needs it; the claims have one of their own."""
         self.connection.connection_pool.disconnect(inuse_connections=False)
 
     def teardown(self) -> None:
-        """Store what is done, leave the server, then RQ's own farewell."""
+        """Store what is done, leave the server, then tear down as RQ does."""
         self._turns.close()
         self._wake_up.close()
         self._claims.close()
@@ -169,21 +169,21 @@ class Worker(Supervised, SimpleWorker):
                 continue
             if self.slot is not None:
                 self.slot.idle()
-            if self._bored(idle_since, max_idle_time):
+            if self._idle_too_long(idle_since, max_idle_time):
                 return False
-            self._rest(turn, idle_since, max_idle_time)
+            self._wait_for_work(turn, idle_since, max_idle_time)
         return False
 
-    def _bored(self, idle_since: float, max_idle_time: int | None) -> bool:
+    def _idle_too_long(self, idle_since: float, max_idle_time: int | None) -> bool:
         idle = time.monotonic() - idle_since
         too_long = max_idle_time is not None and idle >= max_idle_time
-        return too_long or (self.max_age is not None and bool(self._worn_out()))
+        return too_long or (self.max_age is not None and bool(self._reason_to_recycle()))
 
-    def _rest(self, turn: Turn, idle_since: float, max_idle_time: int | None) -> None:
+    def _wait_for_work(self, turn: Turn, idle_since: float, max_idle_time: int | None) -> None:
         """Wait until a queue has changed, a signal came, or it is time to look anyway."""
         self._state = WorkerStatus.IDLE
         seconds = SUSPENDED if turn.answer is Answer.SUSPENDED else LISTEN
-        ends = [self._born + self.max_age] if self.max_age is not None else []
+        ends = [self._began_at + self.max_age] if self.max_age is not None else []
         if max_idle_time is not None:
             ends.append(idle_since + max_idle_time)
         if ends:
@@ -197,7 +197,7 @@ class Worker(Supervised, SimpleWorker):
             if heard and not hasty:
                 self._claims.ask(None, queues)
             elif self.slot is not None and not self._claims.rung:
-                self._hang_up()
+                self._disconnect()
         except AWAY as error:
             self._redis_is_away(error)
 
@@ -209,7 +209,7 @@ class Worker(Supervised, SimpleWorker):
             job, special = self._restored(turn)
         except Exception as error:
             self._set_claim_aside(turn, error)
-            self._turns.drop_present()
+            self._turns.drop()
             return False
         queue = self._queue(turn.queue)
         job.worker_name = self.name
@@ -226,7 +226,7 @@ class Worker(Supervised, SimpleWorker):
             self._announce(job, queue)
         os.environb[b"RQ_JOB_ID"] = turn.job_id
         if brief:
-            self._turns.run_beside(job, function)
+            self._turns.look_ahead(job, function)
         lost = False
         try:
             if self._plain:

@@ -134,7 +134,7 @@ def build_prefetching(
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
         turns = worker._turns
-        turns.brevity.streak, turns.eager, turns.share, turns.least = 0, True, 1, 8
+        turns.brevity.streak, turns.assume_many, turns.share, turns.least = 0, True, 1, 8
     return worker
 
 

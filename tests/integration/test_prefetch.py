@@ -53,7 +53,11 @@ def worker(queue: Queue) -> Iterator[Worker]:
     worker = Worker([queue], name=NAME, connection=queue.connection)
     worker.slot = Slot(board, 0, NAME)
     worker._turns.brevity.streak = 0
-    worker._turns.foresight, worker._turns.delay, worker._turns.eager = 60.0, 60.0, True
+    worker._turns.put_back_after, worker._turns.store_after, worker._turns.assume_many = (
+        60.0,
+        60.0,
+        True,
+    )
     yield worker
     board.close()
 
@@ -140,7 +144,7 @@ def see_it_back(other: str, how: str) -> bool:
 
 def test_what_takes_longer_keeps_nobody_waiting(queue: Queue, worker: Worker) -> None:
     """A function that was brief and now is not: what was fetched beside it goes back, in front."""
-    worker._turns.foresight = worker._turns.delay = 0.01
+    worker._turns.put_back_after = worker._turns.store_after = 0.01
     first = queue.enqueue(see_it_back, "b", "back in time", job_timeout=30)
     others = [queue.enqueue(math.sqrt, 49, job_id=name) for name in "bc"]
     work(worker)
@@ -378,7 +382,7 @@ def test_a_function_must_have_been_brief(queue: Queue, worker: Worker) -> None:
 
 def test_the_first_after_a_rest_is_alone(queue: Queue, worker: Worker) -> None:
     """Beside it nothing is fetched, so nothing keeps its result from being stored; then it is."""
-    worker._turns.eager = False
+    worker._turns.assume_many = False
     jobs = [queue.enqueue(waiting, expected) for expected in (2, 0, 0)]
     work(worker)
 
@@ -394,7 +398,7 @@ def see_all() -> tuple[int, int]:
 def test_a_handful_is_taken_at_once(queue: Queue, worker: Worker) -> None:
     """So many very brief jobs, however few wait, once they come in a crowd; of longer ones, one."""
     turns = worker._turns
-    turns.eager, turns.brevity.handful_seconds = False, 60.0
+    turns.assume_many, turns.brevity.handful_seconds = False, 60.0
     jobs = [queue.enqueue(see_all) for _ in range(5)]
     work(worker)
     assert [job.return_value() for job in jobs[:3]] == [(0, 4), (0, 3), (2, 0)]
@@ -481,7 +485,9 @@ def put_back_by(other: str, how: str) -> list[str]:
 def test_a_batch_goes_back_in_order(queue: Queue, greedy: Worker, how: str) -> None:
     """What is put back looks as it did before it was claimed, and waits in its old order."""
     names = [f"a{number}" for number in range(5)]
-    greedy._turns.foresight, greedy._turns.delay = (0.02, 0.001) if how == "last" else (60.0, 60.0)
+    greedy._turns.put_back_after, greedy._turns.store_after = (
+        (0.02, 0.001) if how == "last" else (60.0, 60.0)
+    )
     first = queue.enqueue(put_back_by, names[-1], how, job_timeout=30)
     for name in names:
         queue.enqueue(math.sqrt, 49, job_id=name)
@@ -515,7 +521,7 @@ def test_no_result_waits_for_the_rest_of_its_batch(
     queue: Queue, greedy: Worker, deaf: bool
 ) -> None:
     """It is stored when the next job begins, or, if that takes long, while it runs."""
-    greedy._turns.delay = 0.0 if deaf else 0.005
+    greedy._turns.store_after = 0.0 if deaf else 0.005
     jobs = [queue.enqueue(finished, number, deaf) for number in range(8)]
     work(greedy)
 
