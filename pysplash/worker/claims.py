@@ -85,7 +85,7 @@ class Claims:
         self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
-        #: what the next turns claim by
+        #: ids for the executions of the next turns
         self._fresh: list[str] = []
         self._watched: tuple[Sequence[str], bytes] = ((), b"")
         self._asked: _Asked | None = None

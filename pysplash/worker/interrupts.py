@@ -47,60 +47,60 @@ class Interrupts:
         self.outer: list[Level] = []
         #: whether the function of a job runs
         self.in_job = False
-        self._covered = False
-        #: the monotonic time until which an interrupt counts that was put off
-        self._put_off_until = 0.0
+        self._blocked = False
+        #: the monotonic time until which a pending interrupt counts; 0: there is none
+        self._pending_until = 0.0
         #: the execution that a command named; empty: any
         self._stopped_execution = ""
 
     @property
     def at_work(self) -> bool:
         """Whether the worker is in the middle of a job."""
-        return self.in_job or self._covered or bool(self.outer)
+        return self.in_job or self._blocked or bool(self.outer)
 
     # --- levels ---
 
-    def descend(self, level: Level) -> None:
+    def push(self, level: Level) -> None:
         """Let the job of *level* wait while another runs inside it."""
         self.outer.append(level)
         self.timers.level = len(self.outer)
 
-    def ascend(self) -> None:
+    def pop(self) -> None:
         """Let the job that waited last go on."""
         self.outer.pop()
         self.timers.level = len(self.outer)
 
     # --- when ---
 
-    def cover(self) -> tuple[int, bool]:
-        """Keep interrupts back: what follows must not be cut short."""
-        before = (self.timers.shield(), self.in_job)
-        self.in_job, self._covered = False, True
+    def block(self) -> tuple[int, bool]:
+        """Block interrupts, as what follows must not be cut short; return what undoes it."""
+        before = (self.timers.block(), self.in_job)
+        self.in_job, self._blocked = False, True
         return before
 
-    def uncover(self, before: tuple[int, bool]) -> None:
-        """Let interrupts through again; deliver those that came meanwhile."""
-        shielded, self.in_job = before
-        self._covered = bool(self.outer) and not self.in_job
-        self.timers.unshield(shielded)
+    def unblock(self, before: tuple[int, bool]) -> None:
+        """Undo a :meth:`block`; deliver the interrupts that came meanwhile."""
+        timers_before, self.in_job = before
+        self._blocked = bool(self.outer) and not self.in_job
+        self.timers.unblock(timers_before)
         if self.in_job:
             self._deliver()
 
-    def open(self) -> None:
-        """Let interrupts through in the function of this job, those of outer jobs too."""
+    def allow(self) -> None:
+        """Allow interrupts in the function of this job, those of outer jobs too."""
         if self.outer:
-            self.timers.unshield(0)
+            self.timers.unblock(0)
         self._deliver()
 
-    def shut(self) -> None:
-        """Keep them back again, as the function has ended and other jobs wait around it."""
+    def forbid(self) -> None:
+        """Block them again if other jobs wait around this one, whose function has ended."""
         if self.outer:
-            self.timers.shield()
+            self.timers.block()
 
     def _deliver(self) -> None:
-        """Deliver an interrupt that was put off, if it is meant for what runs now."""
-        if self._put_off_until:
-            until, self._put_off_until = self._put_off_until, 0.0
+        """Deliver a pending interrupt, if it is meant for what runs now."""
+        if self._pending_until:
+            until, self._pending_until = self._pending_until, 0.0
             if time.monotonic() < until:
                 self._interrupt()
             self.forget()
@@ -112,10 +112,10 @@ class Interrupts:
         if self.in_job:
             self._interrupt()
             self.forget()
-        elif self.outer or self._covered:
-            self._put_off_until = math.inf
+        elif self.outer or self._blocked:
+            self._pending_until = math.inf
         elif self._is_named():
-            self._put_off_until = time.monotonic() + EARLY
+            self._pending_until = time.monotonic() + EARLY
 
     def leave_cold(self) -> None:
         """End all jobs, the innermost first, where one runs inside another."""

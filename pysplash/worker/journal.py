@@ -46,7 +46,7 @@ class Journal:
         _LENGTH.pack_into(self._memory, self._side, self._used)
         return True
 
-    def turn(self) -> None:
+    def switch(self) -> None:
         """Write on the other side, emptied: what is on this one is on its way."""
         self._side = self._sides[self._side == self._sides[0]]
         self.wipe()

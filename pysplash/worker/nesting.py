@@ -130,7 +130,7 @@ class Nest:
         error meant for the job that waits, if that is over.
         """
         self._prefetch.make_way()
-        before, present = self._interrupts.cover(), self._claims.execution
+        before, present = self._interrupts.block(), self._claims.execution
         try:
             while (names := search.batch()) or self._outdated or self._claims.unsure:
                 found = self._descend(names)
@@ -152,14 +152,14 @@ class Nest:
             self._interrupts.timers.postpone(overtaken.level)
             raise overtaken.error from None
         finally:
-            self._interrupts.uncover(before)
+            self._interrupts.unblock(before)
 
     def settle(self) -> None:
         """Store what is done; from here on the job that waits is the one that runs.
 
         A claim of which nobody knows whether it was made is found out about, and given back.
         """
-        before, present = self._interrupts.cover(), self._claims.execution
+        before, present = self._interrupts.block(), self._claims.execution
         pause = FIRST_PAUSE
         try:
             while self._outdated or self._claims.unsure:
@@ -173,7 +173,7 @@ class Nest:
                 if found.turn.answer is Answer.JOB:
                     self._give_back(found.turn, present)
         finally:
-            self._interrupts.uncover(before)
+            self._interrupts.unblock(before)
 
     def _give_back(self, turn: Turn, present: str) -> None:
         """Put a job back that was claimed and cannot be run here."""
@@ -221,12 +221,12 @@ class Nest:
         assert job is not None
         limit = sys.getrecursionlimit()
         level = Level(job, present, held(self._worker), self._worker._job_failed, limit)
-        self._interrupts.descend(level)
+        self._interrupts.push(level)
         sys.setrecursionlimit(frames() + SLACK * len(self._interrupts.outer) + self._budget)
         return level
 
     def _resume(self, level: Level) -> None:
-        self._interrupts.ascend()
+        self._interrupts.pop()
         sys.setrecursionlimit(level.recursion_limit)
         self._claims.execution = level.execution_id
         hold(self._worker, level.execution)

@@ -191,7 +191,7 @@ class Prefetching:
         self._try(self._store_and_put_back)
 
     def _try(self, call: Callable[[], None]) -> None:
-        before = self._interrupts.cover()
+        before = self._interrupts.block()
         try:
             call()
         except AWAY as error:
@@ -201,7 +201,7 @@ class Prefetching:
         except Exception as error:
             log.error("worker %s: jobs cannot be put back: %s", self._worker.name, described(error))
         finally:
-            self._interrupts.uncover(before)
+            self._interrupts.unblock(before)
 
     def clear_way(self) -> None:
         """Store what ended before the job that RQ is to store, and have that job on record."""
@@ -216,13 +216,13 @@ class Prefetching:
     def make_way(self) -> None:
         """Put back what is claimed, as the job that runs waits for others."""
         if self._in_batch() or self._unstored:
-            before = self._interrupts.cover()
+            before = self._interrupts.block()
             try:
                 self._timers.callback = None
                 self._store_and_put_back()
                 self._store_rest()
             finally:
-                self._interrupts.uncover(before)
+                self._interrupts.unblock(before)
 
     # --- outcomes ---
 
@@ -307,7 +307,7 @@ class Prefetching:
         outcomes, self._unsent = self._unsent, []
         slot = self._worker.slot
         if slot is not None:
-            slot.journal.turn()
+            slot.journal.switch()
             for _, outcome in self._unstored:
                 slot.journal.note(outcome.done)
         return outcomes

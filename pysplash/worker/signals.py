@@ -7,7 +7,7 @@ SIGALRM                   a job's time is up; :mod:`.timeouts` has the timers
 each of them, and others  ends the wait of an idle worker, by a descriptor (:class:`WakeUp`)
 ========================  ==========================================================================
 
-While a worker stores outcomes, :class:`~.interrupts.Interrupts` keeps SIGUSR1 and SIGALRM back.
+While a worker stores outcomes, :class:`~.interrupts.Interrupts` blocks what SIGUSR1 and SIGALRM do.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ of them is up, and again each second until the job has let go.
 
 Jobs may run inside one another, at a *level* each. A timeout of an outer level that is up while an
 inner one runs raises :class:`Overtaken` there, which ends the inner levels; at its own level it
-becomes the exception it is. Between jobs, while outcomes are stored, a *shield* keeps the timers of
-the outer levels back; they ring when it is gone.
+becomes the exception it is. Between jobs, while outcomes are stored, the timers of the outer levels
+are *blocked*; those that are due ring once they are unblocked.
 
 A *callback* is called once the outermost job has run for a while; it raises nothing.
 
@@ -63,8 +63,8 @@ class Timers:
     def __init__(self) -> None:
         #: outermost first
         self._stack: list[StackingDeathPenalty] = []
-        #: those before this place in the stack are kept back
-        self._shield = 0
+        #: how many of the outermost are blocked
+        self._blocked = 0
         #: how many jobs the running one is inside of
         self.level = 0
         #: what is to be called beside the outermost job, and the monotonic time when
@@ -80,7 +80,8 @@ class Timers:
     def add(self, penalty: StackingDeathPenalty, seconds: float) -> None:
         """Let *penalty* ring in *seconds*."""
         now = time.monotonic()
-        penalty.begin(self.level, self._shield, now + seconds)
+        penalty.level, penalty.blocked = self.level, self._blocked
+        penalty.due, penalty.granted = now + seconds, _held()
         self._stack.append(penalty)
         try:
             before = self._arm(now)
@@ -94,7 +95,7 @@ class Timers:
         """Let *penalty* ring no more; the next of the others takes its place."""
         if penalty in self._stack:
             del self._stack[self._stack.index(penalty) :]
-        self._shield = penalty.shielded
+        self._blocked = penalty.blocked
         if self._stack:
             self._arm(time.monotonic())
             return
@@ -105,14 +106,14 @@ class Timers:
             left = max(SOON, left - (time.monotonic() - since))
             _raw.setitimer(_TIMER, left, interval)
 
-    def shield(self) -> int:
-        """Keep back the timeouts now in force; return what :meth:`unshield` takes to undo it."""
-        before, self._shield = self._shield, len(self._stack)
+    def block(self) -> int:
+        """Block the timeouts now in force; return what :meth:`unblock` takes to undo it."""
+        before, self._blocked = self._blocked, len(self._stack)
         return before
 
-    def unshield(self, before: int) -> None:
-        """Let timeouts ring again that a :meth:`shield` kept back."""
-        self._shield = before
+    def unblock(self, before: int) -> None:
+        """Let the timeouts ring again that a :meth:`block` blocked."""
+        self._blocked = before
         if self._stack:
             self._arm(time.monotonic())
 
@@ -127,10 +128,10 @@ class Timers:
         now, held = time.monotonic(), _held()
         for penalty in self._stack:
             penalty.grant(held)
-        late = [penalty for penalty in self._stack[self._shield :] if penalty.due <= now]
+        late = [penalty for penalty in self._stack[self._blocked :] if penalty.due <= now]
         if late:
             late[0].remind()
-        if self.callback is not None and not self._shield and self.callback[0] <= now:
+        if self.callback is not None and not self._blocked and self.callback[0] <= now:
             (_, call), self.callback = self.callback, None
             call()
         if self._stack:  # else it is just being taken away, and nobody would hear it
@@ -139,12 +140,12 @@ class Timers:
             late[0].ring(frame)
 
     def _arm(self, now: float) -> tuple[Any, tuple[float, float]]:
-        """Set the timer to the first that is due of those not kept back.
+        """Set the timer to the first that is due of those not blocked.
 
         Return what SIGALRM did, and what its timer had left.
         """
-        due = self.callback[0] if self.callback is not None and not self._shield else math.inf
-        for penalty in self._stack[self._shield :]:
+        due = self.callback[0] if self.callback is not None and not self._blocked else math.inf
+        for penalty in self._stack[self._blocked :]:
             due = min(due, penalty.due)
         did = _raw.signal(_ALARM, self.ring)
         return did, _raw.setitimer(_TIMER, max(SOON, due - now) if due < math.inf else 0)
@@ -165,8 +166,10 @@ class StackingDeathPenalty(BaseDeathPenalty):
 
     #: how many jobs the one meant is inside of, and when it rings, in monotonic time
     level, due = 0, math.inf
-    #: how many timeouts were kept back as this one was set
-    shielded = 0
+    #: how many timeouts were blocked as this one was set
+    blocked = 0
+    #: the seconds for which this process was held so far that it has been given
+    granted = 0.0
 
     def __init__(self, timeout: float | None, exception: type[Exception], **details: Any) -> None:
         self._timeout, self._exception = timeout, exception
@@ -197,11 +200,6 @@ class StackingDeathPenalty(BaseDeathPenalty):
         if self._armed:
             TIMERS.remove(self)
 
-    def begin(self, level: int, shielded: int, due: float) -> None:
-        """Be in force from now on."""
-        self.level, self.shielded, self.due = level, shielded, due
-        self._granted = _held()
-
     def ring(self, frame: FrameType | None) -> None:
         """Log where the job is, once, and raise in it its timeout, or what ends it."""
         self.remind()
@@ -225,8 +223,8 @@ class StackingDeathPenalty(BaseDeathPenalty):
     def grant(self, held: float) -> None:
         """Ring as much later as it was *held* for, if that was not granted yet; told is told."""
         if not self._told:
-            self.due += held - self._granted
-            self._granted = held
+            self.due += held - self.granted
+            self.granted = held
 
     def remind(self) -> None:
         """Ring next in a second."""

@@ -298,7 +298,7 @@ class Worker(Supervised, SimpleWorker):
         interrupts.in_job = True
         settles = SETTLES.set(True)
         try:
-            interrupts.open()
+            interrupts.allow()
             result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
@@ -306,7 +306,7 @@ class Worker(Supervised, SimpleWorker):
         finally:
             SETTLES.reset(settles)
             interrupts.in_job = False
-            interrupts.shut()
+            interrupts.forbid()
             leave(entered)
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:

@@ -192,7 +192,7 @@ def test_no_level_can_swallow_a_timeout(
     assert outer.get_status() == (JobStatus.FAILED if outer_timeout == 1 else JobStatus.FINISHED)
 
 
-def test_a_shield_keeps_outer_timers_back() -> None:
+def test_outer_timers_can_be_blocked() -> None:
     """What is stored between jobs is not cut short: the outer timer rings right after it."""
     seen = []
 
@@ -211,10 +211,10 @@ def test_a_shield_keeps_outer_timers_back() -> None:
 
     def run() -> None:
         with StackingDeathPenalty(0.05, TimeoutError):
-            before = TIMERS.shield()
+            before = TIMERS.block()
             store()
             seen.append("stored")
-            TIMERS.unshield(before)
+            TIMERS.unblock(before)
             outlast(5)
 
     with pytest.raises(TimeoutError):
@@ -335,7 +335,7 @@ class ToldEarly(Worker):
 
     def _run(self, turn: Turn) -> bool:
         self._tell(self)
-        wait_until(lambda: bool(self._interrupts._put_off_until), 20, "the command")
+        wait_until(lambda: bool(self._interrupts._pending_until), 20, "the command")
         return super()._run(turn)
 
 

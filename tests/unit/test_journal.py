@@ -35,10 +35,10 @@ def test_a_turn_keeps_what_is_on_its_way(memory: mmap.mmap) -> None:
     """Until the next turn, by which it has come there."""
     journal = Journal(memory, 0)
     journal.note(FIRST)
-    journal.turn()
+    journal.switch()
     journal.note(SECOND)
     assert sorted(journal.read()) == READ[:2]
-    journal.turn()
+    journal.switch()
     journal.note(THIRD)
     assert sorted(journal.read()) == READ[1:]
 
@@ -47,7 +47,7 @@ def test_what_is_stored_is_wiped(memory: mmap.mmap) -> None:
     """The side that was turned away from is left alone."""
     journal = Journal(memory, 0)
     journal.note(FIRST)
-    journal.turn()
+    journal.switch()
     journal.note(SECOND)
     journal.wipe()
     assert journal.read() == READ[:1]
@@ -59,7 +59,7 @@ def test_there_is_an_end_to_it(memory: mmap.mmap) -> None:
     """What has no room is refused and leaves the rest as it is; the neighbour is not touched."""
     journal, neighbour = Journal(memory, 0), Journal(memory, SIZE)
     neighbour.note(SECOND)
-    journal.turn()
+    journal.switch()
     journal.note(FIRST)
     assert not journal.note(("b", "x" * SIDE))
     noted = 1
