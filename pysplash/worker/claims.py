@@ -53,7 +53,7 @@ class _Asked(NamedTuple):
 
 
 class Claims:
-    """Makes the turns of one worker.
+    """Claims jobs for one worker and stores their outcomes.
 
     *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
     pause to make and returns the next one.
