@@ -7,7 +7,6 @@ from rq.job import get_current_job as _job
 from .application.bundle import Bundle as _Bundle
 from .application.registry import REGISTRY as _REGISTRY
 from .application.registry import shelve as _shelve
-from .jobs.bundles import Notes as _Notes
 
 
 def __getattr__(name: str) -> _Callable[..., str]:
@@ -15,7 +14,7 @@ def __getattr__(name: str) -> _Callable[..., str]:
         raise AttributeError(name)
 
     def call(*texts: str) -> str:
-        return _Bundle(_REGISTRY.function(name), texts, _job(), _Notes.keep).run()
+        return _Bundle(_REGISTRY.function(name), texts, _job()).run()
 
     _shelve(__name__, name)
     return call

@@ -19,15 +19,22 @@ from rq.job import Job
 from rq.timeouts import BaseTimeoutException
 
 from pysplash.connections.direct import Lane
-from pysplash.jobs.bundles import HELD, Keep, Notes, commands, note
+from pysplash.jobs.bundles import HELD, Keep, Words, commands, note
 from pysplash.log import logger
-from pysplash.worker.timeouts import StackingDeathPenalty
+from pysplash.waiting.offer import attached
+from pysplash.worker.timeouts import TIMERS, StackingDeathPenalty
 
 #: seconds after which a bundle begins no other call, and after which it hands in what it has
 ENOUGH, LATE = 0.002, 0.01
 
 log = logger("worker")
 _encode = json.JSONEncoder(allow_nan=False).encode
+
+
+def keep(words: Words) -> bool:
+    """Keep a note in memory that the pool reads if this process dies; False if it has no room."""
+    slot = attached()
+    return slot is None or slot.note(words)
 
 
 class Bundle:
@@ -41,7 +48,7 @@ class Bundle:
         function: Callable[[str], Any],
         texts: Sequence[str],
         job: Job | None = None,
-        keep: Keep = Notes.keep,
+        keep: Keep = keep,
         enough: float = ENOUGH,
     ) -> None:
         self._function = function
@@ -85,7 +92,7 @@ class Bundle:
 
     def _watch(self) -> AbstractContextManager[Any]:
         """Return a block in which a late call keeps no other waiting."""
-        if len(self._texts) == 1 or not StackingDeathPenalty.in_force():
+        if len(self._texts) == 1 or not TIMERS.in_force:
             return nullcontext()
         return _Late(self._hand_in)
 

@@ -74,7 +74,7 @@ def pause(error: Exception, seconds: float) -> None:
     time.sleep(seconds * random.uniform(0.75, 1.25))
 
 
-def patiently(call: Callable[[], T], between: Callable[[Exception, float], None] = pause) -> T:
+def patiently(call: Callable[[], T], between: Callable[[Exception, float], object] = pause) -> T:
     """Return what *call* returns, calling it again and again while Redis is away.
 
     *between* is called with the error and the seconds to pause before each further try. It sleeps,

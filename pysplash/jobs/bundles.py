@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 #: where a worker finds such jobs
 PLACE = "pysplash.bundled_tasks."
@@ -31,13 +31,6 @@ class Known(NamedTuple):
     answers: list[Any]
     #: whether the call after them is to be made again
     again: bool
-
-
-class Notes:
-    """Where a job notes its answers: memory its pool reads when the worker dies."""
-
-    #: a pool's worker sets its own
-    keep: ClassVar[Keep] = staticmethod(lambda _: True)
 
 
 def note(job_id: str, count: int, answer: str = "") -> Words:

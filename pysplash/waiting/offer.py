@@ -1,4 +1,4 @@
-"""What a worker offers to waits in its process: to run their jobs, and a place to be parked.
+"""What a worker offers to code in its process: to run jobs for a wait, and its slot in the pool.
 
 The worker offers itself here and ``wait_jobs`` finds it here, so neither imports the other.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -17,26 +17,32 @@ from redis import Redis
 from rq.job import Job
 
 
-class Parking(Protocol):
-    """The row of a worker, on which a job that waits is parked."""
+class PoolSlot(Protocol):
+    """What a worker's process shares with its pool."""
 
     def parked(self) -> AbstractContextManager[None]:
         """Wait for other jobs, for the length of a block."""
 
+    def held(self) -> float:
+        """Return the seconds for which the pool held this process so far."""
+
+    def note(self, words: Sequence[str]) -> bool:
+        """Write words down where they outlive this process; return False if there is no room."""
+
 
 class _Attachment:
-    """The row of the worker this process is, if it is one."""
+    """The slot of this process, if it is a worker of a pool."""
 
-    slot: Parking | None = None
+    slot: PoolSlot | None = None
 
 
-def attach(slot: Parking | None) -> None:
-    """Make *slot* this process's row."""
+def attach(slot: PoolSlot | None) -> None:
+    """Make *slot* the one of this process."""
     _Attachment.slot = slot
 
 
-def attached() -> Parking | None:
-    """Return this process's row; None outside a PySplash worker."""
+def attached() -> PoolSlot | None:
+    """Return the slot of this process; None if it is no worker of a pool."""
     return _Attachment.slot
 
 
@@ -106,8 +112,9 @@ class Search:
 class Helper(Protocol):
     """A worker that runs jobs inside the one it is running."""
 
-    #: jobs nested in one another from which a waiting one first looks for another worker
-    max_nesting: int
+    @property
+    def max_nesting(self) -> int:
+        """Jobs nested in one another from which a waiting one first looks for another worker."""
 
     @property
     def depth(self) -> int:

@@ -11,11 +11,11 @@ import time
 from typing import Any, NamedTuple
 
 from pysplash.connections.direct import Word
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, patiently
 from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, Reply, Request, read, words
 from pysplash.jobs.claim_one import Answer, Turn
 
-from .claims import CACHING, FIRST_PAUSE, REFRESH, Claims
+from .claims import CACHING, REFRESH, Claims, now
 
 
 class _Sent(NamedTuple):
@@ -61,12 +61,7 @@ class BatchingClaims(Claims):
 
     def collect(self) -> Reply | None:
         """Return the answer to what was sent as soon as Redis has given it; None: nothing was."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                return self.gather()
-            except AWAY as error:
-                pause = self._away(error, pause)
+        return patiently(self.gather, self._away)
 
     def gather(self) -> Reply | None:
         """Return the answer to what was sent; raise redis's error if it is away."""
@@ -91,7 +86,7 @@ class BatchingClaims(Claims):
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
         if not self._batch:
             self._batch = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
-        head = self._head(self._batch, time.time(), sent.refresh)
+        head = self._head(self._batch, now(), sent.refresh)
         return (*head, *words(sent.request, sent.base))
 
     def _recover(self, sent: _Sent) -> Reply:

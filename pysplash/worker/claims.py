@@ -20,23 +20,25 @@ from redis.exceptions import ResponseError
 
 from pysplash.connections.clients import numbers
 from pysplash.connections.direct import Lane, Word, packed
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import Descent
 from pysplash.jobs.claim_one import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 from pysplash.jobs.restoring import stamp, written
 from pysplash.jobs.rq import claimed
 
-from .packing import NONE, Packer, bare
-
-FIRST_PAUSE = 0.1
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
 #: asks the server to tell of changes of what the next command looks at
 CACHING = ("CLIENT", "CACHING", "YES")
 _CACHING = packed(*CACHING)
-#: stores nothing, and is from a worker that Redis still has as busy
-_RESTLESS = bare(0, 0, *UNREST)
+#: counters of a worker that stores no outcome
+_NO_JOB = (0, 0.0)
+
+
+def now() -> tuple[str, str]:
+    """Return the time in seconds, and as RQ writes it."""
+    return written(time.time_ns() // 1000)
 
 
 class _Asked(NamedTuple):
@@ -44,14 +46,14 @@ class _Asked(NamedTuple):
 
     execution: str
     refresh: bool
-    counters: tuple[int, float] | None
+    counters: tuple[int, float]
     #: what is to be sent after it: whoever waits for the outcome of a job that came alone does not
     #: wait for this, too. It asks to be told of changes, as probably no job follows
     after: bytes
 
 
 class Claims:
-    """One worker's desk at the server.
+    """Claims jobs for one worker and stores their outcomes.
 
     *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
     pause to make and returns the next one.
@@ -83,8 +85,7 @@ class Claims:
         self.unsure = ""
         #: whether the queues found empty by the last turn are watched
         self.watching = False
-        self._packer = Packer(worker, idle_ttl)
-        #: what the next turns claim by
+        #: ids for the executions of the next turns
         self._fresh: list[str] = []
         self._watched: tuple[Sequence[str], bytes] = ((), b"")
         self._asked: _Asked | None = None
@@ -172,32 +173,30 @@ class Claims:
         *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
         store; else raises redis's error, and the next call finds what this one may have claimed.
         """
-        pause = FIRST_PAUSE
         execution = self.unsure or os.urandom(16).hex()
-        while True:
-            try:
-                lost = self._lost_claim(execution)
-                found = Descent(lost) if lost else self._descend(done, named, execution, seconds)
-            except AWAY as error:
-                if done is None:
-                    self.unsure = execution
-                    raise
-                pause = self._away(error, pause)
-                continue
-            if found.turn.answer is Answer.JOB:
-                self.execution = execution
-            self.unsure = ""
-            self._resting = False
-            return found
+
+        def attempt() -> Descent:
+            lost = self._lost_claim(execution)
+            return Descent(lost) if lost else self._descend(done, named, execution, seconds)
+
+        try:
+            found = attempt() if done is None else patiently(attempt, self._away)
+        except AWAY:
+            self.unsure = execution
+            raise
+        if found.turn.answer is Answer.JOB:
+            self.execution = execution
+        self.unsure = ""
+        self._resting = False
+        return found
 
     def _descend(
         self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
     ) -> Descent:
         if not self._descent:
             self._descent = self._lane.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
-        counters = self._count(seconds) if done is not None else (0, 0.0)
-        now = time.time()
-        words = self._words(self._descent, now, True, counters, done or NOTHING, execution)
+        counters = self._count(seconds) if done is not None else _NO_JOB
+        words = self._words(self._descent, now(), True, counters, done or NOTHING, execution)
         try:
             found = descent.read(self._lane.call(*words, *named))
         except ResponseError as error:
@@ -205,25 +204,24 @@ class Claims:
         if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = counters
         if found.turn.answer is Answer.JOB:
-            self._refreshed_at = now
+            self._refreshed_at = time.time()
         return found
 
     def _words(
         self,
         script: str,
-        now: float,
+        moment: tuple[str, str],
         refresh: bool,
         counters: tuple[int, float],
         outcome: Sequence[Word],
         execution: str,
     ) -> tuple[Word, ...]:
         """Return what the scripts take that claim one job to run at once."""
-        return (*self._head(script, now, refresh), *counters, *outcome, execution)
+        return (*self._head(script, moment, refresh), *counters, *outcome, execution)
 
-    def _head(self, script: str, now: float, refresh: bool) -> tuple[Word, ...]:
-        """Return what every script of a turn takes."""
-        moment, cap = stamp(now), self.lease_cap
-        head = (self._worker, now, moment, cap, self._idle_ttl, int(refresh))
+    def _head(self, script: str, moment: tuple[str, str], refresh: bool) -> tuple[Word, ...]:
+        """Return what every script of a turn takes; *moment* is in seconds, and as RQ writes it."""
+        head = (self._worker, *moment, self.lease_cap, self._idle_ttl, int(refresh))
         return ("EVALSHA", script, 0, *head)
 
     def recount(self) -> None:
@@ -232,20 +230,19 @@ class Claims:
 
     def still_ours(self, job_id: str) -> bool:
         """Return whether the job's execution is still open, as soon as Redis says and takes in."""
-        pause = FIRST_PAUSE
         key = f"rq:worker:{self._worker}"
-        while True:
-            try:
-                if not self._lane.open:
-                    self._connect()
-                replies = self._lane.call_all(
-                    ("HSET", key, "last_heartbeat", stamp(time.time())),
-                    ("EXPIRE", key, self._idle_ttl),
-                    ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
-                )
-                return bool([self._lane.checked(reply) for reply in replies][-1])
-            except AWAY as error:
-                pause = self._away(error, pause)
+
+        def attempt() -> bool:
+            if not self._lane.open:
+                self._connect()
+            replies = self._lane.call_all(
+                ("HSET", key, "last_heartbeat", stamp(time.time())),
+                ("EXPIRE", key, self._idle_ttl),
+                ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
+            )
+            return bool([self._lane.checked(reply) for reply in replies][-1])
+
+        return patiently(attempt, self._away)
 
     @property
     def rung(self) -> bool:
@@ -295,17 +292,16 @@ class Claims:
         moment: tuple[str, str] | None = None,
     ) -> _Asked:
         """Begin a turn; one that claims only asks to be told of changes of *queues*."""
-        moment = moment or written(time.time_ns() // 1000)
-        kind = (self._script, self.lease_cap, queues)
         refresh = time.time() - self._refreshed_at > REFRESH
+        outcome: Sequence[Word]
         if done is not None:
-            counters = self._count(seconds)
-            packet = self._packer.turn(kind, moment, refresh, bare(*counters, *done), execution)
+            counters, outcome, before = self._count(seconds), done, b""
             after = self._watch(queues) if self.watching and queues else b""
         else:
-            counters, after = None, b""
-            outcome = NONE if self._resting else _RESTLESS
-            packet = _CACHING + self._packer.turn(kind, moment, refresh, outcome, execution)
+            counters, outcome = _NO_JOB, NOTHING if self._resting else UNREST
+            before, after = _CACHING, b""
+        words = self._words(self._script, moment or now(), refresh, counters, outcome, execution)
+        packet = before + packed(*words, *queues)
         asked = self._asked = _Asked(execution, refresh, counters, after)
         self._lane.rung, self.watching = False, done is None
         self._lane.post(packet)

@@ -1,19 +1,18 @@
-"""Watch: an idle worker waits, without asking, until there is something to do.
+"""Idling: an idle worker waits, without asking, until there is something to do.
 
-The server tells of changed queues, signals ring a bell of their own. In a pool many may hear of
-one job: the first of the idle workers answer at once, the others only for what those leave.
+The server tells of changed queues, and signals make a descriptor readable. In a pool many may hear
+of one job: the first of the idle workers answer at once, the others only for what those leave.
 """
 
 from __future__ import annotations
 
-import os
 import select
-import signal
 import time
 from collections.abc import Callable, Sequence
 
 from .claims import Claims
 from .scoreboard import Slot
+from .signals import WakeUp
 
 #: seconds between two signs of life of an idle worker
 BEAT = 1.0
@@ -22,29 +21,13 @@ BEAT = 1.0
 FIRST, PATIENCE = 2, 0.0005
 
 
-class Watch:
-    """One worker's watch over the queues it found empty."""
+class Idling:
+    """Waits for a change of the queues that one worker found empty."""
 
-    def __init__(self, claims: Claims, leaving: Callable[[], bool]) -> None:
+    def __init__(self, claims: Claims, leaving: Callable[[], bool], wake_up: WakeUp) -> None:
         self._claims = claims
         self._leaving = leaving
-        self._bell, self._rope = -1, -1
-
-    def open(self) -> None:
-        """From now on let every signal end a wait."""
-        if self._bell < 0:
-            self._bell, self._rope = os.pipe()
-            os.set_blocking(self._bell, False)
-            os.set_blocking(self._rope, False)
-        signal.set_wakeup_fd(self._rope, warn_on_full_buffer=False)
-
-    def close(self) -> None:
-        """Leave signals alone."""
-        signal.set_wakeup_fd(-1)
-        for fd in (self._bell, self._rope):
-            if fd >= 0:
-                os.close(fd)
-        self._bell, self._rope = -1, -1
+        self._wake_up = wake_up
 
     def wait(self, until: float, queues: Sequence[str], slot: Slot | None) -> bool:
         """Wait until a queue has changed, the worker is to leave, or monotonic time *until*.
@@ -59,8 +42,8 @@ class Watch:
                 return False
             if slot is not None:
                 slot.beat()
-            if self._claims.listen(min(BEAT, left), self._bell):
-                os.read(self._bell, 64)
+            if self._claims.listen(min(BEAT, left), self._wake_up.fd):
+                self._wake_up.clear()
         return False
 
     def _is_needed(self, queues: Sequence[str], slot: Slot | None) -> bool:
@@ -68,5 +51,5 @@ class Watch:
         before = slot.idle_before() if slot is not None else 0
         if before < FIRST:
             return True
-        select.select([self._bell], [], [], before * PATIENCE)
+        select.select([self._wake_up.fd], [], [], before * PATIENCE)
         return self._claims.look(queues)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from rq.executions import Execution
 from rq.job import Job, get_current_job
 
-from pysplash.jobs.commands import NAMED, Command
+from pysplash.jobs.commands import Command
 from pysplash.jobs.rq import current_job_ids
 
 from .claims import Claims
-from .outcomes import JobStopped, RQOutcomes
-from .timeouts import Overtaken, shield, unshield
+from .supervised import Supervised
+from .timeouts import Overtaken, Timers
 
 #: seconds for which a stop counts that came before its job had begun: whoever sent it has seen the
 #: claim in Redis before the worker has
 EARLY = 2.0
+
+
+class JobStopped(BaseException):
+    """Raised in a job that somebody stopped; no ``except Exception`` keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,65 +36,109 @@ class Level:
     recursion_limit: int
 
 
-class Interruptible(RQOutcomes):
-    """A worker whose jobs can be stopped at every level, and only where nothing is torn apart."""
+class Interrupts:
+    """Stops jobs of *worker* at every level, and only where nothing is torn apart."""
 
-    _claims: Claims
-    _in_job: bool
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        self._outer: list[Level] = []
-        self._covered = False
-        #: the monotonic time until which an interrupt counts that was put off
-        self._put_off_until = 0.0
+    def __init__(self, worker: Supervised, claims: Claims, timers: Timers) -> None:
+        self._worker = worker
+        self._claims = claims
+        self.timers = timers
+        #: the jobs that wait while another runs inside them, outermost first
+        self.outer: list[Level] = []
+        #: whether the function of a job runs
+        self.in_job = False
+        self._blocked = False
+        #: the monotonic time until which a pending interrupt counts; 0: there is none
+        self._pending_until = 0.0
         #: the execution that a command named; empty: any
         self._stopped_execution = ""
 
-    def _cover(self) -> tuple[int, bool]:
-        """Keep interrupts back: what follows must not be cut short."""
-        before = (shield(), self._in_job)
-        self._in_job, self._covered = False, True
+    @property
+    def at_work(self) -> bool:
+        """Whether the worker is in the middle of a job."""
+        return self.in_job or self._blocked or bool(self.outer)
+
+    # --- levels ---
+
+    def push(self, level: Level) -> None:
+        """Let the job of *level* wait while another runs inside it."""
+        self.outer.append(level)
+        self.timers.level = len(self.outer)
+
+    def pop(self) -> None:
+        """Let the job that waited last go on."""
+        self.outer.pop()
+        self.timers.level = len(self.outer)
+
+    # --- when ---
+
+    def block(self) -> tuple[int, bool]:
+        """Block interrupts, as what follows must not be cut short; return what undoes it."""
+        before = (self.timers.block(), self.in_job)
+        self.in_job, self._blocked = False, True
         return before
 
-    def _uncover(self, before: tuple[int, bool]) -> None:
-        """Let interrupts through again, those first that came meanwhile."""
-        shielded, self._in_job = before
-        self._covered = bool(self._outer) and not self._in_job
-        unshield(shielded)
-        if self._in_job:
-            self._make_good()
+    def unblock(self, before: tuple[int, bool]) -> None:
+        """Undo a :meth:`block`; deliver the interrupts that came meanwhile."""
+        timers_before, self.in_job = before
+        self._blocked = bool(self.outer) and not self.in_job
+        self.timers.unblock(timers_before)
+        if self.in_job:
+            self._deliver()
 
-    def _open(self) -> None:
-        """Let interrupts through in the function of this job, those of outer jobs too."""
-        if self._outer:
-            unshield(0)
-        self._make_good()
+    def allow(self) -> None:
+        """Allow interrupts in the function of this job, those of outer jobs too."""
+        if self.outer:
+            self.timers.unblock(0)
+        self._deliver()
 
-    def _shut(self) -> None:
-        """Keep them back again."""
-        shield()
+    def forbid(self) -> None:
+        """Block them again if other jobs wait around this one, whose function has ended."""
+        if self.outer:
+            self.timers.block()
 
-    def _make_good(self) -> None:
-        """Interrupt what runs now by what was put off, if it is meant."""
-        if self._put_off_until:
-            until, self._put_off_until = self._put_off_until, 0.0
+    def _deliver(self) -> None:
+        """Deliver a pending interrupt, if it is meant for what runs now."""
+        if self._pending_until:
+            until, self._pending_until = self._pending_until, 0.0
             if time.monotonic() < until:
                 self._interrupt()
-            self._forget_stop()
+            self.forget()
 
-    def _stop_job(self, _signum: int, _frame: object) -> None:
-        if self._in_job:
+    # --- which ---
+
+    def stop_job(self, _signum: int, _frame: object) -> None:
+        """Stop the job that is meant, now or when that is possible: a signal handler."""
+        if self.in_job:
             self._interrupt()
-            self._forget_stop()
-        elif self._outer or self._covered:
-            self._put_off_until = math.inf
+            self.forget()
+        elif self.outer or self._blocked:
+            self._pending_until = math.inf
         elif self._is_named():
-            self._put_off_until = time.monotonic() + EARLY
+            self._pending_until = time.monotonic() + EARLY
+
+    def leave_cold(self) -> None:
+        """End all jobs, the innermost first, where one runs inside another."""
+        if self.outer:
+            raise Overtaken(0, SystemExit("cold stop"), "was ended by a cold stop")
+
+    def name(self, command: Command) -> None:
+        """Note which job a command asks to be stopped, at whatever level it runs."""
+        worker = self._worker
+        if not self._has(command):
+            told = "not at work on job %s: %s ignored, unless it is about to begin"
+            worker.log.warning(told, command.job_id, command.kind)
+        worker._stopped_job_id = command.job_id
+        self._stopped_execution = command.execution_id
+
+    def forget(self) -> None:
+        """Forget what was to be stopped: it is, or it is not what runs."""
+        self._worker._stopped_job_id = None
+        self._stopped_execution = ""
 
     def _interrupt(self) -> None:
         """End the job that is to be stopped, or all if none is named."""
-        for number, level in enumerate(self._outer):
+        for number, level in enumerate(self.outer):
             if self._is_meant(level.job, level.execution_id):
                 raise Overtaken(number, JobStopped(), "was stopped")
         job = get_current_job()
@@ -100,52 +146,25 @@ class Interruptible(RQOutcomes):
             raise JobStopped
 
     def _is_meant(self, job: Job, execution_id: str) -> bool:
-        if self.slot is not None:
-            if not self.slot.to_stop(job.id, execution_id):
+        worker, slot = self._worker, self._worker.slot
+        if slot is not None:
+            if not slot.to_stop(job.id, execution_id):
                 return False
-            self._stopped_job_id = None if self.slot.to_stop_any() else job.id
+            worker._stopped_job_id = None if slot.to_stop_any() else job.id
         named = self._stopped_execution in ("", execution_id)
-        return named and self._stopped_job_id in (None, job.id)
+        return named and worker._stopped_job_id in (None, job.id)
 
     def _is_named(self) -> bool:
         """Whether some job is to be stopped, and not whatever runs."""
-        if self.slot is not None:
-            return not self.slot.to_stop_any()
-        return self._stopped_job_id is not None
-
-    def _forget_stop(self) -> None:
-        super()._forget_stop()
-        self._stopped_execution = ""
-
-    def _at_work(self) -> bool:
-        return self._in_job
-
-    def _leave_cold(self) -> None:
-        if self._outer:
-            raise Overtaken(0, SystemExit("cold stop"), "was ended by a cold stop")
-        super()._leave_cold()
-
-    @property
-    def horse_pid(self) -> int:
-        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
-        return os.getpid() if self._in_job or self._covered or self._outer else 0
-
-    def _obey(self, command: Command) -> None:
-        """Stop any of the jobs that run inside one another, where RQ looks at one only."""
-        if command.kind not in NAMED:
-            super()._obey(command)
-        else:
-            if not self._has(command):
-                told = "not at work on job %s: %s ignored, unless it is about to begin"
-                self.log.warning(told, command.job_id, command.kind)
-            self._stopped_job_id = command.job_id
-            self._stopped_execution = command.execution_id
-            self.kill_horse()
+        slot = self._worker.slot
+        if slot is not None:
+            return not slot.to_stop_any()
+        return self._worker._stopped_job_id is not None
 
     def _has(self, command: Command) -> bool:
         """Whether this worker is at the job, or the execution, that the command names."""
         if command.execution_id:
-            held = [level.execution_id for level in self._outer]
+            held = [level.execution_id for level in self.outer]
             return command.execution_id in (*held, self._claims.execution)
-        outer = [level.job.id for level in self._outer]
-        return command.job_id in outer or command.job_id in current_job_ids(self)
+        outer = [level.job.id for level in self.outer]
+        return command.job_id in outer or command.job_id in current_job_ids(self._worker)

@@ -1,4 +1,4 @@
-"""The slate: outcomes not stored yet, in memory that outlives their worker.
+"""The journal: outcomes not stored yet, in memory that outlives their worker.
 
 Jobs of a batch share a round trip, so what several of them returned is for a moment in their worker
 alone. It writes each outcome down in memory it shares with its pool, which stores what a dead
@@ -25,7 +25,7 @@ Words = Sequence[str | bytes | int | float]
 _pack: Any = hiredis.pack_command
 
 
-class Slate:
+class Journal:
     """One worker's part of the memory, from byte *start* on."""
 
     def __init__(self, memory: mmap.mmap, start: int) -> None:
@@ -46,7 +46,7 @@ class Slate:
         _LENGTH.pack_into(self._memory, self._side, self._used)
         return True
 
-    def turn(self) -> None:
+    def switch(self) -> None:
         """Write on the other side, emptied: what is on this one is on its way."""
         self._side = self._sides[self._side == self._sides[0]]
         self.wipe()

@@ -1,8 +1,8 @@
-"""Nesting: running a job inside the one that waits for it, and being back where one was.
+"""Nesting: running a job inside the one that waits for it, and going back to that one.
 
-All a worker knows of the job it runs is set aside while another runs inside it, and put back. An
-interrupt meant for an outer job (its timeout, a stop) ends the jobs inside it first; they share
-its fate, as those of a worker that died.
+All a worker knows of the job it runs is set aside while another runs inside it, and restored. An
+interrupt meant for an outer job (its timeout, a stop) ends the jobs inside it first; they end as
+those of a worker that died.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
 
 from redis import Redis
-from rq.executions import Execution
 from rq.job import Job, get_current_job
 from rq.queue import Queue
 from rq.utils import as_text, now
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.jobs.claim_named import Descent, words
-from pysplash.jobs.claim_one import Answer, Finish, Turn
+from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import held, hold, put_back
 from pysplash.log import logger
 from pysplash.waiting.clients import waiting_client
-from pysplash.waiting.offer import Help, Search, Stuck, at_hand, offer
+from pysplash.waiting.offer import Help, Search, Stuck
 
-from .interrupts import Interruptible, Level
-from .supervised import RETRY_FIRST
-from .timeouts import Overtaken, StackingDeathPenalty, postpone
+from .claims import Claims
+from .interrupts import Interrupts, Level
+from .outcomes import Outcomes
+from .prefetch import Prefetching
+from .supervised import Supervised
+from .timeouts import Overtaken
+from .turns import OneByOne
 
 #: the shortest and longest time in seconds a deeply nested wait leaves its jobs to other workers
 PATIENCE = (0.01, 1.0)
@@ -49,58 +51,54 @@ def frames() -> int:
     return depth
 
 
-class Nesting(Interruptible):
-    """A worker that helps: a :class:`~pysplash.waiting.offer.Helper`."""
+class Nest:
+    """Runs jobs of *worker* inside one another: a :class:`~pysplash.waiting.offer.Helper`.
+
+    *run* runs a claimed job to its stored or storable outcome.
+    """
 
     patience = PATIENCE[1]
 
-    _done: Finish | None
-    _held: Any
-    _took: float
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
+    def __init__(
+        self,
+        worker: Supervised,
+        claims: Claims,
+        outcomes: Outcomes,
+        interrupts: Interrupts,
+        one_by_one: OneByOne,
+        prefetch: Prefetching,
+        run: Callable[[Turn], bool],
+    ) -> None:
+        self._worker = worker
+        self._claims = claims
+        self._outcomes = outcomes
+        self._interrupts = interrupts
+        self._one_by_one = one_by_one
+        self._prefetch = prefetch
+        self._run = run
         self._overtaken: Overtaken | None = None
         #: whether Redis has another job as this worker's present one than the one that waits
-        self._astray = False
+        self._outdated = False
         self._budget = sys.getrecursionlimit()
         self._waits: Redis | None = None
 
-    def _run(self, turn: Turn) -> bool:
-        """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
-        raise NotImplementedError
-
-    def _queue(self, name: str) -> Queue:
-        """Return the queue *name*."""
-        raise NotImplementedError
-
-    def _execution(self, job: Job) -> Execution:
-        """Return the execution under which *job* was claimed."""
-        raise NotImplementedError
-
-    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
-        """See to what a turn did not store."""
-        raise NotImplementedError
-
-    # --- offering help ---
-
-    def _install_signal_handlers(self) -> None:
-        super()._install_signal_handlers()
-        offer(self)
-
-    def teardown(self) -> None:
-        """Help no more, then the farewell."""
-        if at_hand() is self:
-            offer(None)
+    def close(self) -> None:
+        """Disconnect the client of the waits."""
         if self._waits is not None:
             self._waits.connection_pool.disconnect()
             self._waits = None
-        super().teardown()  # type: ignore[no-untyped-call]
+
+    # --- offering help ---
+
+    @property
+    def max_nesting(self) -> int:
+        """Jobs nested in one another from which a waiting one first looks for another worker."""
+        return self._worker.max_nesting
 
     @property
     def depth(self) -> int:
         """How many jobs this worker is in the middle of."""
-        return len(self._outer) + 1
+        return len(self._interrupts.outer) + 1
 
     def runs(self, job: Job) -> bool:
         """Return whether it runs *job* and could run another inside it.
@@ -108,14 +106,14 @@ class Nesting(Interruptible):
         It could not in a callback, nor in a coroutine: its loop would have to run inside itself.
         """
         present = get_current_job()
-        done = bool(self._outer) and present is self._outer[-1].job
+        done = bool(self._interrupts.outer) and present is self._interrupts.outer[-1].job
         mine = present is not None and present.id == job.id and not done
         return mine and asyncio._get_running_loop() is None
 
     def waiting_client(self) -> Redis:
         """Return the client for the waits of its jobs."""
         if self._waits is None:
-            self._waits = waiting_client(self.connection)
+            self._waits = waiting_client(self._worker.connection)
         return self._waits
 
     def be_patient(self, *, longer: bool) -> None:
@@ -131,9 +129,10 @@ class Nesting(Interruptible):
         Raises redis's error if nothing could be claimed because Redis is away; Overtaken, or the
         error meant for the job that waits, if that is over.
         """
-        before, present = self._cover(), self._claims.execution
+        self._prefetch.make_way()
+        before, present = self._interrupts.block(), self._claims.execution
         try:
-            while (names := search.batch()) or self._astray or self._claims.unsure:
+            while (names := search.batch()) or self._outdated or self._claims.unsure:
                 found = self._descend(names)
                 search.saw(
                     found.seen,
@@ -148,80 +147,68 @@ class Nesting(Interruptible):
                     return Help.NOTHING
             return Help.NOTHING
         except Overtaken as overtaken:
-            if overtaken.level < len(self._outer):
+            if overtaken.level < len(self._interrupts.outer):
                 raise
-            postpone(overtaken.level)
+            self._interrupts.timers.postpone(overtaken.level)
             raise overtaken.error from None
         finally:
-            self._uncover(before)
+            self._interrupts.unblock(before)
 
     def settle(self) -> None:
         """Store what is done; from here on the job that waits is the one that runs.
 
         A claim of which nobody knows whether it was made is found out about, and given back.
         """
-        before, present = self._cover(), self._claims.execution
-        pause = RETRY_FIRST
+        before, present = self._interrupts.block(), self._claims.execution
+        pause = FIRST_PAUSE
         try:
-            while self._astray or self._claims.unsure:
+            while self._outdated or self._claims.unsure:
                 try:
                     found = self._descend([])
                 except AWAY as error:
                     if not self._claims.unsure:
                         return
-                    pause = self._redis_is_away(error, pause)
+                    pause = self._worker._redis_is_away(error, pause)
                     continue
                 if found.turn.answer is Answer.JOB:
                     self._give_back(found.turn, present)
         finally:
-            self._uncover(before)
+            self._interrupts.unblock(before)
 
     def _give_back(self, turn: Turn, present: str) -> None:
         """Put a job back that was claimed and cannot be run here."""
         level = self._set_aside_present(present)
         try:
-            job = self.job_class.fetch(as_text(turn.job_id), self.connection, self.serializer)
-            hold(self, self._execution(job))
-            put_back(self, job, self._queue(turn.queue))
+            worker = self._worker
+            job = worker.job_class.fetch(as_text(turn.job_id), worker.connection, worker.serializer)
+            hold(worker, self._outcomes.execution(job))
+            queue = worker.queue_class(turn.queue, connection=worker.connection)
+            put_back(worker, job, queue)
         finally:
             self._resume(level)
 
     def _descend(self, names: Sequence[str]) -> Descent:
         """Store the last outcome and claim one of the jobs *names*."""
-        done, self._done = self._done, None
-        left, self._held = self._held, None
-        keeper = get_current_job()
+        pending = self._one_by_one.take()
+        worker, keeper = self._worker, get_current_job()
         assert keeper is not None
+        served = [queue.name for queue in worker.queues]
         entry = f"{keeper.id}:{self._claims.execution}"
-        named = words(keeper.id, self.depth, entry, self.name, self._served(), names)
-        found = self._claims.take_named(done, named, self._took)
+        named = words(keeper.id, self.depth, entry, worker.name, served, names)
+        done, seconds = (pending.done, pending.seconds) if pending is not None else (None, 0.0)
+        found = self._claims.take_named(done, named, seconds)
         if found.turn.answer in (Answer.FENCED, Answer.DEPENDENTS):
-            self._see_to(found.turn, done, left)
+            self._outcomes.settle_earlier(found.turn, pending)
         else:
-            self._astray = False
-            self._settle_turn(found.turn, None, None)
+            self._outdated = False
+            self._outcomes.settle(found.turn, None)
         return found
-
-    def _served(self) -> list[str]:
-        return [queue.name for queue in self.queues]
-
-    def _see_to(self, turn: Turn, done: Finish | None, left: Any) -> None:
-        """Let RQ store the outcome of the last nested job, under that job's execution."""
-        keeper, execution = self._claims.execution, held(self)
-        if done is not None:
-            self._claims.execution = done.execution_id
-            hold(self, None)
-        try:
-            self._settle_turn(turn, done, left)
-        finally:
-            self._claims.execution = keeper
-            hold(self, execution)
 
     def _run_inside(self, turn: Turn, present: str) -> Help:
         level = self._set_aside_present(present)
         try:
             self._run(turn)
-            failed = self._job_failed
+            failed = self._worker._job_failed
         finally:
             self._resume(level)
         overtaken, self._overtaken = self._overtaken, None
@@ -233,45 +220,45 @@ class Nesting(Interruptible):
         job = get_current_job()
         assert job is not None
         limit = sys.getrecursionlimit()
-        level = Level(job, present, held(self), self._job_failed, limit)
-        self._outer.append(level)
-        StackingDeathPenalty.level = len(self._outer)
-        sys.setrecursionlimit(frames() + SLACK * len(self._outer) + self._budget)
+        level = Level(job, present, held(self._worker), self._worker._job_failed, limit)
+        self._interrupts.push(level)
+        sys.setrecursionlimit(frames() + SLACK * len(self._interrupts.outer) + self._budget)
         return level
 
     def _resume(self, level: Level) -> None:
-        self._outer.pop()
-        StackingDeathPenalty.level = len(self._outer)
+        self._interrupts.pop()
         sys.setrecursionlimit(level.recursion_limit)
         self._claims.execution = level.execution_id
-        hold(self, level.execution)
-        self._job_failed = level.failed
-        self._astray = True
+        hold(self._worker, level.execution)
+        self._worker._job_failed = level.failed
+        self._outdated = True
         os.environ["RQ_JOB_ID"] = level.job.id
 
-    # --- a shared fate ---
+    # --- failures ---
 
-    def _fail(self, job: Job, queue: Queue) -> None:
+    def fail(self, job: Job, queue: Queue) -> None:
+        """Have RQ store how a job ended that has just raised."""
         error = sys.exc_info()[1]
-        if isinstance(error, Overtaken) and error.level < len(self._outer):
+        if isinstance(error, Overtaken) and error.level < len(self._interrupts.outer):
             self._overtaken = error
             try:
-                self._share_fate(job, queue, error)
+                self._end_with_outer(job, queue, error)
             except Exception as refused:
-                self._give_up(job, queue, refused)
+                self._outcomes.give_up(job, queue, refused)
         else:
-            super()._fail(job, queue)
+            self._outcomes.fail(job, queue)
 
-    def _share_fate(self, job: Job, queue: Queue, overtaken: Overtaken) -> None:
+    def _end_with_outer(self, job: Job, queue: Queue, overtaken: Overtaken) -> None:
         """End the run of a job as that of a worker that died."""
-        outer = self._outer[overtaken.level].job
+        outer = self._interrupts.outer[overtaken.level].job
         text = f"Job {outer.id}, inside which this job ran, {overtaken.why}; it ended with it."
         log.warning("job %s: %s", job.id, text, extra={"action": "overtaken", "job": job.id})
-        if not self._may_store(job):
+        outcomes, worker = self._outcomes, self._worker
+        if not outcomes.may_store(job):
             return
-        if self.on_crash == "requeue":
-            self._store(job, queue, lambda: put_back(self, job, queue))
-            self._job_failed = True
+        if worker.on_crash == "requeue":
+            outcomes.store(job, queue, lambda: put_back(worker, job, queue))
+            worker._job_failed = True
             return
         job.ended_at = now()
-        self._store_failure(job, queue, text)
+        outcomes.store_failure(job, queue, text)

@@ -1,4 +1,4 @@
-"""Looking ahead: while jobs are brief, they are claimed and stored in batches.
+"""Prefetching: while jobs are brief, they are claimed and stored in batches.
 
 Between two jobs of some microseconds a worker would mostly wait for its server. So once a function
 has been brief several times in a row, its worker claims several jobs at once, and stores what the
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 from rq.job import Job
 
@@ -20,174 +19,264 @@ from pysplash.jobs.claim_batch import MOST, SHARE, Reply, Request
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.quarantine import described
 from pysplash.log import logger
-from pysplash.waiting.offer import Help, Search
 
 from .batch_claims import BatchingClaims
+from .brevity import Brevity
+from .interrupts import Interrupts
 from .journal import SIDE
-from .nesting import Nesting
-from .timeouts import StackingDeathPenalty
-
-#: functions that are remembered
-MOST_FUNCTIONS = 1000
+from .outcomes import Outcomes, Pending
+from .supervised import Supervised
+from .turns import OneByOne, queues_of
 
 log = logger("worker")
 
 
-class _Outcome(NamedTuple):
-    """What a job left: in the script's words, and for RQ where that has to store it."""
+class Prefetching:
+    """The turns of *worker*, which claim and store brief jobs in batches, others one by one."""
 
-    done: Finish
-    held: Any
-    seconds: float
-    light: bool
-
-
-class LookingAhead(Nesting):
-    """A worker that claims and stores brief jobs in batches."""
-
-    #: seconds a brief job takes at most
-    brief_seconds = 0.001
-    #: jobs of a function that must have been brief in a row before the next is taken to be
-    streak = 8
-    #: seconds after which a job that was taken to be brief keeps no other waiting
-    foresight = 0.02
-    #: seconds after which outcomes no longer wait for the rest of a batch
-    delay = 0.001
-    #: seconds of jobs that a worker takes at once, however few wait: about what a turn costs
-    handful_seconds = 0.0005
-    #: whether it is taken that many wait, also after a rest
-    eager = False
-    #: jobs in a batch at most, and after some had to be put back
+    #: seconds that a job taken to be brief may run before what is claimed beside it is put back
+    put_back_after = 0.02
+    #: seconds that an outcome waits at most for the rest of its batch
+    store_after = 0.001
+    #: whether to assume that many jobs wait, also after a rest
+    assume_many = False
+    #: jobs in a batch at most, and at least
     most, least = MOST, 1
-    #: the part of what waits that is claimed at most, the others being for others, is 1 in so many
+    #: one job in so many of those that wait is claimed at most; the others are for other workers
     share = SHARE
 
-    _claims: BatchingClaims
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        #: functions by name, and how often in a row they were brief
-        self._streaks: dict[str, int] = {}
+    def __init__(
+        self,
+        worker: Supervised,
+        claims: BatchingClaims,
+        outcomes: Outcomes,
+        interrupts: Interrupts,
+        one_by_one: OneByOne,
+    ) -> None:
+        self._worker = worker
+        self._claims = claims
+        self._outcomes = outcomes
+        self._interrupts = interrupts
+        self._timers = interrupts.timers
+        self._one_by_one = one_by_one
+        self.brevity = Brevity()
         #: jobs claimed and not begun
-        self._hand: deque[Turn] = deque()
-        #: how many are claimed next of many that wait, and whether many did when last looked
-        self._reach, self._deep = 1, False
-        #: the seconds jobs took lately, and how many were asked for last
-        self._pace, self._wanted = self.brief_seconds, 0
-        #: whether jobs came several at once lately: a lone one is claimed by itself
-        self._crowded = False
+        self._claimed: deque[Turn] = deque()
+        #: how many to claim of many that wait, whether many did lately, and how many were wanted
+        self._batch_size, self._many_wait, self._asked_for = 1, False, 0
+        #: whether several came at once lately: a lone one is claimed by itself
+        self._several_came = False
         #: outcomes that wait for the next turn; those that are on their way
-        self._shelved: list[_Outcome] = []
-        self._leaving_shelf: list[_Outcome] = []
+        self._unsent: list[Pending] = []
+        self._sent: list[Pending] = []
         #: those that RQ has to store, or nobody
-        self._unseen: list[tuple[Answer, _Outcome]] = []
+        self._unstored: list[tuple[Answer, Pending]] = []
         #: whether one of them is just being stored
-        self._seeing = False
+        self._storing = False
         #: the job that runs as "job:execution", and whether it has no record of its execution
-        self._present, self._light = "", False
+        self._present, self.light = "", False
         #: the monotonic time of the last turn, and the function of the job beside which it was
-        self._turned_at = 0.0
-        self._hoped = ""
+        self._sent_at = 0.0
+        self._function = ""
 
-    def _names(self) -> list[str]:
-        """Return the queues to claim from, in order."""
-        raise NotImplementedError
+    # --- between jobs ---
 
-    # --- what is known of functions ---
+    def next(self) -> Turn:
+        """Store what was left, and return the next job: one that is claimed already, or another."""
+        self._timers.callback = None
+        return self._next_claimed() or self._take_turn(queues_of(self._worker))
 
-    def _is_brief(self, job: Job, function: str) -> bool:
-        """Return whether *job* will probably be over before others could be fetched.
+    def left(self, pending: Pending, function: str) -> None:
+        """Keep what a job of *function* left; have it stored at once if the worker goes on."""
+        self._one_by_one.left(pending, queues_of(self._worker) if self._goes_on() else None)
+        self._note(pending.done)
+        self._function = function
+        self.brevity.learn(function, pending.seconds)
 
-        Not the first after a rest: there is probably no other, and its result is waited for.
-        """
-        if self._claims.watching and not self.eager:
+    def has_more(self) -> bool:
+        """Whether another job follows at once, as far as is known."""
+        return bool(self._claimed) or self._claims.under_way
+
+    def is_batch_next(self) -> bool:
+        """Whether the next turn is a batch's: only that stores what was left, or many may come."""
+        pending = self._one_by_one.pending
+        light = pending is not None and pending.light
+        return bool(self._unsent) or light or self._expects_several()
+
+    def drop(self) -> None:
+        """Forget a job that cannot be run."""
+        self.light = False
+
+    def close(self) -> None:
+        """Store the outcomes and put back what is claimed, as the worker leaves."""
+        if self._in_batch():
+            self._keep_pending()
+            self._worker._insist(lambda: self._store_and_put_back(alone=True))
+        self._store_rest()
+        if self._one_by_one.pending is not None:
+            self._take_turn(())
+
+    def _goes_on(self) -> bool:
+        """Whether the turn that stores the outcome may be taken at once."""
+        worker, in_batch = self._worker, self._in_batch() or self._expects_several()
+        if in_batch or self._interrupts.outer or worker._may_be_last:
             return False
-        seconds = self._seconds(job)
-        streak = self._streaks.get(function, 0)
-        known = streak >= self.streak and seconds is not None and self.slot is not None
-        return known and not self._outer and not self._stop_requested
+        return self._claims.may_ask and not worker._leaving()
 
-    def _is_hasty(self) -> bool:
-        """Whether several jobs will probably come at once, as brief as the last ones were."""
-        if not self._crowded or self.eager or self._outer or self._stop_requested:
-            return False
-        return self._streaks.get(self._hoped, 0) >= self.streak and self.slot is not None
+    def _take_turn(self, queues: Sequence[str]) -> Turn:
+        """Store what was left and claim the next job from *queues*, or the next ones."""
+        if not self._claims.asked and self.is_batch_next():
+            return self._take_batch(queues)
+        return self._one_by_one.next(queues)
 
-    def _handful(self) -> int:
-        """Return how many jobs make up what a turn costs."""
-        return max(1, min(self.most // 2, int(self.handful_seconds / max(self._pace, 1e-6))))
+    def _next_claimed(self) -> Turn | None:
+        """Return the next job of those claimed, also while the last one ran."""
+        if not self._in_batch():
+            return None
+        self._keep_pending()
+        if not self._claimed:
+            self._collect()
+        if self._unstored:
+            self._store_rest()
+        if not self._claimed:
+            return None
+        turn = self._claimed.popleft()
+        self._claims.execution = turn.execution
+        self.light = turn.light
+        return turn
 
-    def _learn(self, function: str, seconds: float) -> None:
-        """Note how long a job of *function* took."""
-        self._hoped = function
-        self._pace += (min(seconds, self.brief_seconds) - self._pace) / 8
-        if seconds >= self.brief_seconds:
-            self._streaks.pop(function, None)
-        elif function in self._streaks or len(self._streaks) < MOST_FUNCTIONS:
-            self._streaks[function] = self._streaks.get(function, 0) + 1
+    # --- as a job begins ---
+
+    def prepare(self, job: Job, function: str) -> bool:
+        """Return whether *job* is brief; if not, put back what is claimed and have it on record."""
+        brief = self._is_brief(job, function)
+        if not brief and self._in_batch():
+            self._present = f"{job.id}:{self._claims.execution}"
+            self._worker._insist(self._store_and_put_back)
+            self._store_rest()
+        return brief
+
+    def look_ahead(self, job: Job, function: str) -> None:
+        """Claim more jobs and store outcomes while *job* runs, which is brief."""
+        now = time.monotonic()
+        self._present = f"{job.id}:{self._claims.execution}"
+        self._function = function
+        if not self.light:  # it came with the turn that stored the one before
+            self._several_came, self._many_wait = True, self._handful() == 1
+        late = bool(self._unsent) and now - self._sent_at > self.store_after
+        if late:
+            self._collect()
+            self._store_rest()
+        many = self._many_wait or self.assume_many
+        if not self._claims.under_way and (late or (many and len(self._claimed) < self.most)):
+            self._send(want=True)
+        due = max(now + self.store_after, self._sent_at + 2 * self.store_after)
+        self._timers.callback = (due, self._store_unsent)
+
+    # --- while a job runs ---
+
+    def _store_unsent(self) -> None:
+        """Store the outcomes that wait: the job that runs takes longer than they may."""
+        self._timers.callback = (time.monotonic() + self.put_back_after, self._put_back)
+        if self._unsent:
+            self._try(self._send_unsent)
+
+    def _send_unsent(self) -> None:
+        self._gather()
+        self._send()
+
+    def _put_back(self) -> None:
+        """Put back what is claimed: the job that runs is not brief."""
+        self.brevity.forget(self._function)
+        self._try(self._store_and_put_back)
+
+    def _try(self, call: Callable[[], None]) -> None:
+        before = self._interrupts.block()
+        try:
+            call()
+        except AWAY as error:
+            log.debug(
+                "worker %s: jobs are not put back, Redis is away: %s", self._worker.name, error
+            )
+        except Exception as error:
+            log.error("worker %s: jobs cannot be put back: %s", self._worker.name, described(error))
+        finally:
+            self._interrupts.unblock(before)
+
+    def clear_way(self) -> None:
+        """Store what ended before the job that RQ is to store, and have that job on record."""
+        if self._storing:
+            return
+        self._collect()
+        if self.light or self._unsent:
+            self._send(record=self.light)
+            self._collect()
+        self._store_rest()
+
+    def make_way(self) -> None:
+        """Put back what is claimed, as the job that runs waits for others."""
+        if self._in_batch() or self._unstored:
+            before = self._interrupts.block()
+            try:
+                self._timers.callback = None
+                self._store_and_put_back()
+                self._store_rest()
+            finally:
+                self._interrupts.unblock(before)
 
     # --- outcomes ---
 
     def _note(self, done: Finish) -> None:
-        """Write an outcome down where it outlives this worker, or have it stored at once."""
-        if self.slot is None or self._outer:
+        """Write an outcome to the journal; where that has no room, have it stored at once."""
+        slot = self._worker.slot
+        if slot is None or self._interrupts.outer:
             return
-        if len(done.value) < SIDE and self.slot.slate.note(done):
+        if len(done.value) < SIDE and slot.journal.note(done):
             return
         if self._in_batch():
-            self._shelve()
+            self._keep_pending()
             self._collect()
             self._send()
 
-    def _wipe(self) -> None:
-        """Nothing is left of what was written down."""
-        if self.slot is not None:
-            self.slot.slate.wipe()
-
-    def _shelve(self) -> None:
-        """Keep the last outcome for the next turn."""
-        if self._done is not None:
-            self._shelved.append(_Outcome(self._done, self._held, self._took, self._light))
-            self._done = self._held = None
-        self._light = False
-
-    def _has_shelved(self) -> bool:
-        """Whether there are outcomes that only a batch's turn stores, or it is the one to take."""
-        light = self._light and self._done is not None
-        return bool(self._shelved) or light or self._is_hasty()
+    def _keep_pending(self) -> None:
+        """Keep what the last job left for the next batch."""
+        pending = self._one_by_one.take()
+        if pending is not None:
+            self._unsent.append(pending)
+        self.light = False
 
     def _in_batch(self) -> bool:
         """Whether anything is claimed, or to be stored, that only a batch's turn sees to."""
-        return bool(self._light or self._hand or self._shelved or self._claims.under_way)
+        return bool(self.light or self._claimed or self._unsent or self._claims.under_way)
 
-    def _see_behind(self) -> None:
-        """See to what a turn did not store, before anything later is stored."""
-        if self._unseen and not self._seeing:
+    def _store_rest(self) -> None:
+        """Have RQ store what the script did not, before anything later is stored."""
+        if self._unstored and not self._storing:
             self._collect()
-        while self._unseen and not self._seeing:
-            answer, outcome = self._unseen[0]
-            self._seeing = True
+        while self._unstored and not self._storing:
+            answer, outcome = self._unstored[0]
+            self._storing = True
             try:
-                self._see_to(Turn(answer), outcome.done, outcome.held)
+                self._outcomes.settle_earlier(Turn(answer), outcome)
             finally:
-                self._seeing = False
-                del self._unseen[0]
+                self._storing = False
+                del self._unstored[0]
 
     # --- turns ---
 
     def _send(
         self, *, want: bool = False, alone: bool = False, back: bool = False, record: bool = False
     ) -> None:
-        """Have stored what waits for it; *want* more, put *back* what is in hand, or both.
+        """Send the outcomes that wait; *want* more jobs, put *back* those claimed, or both.
 
         *record* the execution of the job that runs, unless the worker is *alone*, without one.
         """
-        deep = self._deep or self.eager
-        reach = max(self._reach if deep else self._handful(), self.least)
-        wanted = self._wanted = reach if want and len(self._hand) < reach else 0
-        returned = self._clear_hand() if back else ()
+        many = self._many_wait or self.assume_many
+        size = max(self._batch_size if many else self._handful(), self.least)
+        wanted = self._asked_for = size if want and len(self._claimed) < size else 0
+        returned = self._take_claimed() if back else ()
         present = "" if alone else self._present
-        outcomes = self._leaving_shelf = self._shelve_out()
+        outcomes = self._sent = self._take_unsent()
         request = Request(
             [outcome.done for outcome in outcomes],
             "".join("01"[outcome.light] for outcome in outcomes),
@@ -195,53 +284,54 @@ class LookingAhead(Nesting):
             returned,
             present,
             record,
-            self._held_beside(present),
+            self._entries(present),
             wanted,
-            self.share if deep else 1,
-            self._names() if wanted else (),
+            self.share if many else 1,
+            queues_of(self._worker) if wanted else (),
         )
         if record:
-            self._light = False
-        self._turned_at = time.monotonic()
+            self.light = False
+        self._sent_at = time.monotonic()
         self._claims.send(request)
 
-    def _clear_hand(self) -> Sequence[str]:
-        """Return what is in hand, and have it no more."""
-        returned = [turn.entry for turn in self._hand]
+    def _take_claimed(self) -> Sequence[str]:
+        """Return the entries of the jobs that are put back."""
+        returned = [turn.entry for turn in self._claimed]
         if returned:
-            self._reach = 1
-        self._hand.clear()
+            self._batch_size = 1
+        self._claimed.clear()
         return returned
 
-    def _shelve_out(self) -> list[_Outcome]:
-        """Return the outcomes that are on their way from now on."""
-        outcomes, self._shelved = self._shelved, []
-        if self.slot is not None:
-            self.slot.slate.turn()
-            for _, outcome in self._unseen:
-                self.slot.slate.note(outcome.done)
+    def _take_unsent(self) -> list[Pending]:
+        """Return the outcomes to send, and let the journal begin its other side."""
+        outcomes, self._unsent = self._unsent, []
+        slot = self._worker.slot
+        if slot is not None:
+            slot.journal.switch()
+            for _, outcome in self._unstored:
+                slot.journal.note(outcome.done)
         return outcomes
 
-    def _held_beside(self, present: str) -> str:
-        """Return all that would have to be settled if this worker died, *present* first."""
+    def _entries(self, present: str) -> str:
+        """Return the entries to settle if this worker died, *present* first."""
         if not present:
             return ""
-        unseen = [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unseen]
-        return " ".join([present, *(turn.entry for turn in self._hand), *unseen])
+        unstored = [f"{it.done.job_id}:{it.done.execution_id}" for _, it in self._unstored]
+        return " ".join([present, *(turn.entry for turn in self._claimed), *unstored])
 
     def _take_in(self, reply: Reply) -> None:
-        """Take an answer in: what is in hand now, and what is left to be seen to."""
-        outcomes, self._leaving_shelf = self._leaving_shelf, []
+        """Note what a reply says: which jobs are claimed, and which outcomes RQ has to store."""
+        outcomes, self._sent = self._sent, []
         for answer, outcome in zip(reply.outcomes, outcomes, strict=True):
             if answer is not Answer.EMPTY:
-                self._unseen.append((answer, outcome))
-        if len(reply.jobs) >= self._reach:
-            self._reach = min(self.most, 2 * self._reach)
-        if self._wanted:
-            self._deep = len(reply.jobs) >= min(self._wanted, self._handful())
-        self._hand.extend(reply.jobs)
+                self._unstored.append((answer, outcome))
+        if len(reply.jobs) >= self._batch_size:
+            self._batch_size = min(self.most, 2 * self._batch_size)
+        if self._asked_for:
+            self._many_wait = len(reply.jobs) >= min(self._asked_for, self._handful())
+        self._claimed.extend(reply.jobs)
         if reply.skipped:
-            self._settle_turn(Turn(reply.answer, skipped=reply.skipped), None, None)
+            self._outcomes.settle(Turn(reply.answer, skipped=reply.skipped), None)
 
     def _collect(self) -> Reply | None:
         """Take in the answer to what was sent, however long that takes."""
@@ -256,135 +346,55 @@ class LookingAhead(Nesting):
         if reply is not None:
             self._take_in(reply)
 
-    def _exchange(self, queues: Sequence[str]) -> Turn:
+    def _take_batch(self, queues: Sequence[str]) -> Turn:
         """Store all outcomes, and claim from *queues* what comes next."""
-        self._shelve()
-        rested = not self._shelved
+        self._keep_pending()
+        rested = not self._unsent
         self._send(want=bool(queues), alone=True)
         reply = self._collect()
         assert reply is not None
         if rested and len(reply.jobs) == 1:
-            self._crowded = self._deep = False
+            self._several_came = self._many_wait = False
         # What RQ stores may put others on a queue that was found empty before.
         answer = reply.answer
-        if self._unseen:
-            answer, self._claims.watching = self._unseen[0][0], False
-        self._see_behind()
-        return self._in_hand() or Turn(answer, skipped=reply.skipped)
+        if self._unstored:
+            answer, self._claims.watching = self._unstored[0][0], False
+        self._store_rest()
+        return self._next_claimed() or Turn(answer, skipped=reply.skipped)
 
-    def _settle_down(self, *, alone: bool = False) -> None:
-        """Store what is done, put back what is not begun, and have what runs on record.
+    def _store_and_put_back(self, *, alone: bool = False) -> None:
+        """Store the outcomes, put back what is claimed, and have what runs on record.
 
         Raise redis's error if it is away; then call again.
         """
         self._gather()
-        if self._light or self._hand or self._shelved:
-            self._send(alone=alone, back=True, record=self._light and not alone)
+        if self.light or self._claimed or self._unsent:
+            self._send(alone=alone, back=True, record=self.light and not alone)
             self._gather()
 
-    # --- between jobs ---
+    # --- what to expect ---
 
-    def _in_hand(self) -> Turn | None:
-        """Return the next job that is in hand, or was claimed while the last one ran."""
-        StackingDeathPenalty.errand = None
-        if not self._in_batch():
-            return None
-        self._shelve()
-        if not self._hand:
-            self._collect()
-        if self._unseen:
-            self._see_behind()
-        if not self._hand:
-            return None
-        turn = self._hand.popleft()
-        self._claims.execution = turn.execution
-        self._light = turn.light
-        return turn
+    def _handful(self) -> int:
+        """Return how many jobs to claim at once where few wait."""
+        return self.brevity.handful(self.most // 2)
 
-    def _has_more(self) -> bool:
-        """Whether another job follows at once, as far as is known."""
-        return bool(self._hand) or self._claims.under_way
+    def _is_brief(self, job: Job, function: str) -> bool:
+        """Return whether *job* will probably be over before others could be fetched.
 
-    def _drop_present(self) -> None:
-        """Forget a job that cannot be run."""
-        self._light = False
+        Not the first after a rest: there is probably no other, and its result is waited for.
+        """
+        if self._claims.watching and not self.assume_many:
+            return False
+        worker = self._worker
+        known = self.brevity.is_brief(function) and worker._seconds(job) is not None
+        return known and worker.slot is not None and self._is_free()
 
-    def _look_ahead(self, job: Job, function: str) -> None:
-        """Claim more and store what is done, while *job* runs, which is brief."""
-        now = time.monotonic()
-        self._present = f"{job.id}:{self._claims.execution}"
-        self._hoped = function
-        if not self._light:  # it came with the turn that stored the one before
-            self._crowded, self._deep = True, self._handful() == 1
-        late = bool(self._shelved) and now - self._turned_at > self.delay
-        if late:
-            self._collect()
-            self._see_behind()
-        many = self._deep or self.eager
-        if not self._claims.under_way and (late or (many and len(self._hand) < self.most)):
-            self._send(want=True)
-        due = max(now + self.delay, self._turned_at + 2 * self.delay)
-        StackingDeathPenalty.errand = (due, self._flush)
+    def _expects_several(self) -> bool:
+        """Whether several jobs will probably come at once, as brief as the last ones were."""
+        if not self._several_came or self.assume_many or not self._is_free():
+            return False
+        return self.brevity.is_brief(self._function) and self._worker.slot is not None
 
-    def _catch_up(self, job: Job) -> None:
-        """Keep no other waiting for *job*, which is not brief, and have it on record."""
-        self._present = f"{job.id}:{self._claims.execution}"
-        self._insist(self._settle_down)
-        self._see_behind()
-
-    # --- while a job runs ---
-
-    def _flush(self) -> None:
-        """Let no outcome wait any longer for the job that runs."""
-        StackingDeathPenalty.errand = (time.monotonic() + self.foresight, self._surrender)
-        if self._shelved:
-            self._try(self._send_shelved)
-
-    def _send_shelved(self) -> None:
-        self._gather()
-        self._send()
-
-    def _surrender(self) -> None:
-        """Keep nobody waiting: the job that runs is not brief."""
-        self._streaks.pop(self._hoped, None)
-        self._try(self._settle_down)
-
-    def _try(self, call: Callable[[], None]) -> None:
-        before = self._cover()
-        try:
-            call()
-        except AWAY as error:
-            log.debug("worker %s: nothing is put back, Redis is away: %s", self.name, error)
-        except Exception as error:
-            log.error("worker %s: nothing is put back: %s", self.name, described(error))
-        finally:
-            self._uncover(before)
-
-    def _clear_way(self) -> None:
-        """Have stored what is before the job that RQ is to store, and that one on record."""
-        if self._seeing:
-            return
-        self._collect()
-        if self._light or self._shelved:
-            self._send(record=self._light)
-            self._collect()
-        self._see_behind()
-
-    def help(self, search: Search) -> Help:
-        """Keep no job waiting while this one waits; then help."""
-        if self._in_batch() or self._unseen:
-            before = self._cover()
-            try:
-                StackingDeathPenalty.errand = None
-                self._settle_down()
-                self._see_behind()
-            finally:
-                self._uncover(before)
-        return super().help(search)
-
-    def _let_go(self) -> None:
-        """Put back what is not begun, and have stored what is done."""
-        if self._in_batch():
-            self._shelve()
-            self._insist(lambda: self._settle_down(alone=True))
-        self._see_behind()
+    def _is_free(self) -> bool:
+        """Whether no job waits around the next one, and the worker is to go on."""
+        return not self._interrupts.outer and not self._worker._stop_requested

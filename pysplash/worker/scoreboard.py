@@ -14,13 +14,13 @@ import os
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pysplash.control.model import WorkerState
 from pysplash.jobs.claim_one import MAX_JOB_ID
 
-from .journal import SIZE, Slate
+from .journal import SIZE, Journal
 from .row import FIELDS, STATES, VALUES, Row, decode
 
 ROW_SIZE = 512
@@ -57,17 +57,17 @@ class Scoreboard:
         os.close(self.fd)
 
     def clear(self, index: int) -> None:
-        """Empty row *index*, and its slate, before another worker gets it."""
+        """Empty row *index*, and its journal, before another worker gets it."""
         self._map[index * ROW_SIZE : (index + 1) * ROW_SIZE] = bytes(ROW_SIZE)
-        self.slate(index).clear()
+        self.journal(index).clear()
 
-    def slate(self, index: int) -> Slate:
+    def journal(self, index: int) -> Journal:
         """Return where the worker of row *index* writes down outcomes until they are stored."""
-        return Slate(self._map, self.slots * ROW_SIZE + index * SIZE)
+        return Journal(self._map, self.slots * ROW_SIZE + index * SIZE)
 
     def outcomes(self, index: int) -> list[tuple[str, ...]]:
         """Return the outcomes that the worker of row *index* has written down."""
-        return self.slate(index).read()
+        return self.journal(index).read()
 
     def read(self, index: int) -> Row | None:
         """Return row *index*, or None as long as its worker has written nothing."""
@@ -184,7 +184,7 @@ class Slot:
         self._unsaid = False
         self._map, self._held_place = board.place_of_held(index)
         self._held_before = 0.0
-        self.slate = board.slate(index)
+        self.journal = board.journal(index)
         self.beat()
 
     def beat(self) -> None:
@@ -232,7 +232,7 @@ class Slot:
         self._enter(WorkerState.STOPPING)
 
     def unsaid(self) -> None:
-        """Leave without having said so in Redis, which is away; the pool says it."""
+        """Leave without deregistering in Redis, which is away; the pool does it."""
         self._unsaid = True
         self.beat()
 
@@ -272,6 +272,10 @@ class Slot:
         """Return the seconds for which this worker was held so far."""
         held: float = _HELD.unpack_from(self._map, self._held_place)[0]
         return held
+
+    def note(self, words: Sequence[str]) -> bool:
+        """Write words down where they outlive this process; return False if there is no room."""
+        return self.journal.note(words)
 
     def runs(self, function: str) -> None:
         """Say which function the job in hand calls; of jobs inside one another the outermost's."""

@@ -8,12 +8,10 @@ and starting it.
 from __future__ import annotations
 
 import os
-import random
-import signal
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from redis import Redis
@@ -27,23 +25,21 @@ from rq.queue import Queue
 from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
 from pysplash.jobs.commands import Command, understand
 from pysplash.jobs.quarantine import clean, described, set_aside
 from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
+from . import signals
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
 BLOCK = 1
 #: seconds between two refreshes of an idle worker's key in Redis
 HEARTBEAT = 15.0
-#: first and longest pause, in seconds, while Redis is away
-RETRY_FIRST, RETRY_MOST = 0.1, 2.0
-#: seconds after a first stop signal in which a second one is taken for the same
-COLD_AFTER = 1.0
 
+T = TypeVar("T")
 log = logger("worker")
 
 
@@ -65,10 +61,10 @@ class Supervised(BaseWorker):
     _job_failed = False
     _storing_success = False
     #: whether the worker may leave after the job that comes next, or runs
-    _last = False
+    _may_be_last = False
     _memory_floor = 0
     _heartbeat_at = 0.0
-    _born = 0.0
+    _began_at = 0.0
 
     @property
     def dequeue_timeout(self) -> int:
@@ -86,8 +82,7 @@ class Supervised(BaseWorker):
     # --- stopping ---
 
     def _install_signal_handlers(self) -> None:
-        signal.signal(signal.SIGINT, self.request_stop)
-        signal.signal(signal.SIGTERM, self.request_stop)
+        signals.handle_stops(self.request_stop)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Ask for a warm stop: set a flag, nothing else.
@@ -95,11 +90,10 @@ class Supervised(BaseWorker):
         A worker without a pool takes a second signal, more than a second later, for a cold stop
         and leaves its job through SystemExit, which RQ stores as the job's failure.
         """
-        first, self._stop_signal_at = self._stop_signal_at, time.monotonic()
-        self._stop_requested = True
-        alone_in_job = self.slot is None and self._at_work()
-        if first is not None and alone_in_job and self._stop_signal_at - first > COLD_AFTER:
-            self._leave_cold()
+        signals.stop(self)
+
+    def _may_leave_cold(self) -> bool:
+        return self.slot is None and self._at_work()
 
     def _at_work(self) -> bool:
         """Whether a job's own code may be running."""
@@ -114,9 +108,9 @@ class Supervised(BaseWorker):
         orphaned = self.parent_pid is not None and os.getppid() != self.parent_pid
         return self._stop_requested or orphaned
 
-    def _worn_out(self) -> str:
+    def _reason_to_recycle(self) -> str:
         """Say why this worker should be recycled; empty if it should not."""
-        if self.max_age is not None and time.monotonic() - self._born >= self.max_age:
+        if self.max_age is not None and time.monotonic() - self._began_at >= self.max_age:
             return f"it is older than {self.max_age:.0f} s"
         if self.max_job_memory is not None:
             growth = own_memory() - self._memory_floor
@@ -141,10 +135,10 @@ class Supervised(BaseWorker):
 
         Returns whether any job was run.
         """
-        self._born = time.monotonic()
+        self._began_at = time.monotonic()
         self._install_signal_handlers()
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
-            self._leave_unsaid()
+            self._leave_registered()
             return False
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
@@ -155,11 +149,11 @@ class Supervised(BaseWorker):
         done = 0
         limited = self.max_age is not None or self.max_job_memory is not None
         try:
-            self._last = limited or max_jobs == 1
+            self._may_be_last = limited or max_jobs == 1
             while self._turn(burst, max_idle_time):
                 done += 1
-                self._last = limited or done + 1 == max_jobs
-                reason = f"{done} jobs are done" if done == max_jobs else self._worn_out()
+                self._may_be_last = limited or done + 1 == max_jobs
+                reason = f"{done} jobs are done" if done == max_jobs else self._reason_to_recycle()
                 if reason:
                     log.info("worker %s leaves: %s", self.name, reason, extra={"action": "recycle"})
                     break
@@ -173,15 +167,15 @@ class Supervised(BaseWorker):
         try:
             self.teardown()
         except AWAY as error:
-            log.warning("worker %s leaves without a word to Redis: %s", self.name, error)
-            self._leave_unsaid()
+            log.warning("worker %s cannot deregister, Redis is away: %s", self.name, error)
+            self._leave_registered()
 
-    def _leave_unsaid(self) -> None:
+    def _leave_registered(self) -> None:
         if self.slot is not None:
             self.slot.unsaid()
 
     def handle_payload(self, message: dict[str, Any]) -> None:
-        """Obey a command; one that makes no sense does not end the hearing, as it does RQ's."""
+        """Carry out a command; one that makes no sense ends no subscription, as it does in RQ."""
         command = understand(message)
         if command is not None:
             self._obey(command)
@@ -225,7 +219,7 @@ class Supervised(BaseWorker):
             except DequeueTimeout:
                 if max_idle_time is not None and time.monotonic() - idle_since >= max_idle_time:
                     return None
-                if self.max_age is not None and self._worn_out():
+                if self.max_age is not None and self._reason_to_recycle():
                     return None
             except AWAY as error:
                 self._redis_is_away(error)
@@ -329,7 +323,7 @@ class Supervised(BaseWorker):
         return execution
 
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
-        """Let RQ store a success, again if a job came to depend on this one meanwhile."""
+        """Let RQ store a success, again if a job has come to depend on this one meanwhile."""
         self._storing_success = True
         try:
             super().handle_job_success(*args, **kwargs)
@@ -353,37 +347,32 @@ class Supervised(BaseWorker):
         self._job_failed = True
         super().handle_job_failure(*args, **kwargs)
 
-    # --- an absent Redis ---
+    # --- while Redis is away ---
 
-    def _insist(self, call: Callable[[], Any]) -> Any:
+    def _insist(self, call: Callable[[], T]) -> T:
         """Return what *call* returns once Redis is there to answer, however long that takes."""
-        pause = RETRY_FIRST
-        while True:
-            try:
-                return call()
-            except AWAY as error:
-                pause = self._redis_is_away(error, pause)
+        return patiently(call, self._redis_is_away)
 
     def _patiently(self, call: Callable[[], object]) -> bool:
         """Call *call* until Redis is there to answer; False if the worker is to leave first."""
-        pause = RETRY_FIRST
-        while not self._leaving():
-            try:
-                call()
-            except AWAY as error:
-                pause = self._redis_is_away(error, pause)
-            else:
-                return True
-        return False
 
-    def _redis_is_away(self, error: Exception, pause: float = RETRY_MOST / 4) -> float:
+        def attempt() -> bool:
+            if self._leaving():
+                return False
+            call()
+            return True
+
+        return self._insist(attempt)
+
+    def _redis_is_away(self, error: Exception, seconds: float = LONGEST_PAUSE / 4) -> float:
+        """Show a sign of life and pause; return the seconds of the next pause."""
         if self.slot is not None:
             self.slot.beat()
         log.debug("worker %s: Redis is away: %s", self.name, error)
         if isinstance(error, ReadOnlyError):
             self.connection.connection_pool.disconnect()  # another server may be the primary now
-        time.sleep(pause * random.uniform(0.75, 1.25))
-        return min(RETRY_MOST, pause * 2)
+        pause(error, seconds)
+        return min(LONGEST_PAUSE, 2 * seconds)
 
 
 def own_memory() -> int:

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from rq.executions import Execution
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
@@ -25,16 +24,24 @@ from rq.worker import SimpleWorker, WorkerStatus
 from pysplash.connections.clients import check_prefix
 from pysplash.connections.outage import AWAY
 from pysplash.jobs.claim_one import MOST_SECONDS, Answer, Finish, Turn
-from pysplash.jobs.quarantine import Quarantine, described, is_kept, reason
+from pysplash.jobs.commands import NAMED, Command
+from pysplash.jobs.quarantine import Quarantine, reason
 from pysplash.jobs.restoring import Restorer, called, written
 from pysplash.jobs.results import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
-from pysplash.jobs.rq import enter, held, hold, leave, perform, run
+from pysplash.jobs.rq import enter, hold, leave, perform, run
 from pysplash.log import logger
+from pysplash.waiting.offer import at_hand, offer
 
 from .batch_claims import BatchingClaims
-from .idling import Watch
-from .prefetch import LookingAhead
-from .timeouts import StackingDeathPenalty
+from .idling import Idling
+from .interrupts import Interrupts
+from .nesting import Nest
+from .outcomes import Outcomes, Pending
+from .prefetch import Prefetching
+from .signals import WakeUp, handle_job_stops, stop_own_job
+from .supervised import Supervised
+from .timeouts import TIMERS, StackingDeathPenalty
+from .turns import OneByOne, queues_of
 
 #: longest lease in seconds, 60 s aside, that a worker takes whose pool renews it
 LEASE = 30
@@ -55,7 +62,7 @@ def _is_special(fields: dict[bytes, bytes]) -> bool:
     return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
-class Worker(LookingAhead, SimpleWorker):
+class Worker(Supervised, SimpleWorker):
     """An RQ worker that runs each job in its own process and never loses one to a stop.
 
     Usable in a pool, alone, and with ``rq worker -w pysplash.Worker``.
@@ -74,12 +81,10 @@ class Worker(LookingAhead, SimpleWorker):
             away=self._redis_is_away,
         )
         self._restorer = Restorer(self.connection, self.serializer)
-        self._done: Finish | None = None
-        self._took = 0.0
-        self._held: tuple[Job, Queue, Any] | None = None
-        self._watch = Watch(self._claims, self._leaving)
-        self._in_job = False
         self._quarantine = Quarantine(self.connection, self.name, self._insist)
+        self._wake_up = WakeUp()
+        self._idling = Idling(self._claims, self._leaving, self._wake_up)
+        self._build()
         own = type(self)
         self._plain = (
             self.queue_class is Queue
@@ -90,12 +95,27 @@ class Worker(LookingAhead, SimpleWorker):
             )
         )
 
+    def _build(self) -> None:
+        """Make the parts; each knows those before it."""
+        self._interrupts = Interrupts(self, self._claims, TIMERS)
+        self._outcomes = Outcomes(
+            self, self._claims, self._quarantine, self._interrupts, self._clear_way
+        )
+        common = (self, self._claims, self._outcomes)
+        one_by_one = OneByOne(*common)
+        self._turns = Prefetching(*common, self._interrupts, one_by_one)
+        self._nest = Nest(*common, self._interrupts, one_by_one, self._turns, self._run)
+
+    def _clear_way(self) -> None:
+        self._turns.clear_way()
+
     # --- the loop ---
 
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()
-        self._watch.open()
-        signal.signal(signal.SIGUSR1, self._stop_job)
+        offer(self._nest)
+        self._wake_up.open()
+        handle_job_stops(self._interrupts.stop_job)
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
@@ -107,7 +127,7 @@ class Worker(LookingAhead, SimpleWorker):
         if self.slot is not None:
             self._claims.lease_cap = LEASE
             self.slot.listens = True
-            self._hang_up()
+            self._disconnect()
 
     def subscribe(self) -> None:
         """Hear commands over a connection and a thread of its own, if no pool does."""
@@ -118,24 +138,25 @@ class Worker(LookingAhead, SimpleWorker):
         if self.slot is None:
             super()._beat()
 
-    def _hang_up(self) -> None:
+    def _disconnect(self) -> None:
         """Close RQ's connection until somebody needs it; the claims have one of their own."""
         self.connection.connection_pool.disconnect(inuse_connections=False)
 
     def teardown(self) -> None:
-        """Store what is done, leave the server, then RQ's own farewell."""
-        self._let_go()
-        if self._done is not None:
-            self._take_turn([])
-        self._watch.close()
+        """Store what is done, leave the server, then tear down as RQ does."""
+        self._turns.close()
+        self._wake_up.close()
         self._claims.close()
-        super().teardown()
+        if at_hand() is self._nest:
+            offer(None)
+        self._nest.close()
+        super().teardown()  # type: ignore[no-untyped-call]
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
         idle_since = time.monotonic()
         while self._claims.asked or not self._leaving():
-            turn = self._in_hand() or self._take_turn(self._names())
+            turn = self._turns.next()
             if turn.answer is Answer.JOB:
                 if self._run(turn):
                     return True
@@ -148,73 +169,37 @@ class Worker(LookingAhead, SimpleWorker):
                 continue
             if self.slot is not None:
                 self.slot.idle()
-            if self._bored(idle_since, max_idle_time):
+            if self._idle_too_long(idle_since, max_idle_time):
                 return False
-            self._rest(turn, idle_since, max_idle_time)
+            self._wait_for_work(turn, idle_since, max_idle_time)
         return False
 
-    def _bored(self, idle_since: float, max_idle_time: int | None) -> bool:
+    def _idle_too_long(self, idle_since: float, max_idle_time: int | None) -> bool:
         idle = time.monotonic() - idle_since
         too_long = max_idle_time is not None and idle >= max_idle_time
-        return too_long or (self.max_age is not None and bool(self._worn_out()))
+        return too_long or (self.max_age is not None and bool(self._reason_to_recycle()))
 
-    def _rest(self, turn: Turn, idle_since: float, max_idle_time: int | None) -> None:
+    def _wait_for_work(self, turn: Turn, idle_since: float, max_idle_time: int | None) -> None:
         """Wait until a queue has changed, a signal came, or it is time to look anyway."""
         self._state = WorkerStatus.IDLE
         seconds = SUSPENDED if turn.answer is Answer.SUSPENDED else LISTEN
-        ends = [self._born + self.max_age] if self.max_age is not None else []
+        ends = [self._began_at + self.max_age] if self.max_age is not None else []
         if max_idle_time is not None:
             ends.append(idle_since + max_idle_time)
         if ends:
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
-        queues, hasty = self._names(), self._has_shelved()
+        queues, hasty = queues_of(self), self._turns.is_batch_next()
         self._restorer.prepare()
         try:
             self._maintain()
             self._claims.prepare()
-            heard = self._watch.wait(time.monotonic() + seconds, queues, self.slot)
+            heard = self._idling.wait(time.monotonic() + seconds, queues, self.slot)
             if heard and not hasty:
                 self._claims.ask(None, queues)
             elif self.slot is not None and not self._claims.rung:
-                self._hang_up()
+                self._disconnect()
         except AWAY as error:
             self._redis_is_away(error)
-
-    def _names(self) -> list[str]:
-        return [queue.name for queue in self._ordered_queues]
-
-    # --- one turn ---
-
-    def _take_turn(self, queues: list[str]) -> Turn:
-        """Store the last outcome and claim the next job from *queues*, or the next ones."""
-        if not self._claims.asked and self._has_shelved():
-            return self._exchange(queues)
-        done, self._done = self._done, None
-        held, self._held = self._held, None
-        turn = self._claims.take(done, queues, self._took)
-        if done is not None:
-            self._wipe()
-        if turn.answer is not Answer.JOB or turn.skipped:
-            self._settle_turn(turn, done, held)
-        return turn
-
-    def _settle_turn(self, turn: Turn, done: Finish | None, held: Any) -> None:
-        """See to what a turn did not store, and tell what it passed over."""
-        if turn.answer is Answer.DEPENDENTS and held is not None:
-            log.debug("job %s: slow: it is not for one script", held[0].id)
-            job, queue, value = held
-            try:
-                self._finish_by_rq(job, queue, value)
-            except Exception:
-                self._fail(job, queue)
-        elif turn.answer is Answer.FENCED and done is not None:
-            log.warning(
-                "job %s was settled meanwhile; what it returned is dropped",
-                done.job_id,
-                extra={"action": "fenced", "job": done.job_id},
-            )
-        if turn.skipped:
-            self._quarantine.pass_over(turn.skipped)
 
     # --- one job ---
 
@@ -224,16 +209,14 @@ class Worker(LookingAhead, SimpleWorker):
             job, special = self._restored(turn)
         except Exception as error:
             self._set_claim_aside(turn, error)
-            self._drop_present()
+            self._turns.drop()
             return False
         queue = self._queue(turn.queue)
         job.worker_name = self.name
         job._status = JobStatus.STARTED
         hold(self, None)
         function = self._function(job)
-        brief = self._is_brief(job, function)
-        if not brief and self._in_batch():
-            self._catch_up(job)
+        brief = self._turns.prepare(job, function)
         self._job_failed = False
         if self.slot is not None:
             self.slot.claimed(job.id, self._seconds(job), self._claims.execution)
@@ -243,24 +226,25 @@ class Worker(LookingAhead, SimpleWorker):
             self._announce(job, queue)
         os.environb[b"RQ_JOB_ID"] = turn.job_id
         if brief:
-            self._look_ahead(job, function)
+            self._turns.look_ahead(job, function)
         lost = False
         try:
             if self._plain:
                 self._perform(job, queue, special)
             else:
                 log.debug("job %s: slow: a class of the user's own", job.id)
-                hold(self, self._execution(job))
+                hold(self, self._outcomes.execution(job))
                 self._claims.recount()
                 perform(self, job, queue)
         except AWAY:
-            lost = not self._outer  # the row goes on to name the job, for the pool to settle
+            # The row goes on to name the job, for the pool to settle.
+            lost = not self._interrupts.outer
             raise
         except Exception as error:
-            self._give_up(job, queue, error)
+            self._outcomes.give_up(job, queue, error)
         finally:
             if self.slot is not None and not lost:
-                self.slot.finished(self._job_failed, more=self._has_more())
+                self.slot.finished(self._job_failed, more=self._turns.has_more())
         return True
 
     def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
@@ -293,11 +277,6 @@ class Worker(LookingAhead, SimpleWorker):
                 return queue
         return self.queue_class(name, connection=self.connection, serializer=self.serializer)
 
-    def _execution(self, job: Job) -> Execution:
-        execution = Execution(self._claims.execution, job.id, self.connection)
-        execution.worker_name = self.name
-        return execution
-
     def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
         began = time.time_ns() // 1000
         job.started_at = datetime.fromtimestamp(began / 1e6, UTC)
@@ -311,24 +290,23 @@ class Worker(LookingAhead, SimpleWorker):
                 return
             self._finish(job, queue, value, began, slow or portrait(job) != before)
         except BaseException:
-            self._fail(job, queue)
+            self._nest.fail(job, queue)
 
     def _call(self, job: Job) -> Any:
         """Call the job's function as RQ's perform does; the key was persisted with the claim."""
-        entered = enter(job)
-        self._in_job = True
+        entered, interrupts = enter(job), self._interrupts
+        interrupts.in_job = True
         settles = SETTLES.set(True)
         try:
-            self._open()
+            interrupts.allow()
             result = called(job)(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
             return result
         finally:
             SETTLES.reset(settles)
-            self._in_job = False
-            if self._outer:
-                self._shut()
+            interrupts.in_job = False
+            interrupts.forbid()
             leave(entered)
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:
@@ -343,57 +321,38 @@ class Worker(LookingAhead, SimpleWorker):
             payload = serialised(job, value, self.max_result)
         if payload is None:
             log.debug("job %s: slow: RQ stores it", job.id)
-            self._finish_by_rq(job, queue, value)
+            self._outcomes.finish(job, queue, value)
             return
-        self._held = (job, queue, value)
         execution, depends = self._claims.execution, "1" if job._dependency_ids else ""
         (began_at, started_at), (over_at, ended_at) = written(began), written(ended)
         moments = (started_at, ended_at, payload, began_at, over_at)
-        self._done = Finish(job.id, execution, job.origin, ttl, *moments, depends)
-        self._took = (ended - began) / 1e6
-        if self._goes_on():
-            self._claims.ask(self._done, self._names(), self._took)
-        self._note(self._done)
-        self._learn(job.func_name or "", self._took)
+        done = Finish(job.id, execution, job.origin, ttl, *moments, depends)
+        seconds = (ended - began) / 1e6
+        pending = Pending(done, job, queue, value, seconds, self._turns.light)
+        self._turns.left(pending, job.func_name or "")
 
-    def _goes_on(self) -> bool:
-        """Whether the turn that stores the outcome may be taken at once."""
-        if self._outer or self._last or self._in_batch() or self._is_hasty():
-            return False
-        return self._claims.may_ask and not self._leaving()
+    # --- stops and commands ---
 
-    def _may_store(self, job: Job) -> bool:
-        """See to the outcome before; then say whether the execution is still this worker's."""
-        self._clear_way()
-        self._claims.recount()
-        ours = self._claims.still_ours(job.id)
-        if not ours:
-            hold(self, None)
-        elif held(self) is None:
-            hold(self, self._execution(job))
-        return ours
-
-    def _cut_off(self) -> None:
-        self._insist(self._claims.cut_off_others)
-
-    def _give_up(self, job: Job, queue: Queue, error: Exception) -> None:
-        """Set a job aside whose outcome RQ's own code cannot store, unless it is kept all the same.
-
-        Where Redis refuses one command of several, the others have been carried out.
-        """
-        why = f"its outcome cannot be stored ({described(error)})"
-        if not self._insist(lambda: is_kept(self.connection, job.origin, job.id)):
-            fields = {b"origin": job.origin.encode()}
-            self._quarantine.let_go(
-                queue.name, job.id.encode(), self._claims.execution, fields, why
-            )
-        else:
-            log.error("job %s: %s", job.id, why, extra={"action": "outcome", "job": job.id})
-        hold(self, None)
-        self._job_failed = True
-
-    # --- commands ---
+    @property
+    def horse_pid(self) -> int:
+        """Return this process's id while a job runs in it: what RQ's commands are to reach."""
+        return os.getpid() if self._interrupts.at_work else 0
 
     def kill_horse(self, sig: signal.Signals = signal.SIGUSR1) -> None:
         """Interrupt the running job, as RQ's stop-job and kill-horse ask."""
-        os.kill(os.getpid(), signal.SIGUSR1)
+        stop_own_job()
+
+    def _obey(self, command: Command) -> None:
+        """Stop any of the jobs that run inside one another, where RQ looks at one only."""
+        if command.kind in NAMED:
+            self._interrupts.name(command)
+            self.kill_horse()
+        else:
+            super()._obey(command)
+
+    def _at_work(self) -> bool:
+        return self._interrupts.in_job
+
+    def _leave_cold(self) -> None:
+        self._interrupts.leave_cold()
+        super()._leave_cold()

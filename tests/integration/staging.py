@@ -127,14 +127,14 @@ def build_in_pool(
     return worker
 
 
-def build_looking_ahead(
+def build_prefetching(
     settings: WorkerSettings, name: str, connection: Redis, stack: ExitStack
 ) -> BaseWorker:
     """Make our worker as a pool would; it takes every job for a brief one."""
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
-        worker.streak, worker.eager, worker.share = 0, True, 1
-        worker.least = 8
+        turns = worker._turns
+        turns.brevity.streak, turns.assume_many, turns.share, turns.least = 0, True, 1, 8
     return worker
 
 
@@ -144,7 +144,7 @@ def build_hasty(
     """Make our worker as a pool would; it takes every job for a brief one that comes alone."""
     worker = build_in_pool(settings, name, connection, stack)
     if isinstance(worker, Worker):
-        worker.streak = 0
+        worker._turns.brevity.streak = 0
     return worker
 
 

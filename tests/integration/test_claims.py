@@ -24,7 +24,8 @@ from pysplash.jobs.claim_batch import Request
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.worker.batch_claims import BatchingClaims
 from pysplash.worker.claims import Claims
-from pysplash.worker.idling import Watch
+from pysplash.worker.idling import Idling
+from pysplash.worker.signals import WakeUp
 from tests.integration.rq_life import calls
 from tests.waiting import wait_until
 
@@ -247,13 +248,14 @@ def test_a_signal_is_heard_once(redis: Redis) -> None:
     claims = Counted(redis, "w", idle_ttl=480, leaving=lambda: False, away=lambda _, pause: pause)
     claims.take(None, QUEUES)
     before = signal.signal(signal.SIGUSR1, lambda *_: None)
-    watch = Watch(claims, lambda: False)
-    watch.open()
+    wake_up = WakeUp()
+    idling = Idling(claims, lambda: False, wake_up)
+    wake_up.open()
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
-        watch.wait(time.monotonic() + 0.3, QUEUES, None)
+        idling.wait(time.monotonic() + 0.3, QUEUES, None)
     finally:
-        watch.close()
+        wake_up.close()
         signal.signal(signal.SIGUSR1, before)
         claims.close()
     assert claims.listened <= 3

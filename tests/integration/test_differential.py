@@ -26,7 +26,7 @@ from .staging import (
     build_alone,
     build_hasty,
     build_in_pool,
-    build_looking_ahead,
+    build_prefetching,
     build_reference,
     play,
 )
@@ -123,12 +123,12 @@ if RQ_3:
 #: scenarios that show the rarer ones of these differences: the first to be looked at for them
 TELLING = ("mixed", "random")
 #: there is nothing to fetch ahead where there is one job; a worker in haste takes several at once
-AHEAD, HASTY = "looking ahead", "in haste"
+AHEAD, HASTY = "prefetching", "in haste"
 
 MODES: dict[str, tuple[Build, dict[str, str]]] = {
     "alone": (build_alone, ALLOWED),
     "in a pool": (build_in_pool, ALLOWED | ALLOWED_IN_POOL),
-    AHEAD: (build_looking_ahead, ALLOWED | ALLOWED_IN_POOL | ALLOWED_AHEAD),
+    AHEAD: (build_prefetching, ALLOWED | ALLOWED_IN_POOL | ALLOWED_AHEAD),
     HASTY: (build_hasty, ALLOWED | ALLOWED_IN_POOL | ALLOWED_AHEAD),
 }
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from rq.timeouts import JobTimeoutException
 
+from pysplash.waiting.offer import attach
+from pysplash.worker.scoreboard import Scoreboard, Slot
 from pysplash.worker.timeouts import StackingDeathPenalty
+
+
+class HeldSlot(Slot):
+    """The slot of a process that was held for as long as a test says."""
+
+    def __init__(self, board: Scoreboard, held: Callable[[], float]) -> None:
+        super().__init__(board, 0, "w")
+        self._test_says = held
+
+    def held(self) -> float:
+        return self._test_says()
 
 
 @pytest.fixture
 def hold() -> Iterator[Callable[[Callable[[], float]], None]]:
     """Say for how long this process was held."""
-    before = StackingDeathPenalty.held
-
-    def say(held: Callable[[], float]) -> None:
-        StackingDeathPenalty.held = held  # type: ignore[method-assign]
-
-    yield say
-    StackingDeathPenalty.held = before  # type: ignore[method-assign]
+    with contextlib.closing(Scoreboard(1)) as board:
+        yield lambda held: attach(HeldSlot(board, held))
+        attach(None)
 
 
 def run(timeout: float, seconds: float) -> None:

@@ -25,7 +25,7 @@ from pysplash.jobs.claim_named import Descent
 from pysplash.jobs.claim_one import Turn
 from pysplash.supervisor.settlement import Loss, Settlement
 from pysplash.worker.scoreboard import Scoreboard, Slot
-from pysplash.worker.timeouts import StackingDeathPenalty, shield, unshield
+from pysplash.worker.timeouts import TIMERS, StackingDeathPenalty
 from pysplash.worker.worker import Worker
 from tests.generation import at_work_on, since_3
 from tests.integration import nested_jobs as jobs
@@ -39,7 +39,7 @@ from tests.waiting import wait_until
 def worker(redis: Redis, queue: Queue) -> Worker:
     """A worker that does not wait long for others."""
     worker = Worker([queue], connection=redis)
-    worker.patience = 0.01
+    worker._nest.patience = 0.01
     return worker
 
 
@@ -192,7 +192,7 @@ def test_no_level_can_swallow_a_timeout(
     assert outer.get_status() == (JobStatus.FAILED if outer_timeout == 1 else JobStatus.FINISHED)
 
 
-def test_a_shield_keeps_outer_timers_back() -> None:
+def test_outer_timers_can_be_blocked() -> None:
     """What is stored between jobs is not cut short: the outer timer rings right after it."""
     seen = []
 
@@ -211,10 +211,10 @@ def test_a_shield_keeps_outer_timers_back() -> None:
 
     def run() -> None:
         with StackingDeathPenalty(0.05, TimeoutError):
-            before = shield()
+            before = TIMERS.block()
             store()
             seen.append("stored")
-            unshield(before)
+            TIMERS.unblock(before)
             outlast(5)
 
     with pytest.raises(TimeoutError):
@@ -231,7 +231,7 @@ def test_a_timeout_that_cannot_be_set_leaves_none_behind() -> None:
 
     with pytest.raises(ValueError, match="main thread"):
         aside(set_one).result(30)
-    assert StackingDeathPenalty._stack == []
+    assert not TIMERS.in_force
     with StackingDeathPenalty(10**30, KeyError):
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 10**9
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
@@ -335,7 +335,7 @@ class ToldEarly(Worker):
 
     def _run(self, turn: Turn) -> bool:
         self._tell(self)
-        wait_until(lambda: bool(self._put_off_until), 20, "the command")
+        wait_until(lambda: bool(self._interrupts._pending_until), 20, "the command")
         return super()._run(turn)
 
 
@@ -432,14 +432,18 @@ def test_kill_horse_ends_all_levels(redis: Redis, queue: Queue, worker: Worker) 
     assert "Job 0, inside which this job ran, was stopped" in error_of(inner)
 
 
-class StoppedBetween(Worker):
-    """A worker whose outermost job is stopped while it claims one to run inside it."""
+def stop_as_it_claims(worker: Worker) -> Worker:
+    """Have a worker's outermost job stopped while it claims one to run inside it."""
+    descend = worker._nest._descend
 
-    def _descend(self, names: Sequence[str]) -> Descent:
-        if self._stopped_job_id is None:
-            self._stopped_job_id = "0"
-            self.kill_horse()
-        return super()._descend(names)
+    def stopping(names: Sequence[str]) -> Descent:
+        if worker._stopped_job_id is None:
+            worker._stopped_job_id = "0"
+            worker.kill_horse()
+        return descend(names)
+
+    vars(worker._nest)["_descend"] = stopping
+    return worker
 
 
 def test_a_stop_between_jobs_is_made_good(redis: Redis, queue: Queue) -> None:
@@ -450,7 +454,7 @@ def test_a_stop_between_jobs_is_made_good(redis: Redis, queue: Queue) -> None:
         (jobs.nap, 50, {"job_timeout": LONG}),
     )
     began = time.monotonic()
-    play(StoppedBetween([queue], connection=redis))
+    play(stop_as_it_claims(Worker([queue], connection=redis)))
 
     assert time.monotonic() - began < 40
     assert outer.get_status() == JobStatus.STOPPED
@@ -500,7 +504,7 @@ def test_nesting_has_an_end(redis: Redis, queue: Queue, worker: Worker) -> None:
 
 def test_deep_down_others_are_left_the_jobs(queue: Queue, worker: Worker) -> None:
     """From max_nesting on a waiting job lets another worker come first."""
-    worker.max_nesting, worker.patience = 1, 30.0
+    worker.max_nesting, worker._nest.patience = 1, 30.0
     queue.enqueue(jobs.wait_for, "1", job_id="0", job_timeout=LONG)
     queue.enqueue(jobs.nap, 0, job_id="1", job_timeout=LONG)
     other = _worker_process(queue, "burst")
@@ -510,7 +514,7 @@ def test_deep_down_others_are_left_the_jobs(queue: Queue, worker: Worker) -> Non
         other.wait(30)
     child = Job.fetch("1", connection=queue.connection)
     assert child.worker_name != worker.name
-    assert worker.patience == 1.0
+    assert worker._nest.patience == 1.0
 
 
 # --- a worker that dies ------------------------------------------------------------------------

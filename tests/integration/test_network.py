@@ -145,12 +145,6 @@ def test_an_outcome_is_stored_once(
     assert redis.zcard("rq:wip:default") == redis.llen("rq:queue:default") == 0
 
 
-class Hasty(Worker):
-    """A worker that gives up soon."""
-
-    most_tries = 2
-
-
 @since_3  # RQ 2 stores a failure and its counters apart
 def test_what_is_never_stored_is_set_aside(redis: Redis, board: Scoreboard) -> None:
     """Redis is there and refuses one of the commands: the job fails, and keeps no other waiting."""
@@ -159,8 +153,9 @@ def test_what_is_never_stored_is_set_aside(redis: Redis, board: Scoreboard) -> N
     job = queue.enqueue(act, "job", fails=True)
     later = queue.enqueue(act, "later")
     redis.acl_setuser("default", enabled=True, nopass=True, commands=["-hincrbyfloat"])
-    worker = Hasty([queue], connection=redis, name="w")
+    worker = Worker([queue], connection=redis, name="w")
     worker.slot = Slot(board, 0, "w")
+    worker._outcomes.most_tries = 2
     worker.work(burst=True)
 
     assert job.get_status() == "failed"

@@ -20,13 +20,11 @@ from rq.worker import BaseWorker, DequeueStrategy
 from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import reach
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import patiently, pause
 from pysplash.errors import ImportFailed
-from pysplash.jobs.bundles import Notes
 from pysplash.waiting.offer import attach
 from pysplash.worker.scoreboard import Slot
-from pysplash.worker.supervised import RETRY_FIRST, RETRY_MOST, Supervised
-from pysplash.worker.timeouts import StackingDeathPenalty
+from pysplash.worker.supervised import Supervised
 
 #: longest time in seconds for which setup hooks count as alive, whatever they do
 SETUP = 300.0
@@ -105,8 +103,6 @@ def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supe
 def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) -> None:
     """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
     attach(slot)
-    StackingDeathPenalty.held = slot.held  # type: ignore[method-assign]
-    Notes.keep = slot.slate.note
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
     connection = connect(settings, name)
@@ -155,11 +151,8 @@ def showing_life(slot: Slot) -> Iterator[None]:
 def _build_patiently(
     settings: WorkerSettings, name: str, connection: Redis, slot: Slot
 ) -> Supervised:
-    pause = RETRY_FIRST
-    while True:
-        try:
-            return build_worker(settings, name, connection)
-        except AWAY:
-            slot.beat()
-            time.sleep(pause)
-            pause = min(RETRY_MOST, 2 * pause)
+    def between(error: Exception, seconds: float) -> None:
+        slot.beat()
+        pause(error, seconds)
+
+    return patiently(lambda: build_worker(settings, name, connection), between)

@@ -1,4 +1,4 @@
-"""Looking ahead on a real server: what is fetched early is begun in its turn, or goes back."""
+"""Prefetching on a real server: what is fetched early is begun in its turn, or goes back."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from pysplash.jobs.quarantine import clean
 from pysplash.supervisor.heartbeats import Heartbeats, Pulse
 from pysplash.supervisor.settlement import Loss, Settlement, legible
 from pysplash.waiting.offer import at_hand
+from pysplash.worker.nesting import Nest
 from pysplash.worker.scoreboard import Scoreboard, Slot
-from pysplash.worker.timeouts import StackingDeathPenalty, _ring
+from pysplash.worker.timeouts import Timers
 from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, at_work_on
 from tests.waiting import wait_until
@@ -50,7 +51,12 @@ def worker(queue: Queue) -> Iterator[Worker]:
     board = Scoreboard(1)
     worker = Worker([queue], name=NAME, connection=queue.connection)
     worker.slot = Slot(board, 0, NAME)
-    worker.streak, worker.foresight, worker.delay, worker.eager = 0, 60.0, 60.0, True
+    worker._turns.brevity.streak = 0
+    worker._turns.put_back_after, worker._turns.store_after, worker._turns.assume_many = (
+        60.0,
+        60.0,
+        True,
+    )
     yield worker
     board.close()
 
@@ -65,6 +71,14 @@ def present() -> Job:
     job = get_current_job()
     assert job is not None
     return job
+
+
+def present_worker() -> Worker:
+    """Return the worker that runs this job."""
+    nest = at_hand()
+    assert isinstance(nest, Nest)
+    assert isinstance(nest._worker, Worker)
+    return nest._worker
 
 
 def told(redis: Redis) -> list[str]:
@@ -129,7 +143,7 @@ def see_it_back(other: str, how: str) -> bool:
 
 def test_what_takes_longer_keeps_nobody_waiting(queue: Queue, worker: Worker) -> None:
     """A function that was brief and now is not: what was fetched beside it goes back, in front."""
-    worker.foresight = worker.delay = 0.01
+    worker._turns.put_back_after = worker._turns.store_after = 0.01
     first = queue.enqueue(see_it_back, "b", "back in time", job_timeout=30)
     others = [queue.enqueue(math.sqrt, 49, job_id=name) for name in "bc"]
     work(worker)
@@ -182,10 +196,8 @@ def cut_off(other: str, early: bool) -> str:
     redis = present().connection
     if other:
         await_in_hand(redis, other)
-    worker = at_hand()
-    assert isinstance(worker, Worker)
     if early:
-        worker._claims._lane.close()
+        present_worker()._claims._lane.close()
     for client in redis.client_list():
         if client["name"] == NAME:
             redis.client_kill_filter(_id=client["id"])
@@ -358,7 +370,8 @@ def waiting(expected: int) -> int:
 
 def test_a_function_must_have_been_brief(queue: Queue, worker: Worker) -> None:
     """Until it was so eight times in a row, each job is claimed when the one before is done."""
-    worker.streak, worker.brief_seconds = 8, 60.0
+    brevity = worker._turns.brevity
+    brevity.streak, brevity.brief_seconds = 8, 60.0
     expected = [11 - number if number < 8 else max(0, 10 - number) for number in range(12)]
     jobs = [queue.enqueue(waiting, number) for number in expected]
     work(worker)
@@ -368,7 +381,7 @@ def test_a_function_must_have_been_brief(queue: Queue, worker: Worker) -> None:
 
 def test_the_first_after_a_rest_is_alone(queue: Queue, worker: Worker) -> None:
     """Beside it nothing is fetched, so nothing keeps its result from being stored; then it is."""
-    worker.eager = False
+    worker._turns.assume_many = False
     jobs = [queue.enqueue(waiting, expected) for expected in (2, 0, 0)]
     work(worker)
 
@@ -383,14 +396,15 @@ def see_all() -> tuple[int, int]:
 
 def test_a_handful_is_taken_at_once(queue: Queue, worker: Worker) -> None:
     """So many very brief jobs, however few wait, once they come in a crowd; of longer ones, one."""
-    worker.eager, worker.handful_seconds = False, 60.0
+    turns = worker._turns
+    turns.assume_many, turns.brevity.handful_seconds = False, 60.0
     jobs = [queue.enqueue(see_all) for _ in range(5)]
     work(worker)
     assert [job.return_value() for job in jobs[:3]] == [(0, 4), (0, 3), (2, 0)]
     jobs = [queue.enqueue(see_all) for _ in range(5)]
     work(worker)
     assert jobs[0].return_value() == (4, 0)
-    worker.handful_seconds = 0.0
+    turns.brevity.handful_seconds = 0.0
     jobs = [queue.enqueue(see_all) for _ in range(5)]
     work(worker)
     assert jobs[0].return_value() == (0, 4)
@@ -412,8 +426,8 @@ def test_a_job_without_a_timeout_is_never_brief(queue: Queue, worker: Worker) ->
 @pytest.fixture
 def greedy(worker: Worker) -> Worker:
     """Return a worker that claims whatever waits, eight at a time."""
-    worker.least = 8
-    worker.share = 1
+    worker._turns.least = 8
+    worker._turns.share = 1
     return worker
 
 
@@ -442,7 +456,7 @@ def test_a_batch_is_claimed_while_another_runs(queue: Queue, greedy: Worker) -> 
 
 def test_no_more_than_a_part_is_claimed(queue: Queue, worker: Worker) -> None:
     """The others are for other workers; so a batch gets smaller towards the end."""
-    worker.least = 8
+    worker._turns.least = 8
     first = queue.enqueue(see, "a2", job_id="a")
     for number in range(12):
         queue.enqueue(math.sqrt, 49, job_id=f"a{number}")
@@ -470,7 +484,9 @@ def put_back_by(other: str, how: str) -> list[str]:
 def test_a_batch_goes_back_in_order(queue: Queue, greedy: Worker, how: str) -> None:
     """What is put back looks as it did before it was claimed, and waits in its old order."""
     names = [f"a{number}" for number in range(5)]
-    greedy.foresight, greedy.delay = (0.02, 0.001) if how == "last" else (60.0, 60.0)
+    greedy._turns.put_back_after, greedy._turns.store_after = (
+        (0.02, 0.001) if how == "last" else (60.0, 60.0)
+    )
     first = queue.enqueue(put_back_by, names[-1], how, job_timeout=30)
     for name in names:
         queue.enqueue(math.sqrt, 49, job_id=name)
@@ -504,35 +520,34 @@ def test_no_result_waits_for_the_rest_of_its_batch(
     queue: Queue, greedy: Worker, deaf: bool
 ) -> None:
     """It is stored when the next job begins, or, if that takes long, while it runs."""
-    greedy.delay = 0.0 if deaf else 0.005
+    greedy._turns.store_after = 0.0 if deaf else 0.005
     jobs = [queue.enqueue(finished, number, deaf) for number in range(8)]
     work(greedy)
 
     assert [job.return_value() for job in jobs] == [*range(8)]
 
 
-def test_an_errand_after_its_job_sets_no_timer() -> None:
+def test_a_callback_after_its_job_sets_no_timer() -> None:
     """It may ring while the last timeout is taken away: nobody would hear the next ring."""
-    kind = StackingDeathPenalty
+    timers = Timers()
 
     def again() -> None:
-        kind.errand = (1e9, again)
+        timers.callback = (1e9, again)
 
     try:
-        kind.errand = (0.0, again)
-        _ring(signal.SIGALRM, None)
-        assert kind.errand == (1e9, again)
+        timers.callback = (0.0, again)
+        timers.ring(signal.SIGALRM, None)
+        assert timers.callback == (1e9, again)
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-        assert signal.getsignal(signal.SIGALRM) is not _ring
+        assert signal.getsignal(signal.SIGALRM) != timers.ring
     finally:
-        kind.errand = None
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_another_function_ends_a_batch(queue: Queue, greedy: Worker) -> None:
     """It is on record when it begins, what was behind it waits again, what was before is stored."""
-    greedy.streak = 1
-    greedy._streaks["math.sqrt"] = 1
+    greedy._turns.brevity.streak = 1
+    greedy._turns.brevity.streaks["math.sqrt"] = 1
     for name in "ab":
         queue.enqueue(math.sqrt, 49, job_id=name)
     other = queue.enqueue(on_record)
@@ -668,11 +683,10 @@ def depended_on() -> str:
 
 def die_early(before: str) -> None:
     """Be settled as a worker that died before it could store what the job before has returned."""
-    redis, me, worker = present().connection, present(), at_hand()
-    assert isinstance(worker, Worker)
+    redis, me, worker = present().connection, present(), present_worker()
     assert worker.slot is not None
     wait_until(lambda: told(redis)[0].startswith(me.id), 30)
-    outcomes = legible(worker.slot.slate.read())
+    outcomes = legible(worker.slot.journal.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     loss = Loss(NAME, *pair_of(told(redis)[0]), "killed", outcomes=outcomes)
     seen[:] = [settlement.settle(loss), Job.fetch(before, redis).return_value()]
@@ -691,11 +705,10 @@ def test_what_a_dead_worker_could_not_store_is_stored(queue: Queue, worker: Work
 
 def die_late(done: int) -> None:
     """Be settled as a worker that died in a batch, with outcomes that were not stored yet."""
-    redis, me, worker = present().connection, present(), at_hand()
-    assert isinstance(worker, Worker)
+    redis, me, worker = present().connection, present(), present_worker()
     assert worker.slot is not None
     entry = next(entry for entry in told(redis) if entry.startswith(me.id))
-    outcomes = legible(worker.slot.slate.read())
+    outcomes = legible(worker.slot.journal.read())
     settlement = Settlement(redis, WorkerSettings(("default",), portable(redis)), "fail")
     loss = Loss(NAME, *pair_of(entry), "killed", outcomes=outcomes)
     registry = Queue("default", connection=redis).finished_job_registry
@@ -734,8 +747,8 @@ def queue_of(redis: Redis) -> list[str]:
 
 def test_what_nobody_can_tell_of_has_begun(queue: Queue, worker: Worker) -> None:
     """So nothing runs twice."""
-    worker.least = 8
-    worker.share = 1
+    worker._turns.least = 8
+    worker._turns.share = 1
     queue.enqueue(math.sqrt, 49)
     queue.enqueue(die_unseen)
     queue.enqueue(math.sqrt, 49, job_id="c")

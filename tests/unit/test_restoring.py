@@ -1,4 +1,4 @@
-"""What a lone job's way is made short by: turns packed in parts, plain jobs restored by places."""
+"""Plain jobs are restored by the places of their fields, as RQ would restore them by name."""
 
 from __future__ import annotations
 
@@ -14,29 +14,9 @@ from hypothesis import strategies as st
 from rq.job import Job
 
 from pysplash.client.requests import NOWHERE, job_fields
-from pysplash.connections.direct import packed
-from pysplash.jobs.claim_one import NOTHING, Finish
 from pysplash.jobs.restoring import Restorer, called, stamp, written
-from pysplash.worker.packing import NONE, Packer, bare
 
 MOMENT = ("1763752011.123456", "2025-11-21T19:06:51.123456Z")
-DONE = Finish("job", "e" * 32, "söme queue", 500, "began", "over", b"\0\r\n$1", "1.5", "2.5", "")
-words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-
-
-@given(st.lists(words, max_size=3), words, st.integers(0, 99), st.booleans())
-def test_a_turn_is_packed_as_a_whole_would_be(
-    queues: list[str], worker: str, cap: int, refresh: bool
-) -> None:
-    """In parts or in one, for any names, first and again, the server gets the same bytes."""
-    packer = Packer(worker, 480)
-    head = ("EVALSHA", "script", 0, worker, *MOMENT, cap, 480, int(refresh))
-    for names in (queues, queues, [*queues, "new"]):
-        kind = ("script", cap, names)
-        stores = packer.turn(kind, MOMENT, refresh, bare(7, 0.25, *DONE), "f" * 32)
-        assert stores == packed(*head, 7, 0.25, *DONE, "f" * 32, *names)
-        claims = packer.turn(kind, MOMENT, refresh, NONE, "f" * 32)
-        assert claims == packed(*head, 0, 0, *NOTHING, "f" * 32, *names)
 
 
 @given(st.integers(0, 4 * 10**15))
