@@ -237,8 +237,9 @@ def test_a_program_with_threads_is_not_forked(url: str, threads: str, children: 
 
 HASTY = """\
 import sys
-from pysplash import Gateway, porters, pulses
-pulses.HUNG = porters.HUNG = 2.0
+from pysplash import Gateway
+from pysplash.gateway import processes, watchdog
+watchdog.HUNG = processes.HUNG = 2.0
 print(Gateway(sys.argv[1], http="127.0.0.1:0", zmq="tcp://127.0.0.1:0").run(
     lambda gateway: print(gateway.addresses["HTTP"], flush=True)))
 """
