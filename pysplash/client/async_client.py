@@ -13,11 +13,11 @@ from redis import Redis
 
 from pysplash.connections.clients import address, from_url, portable
 from pysplash.connections.environment import from_environment
-from pysplash.connections.multiplexed import Mux
+from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 from pysplash.jobs import bundles as parts
 
-from .async_transport import CONNECT, Answers, Awaited, Outbox
+from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
 from .discovery import READ, PoolFacts, in_order
 from .requests import BELIEVED, CANCEL, LARGE, VANISHED, Named, Route, build, find_route, job_key
 from .terms import (
@@ -76,8 +76,8 @@ class AsyncClient:
             )
         )
         client = connection or (from_url(url) if url else from_environment())
-        self._answers = Answers(portable(client), address(client))
-        self._outbox = Outbox(self._answers)
+        self._answers = AnswerStream(portable(client), address(client))
+        self._sending = SendQueue(self._answers)
         self._allowance = Allowance(overflow, overflows)
         self._pools: list[PoolFacts] = []
         self._routes: dict[str, Route] = {}
@@ -194,7 +194,7 @@ class AsyncClient:
         """Disconnect; calls that are waited for raise, their jobs go on."""
         if self._farewells:
             await asyncio.wait(self._farewells, timeout=CONNECT)
-        await self._outbox.close()
+        await self._sending.close()
         await self._answers.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -235,7 +235,7 @@ class AsyncClient:
         self._answers.add(call.awaited)
         words = call.awaited.request.words
         try:
-            enqueued = await self._outbox.enqueue(words)
+            enqueued = await self._sending.enqueue(words)
         except BaseException as error:
             self._answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):
@@ -278,7 +278,7 @@ class AsyncClient:
 
     async def _cancel(self, call: AsyncCall) -> bool:
         words = (call.id, self._terms.result_ttl)
-        return bool(await self._answers.talk(lambda mux: mux.script(CANCEL, *words)))
+        return bool(await self._answers.talk(lambda connection: connection.script(CANCEL, *words)))
 
     def _aside(self, step: Coroutine[Any, Any, Any]) -> None:
         """Do *step* though nobody waits for it."""
@@ -301,8 +301,8 @@ def _wake(turn: asyncio.Future[None], _: object = None) -> None:
         turn.set_result(None)
 
 
-async def _read_pools(mux: Mux) -> list[PoolFacts]:
-    return in_order(await mux.script(READ))
+async def _read_pools(connection: MultiplexedConnection) -> list[PoolFacts]:
+    return in_order(await connection.script(READ))
 
 
 class AsyncCall:
@@ -331,7 +331,9 @@ class AsyncCall:
         if self.awaited.future.done():
             return self.awaited.future.result().status
         key = job_key(self.id)
-        status: Any = await self._client._answers.talk(lambda mux: mux.call("HGET", key, "status"))
+        status: Any = await self._client._answers.talk(
+            lambda connection: connection.call("HGET", key, "status")
+        )
         return status.decode() if status else VANISHED
 
     async def wait(self, timeout: float | None = None) -> bool:
@@ -361,11 +363,11 @@ class AsyncCall:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
         return await self._client._cancel(self)
 
-    async def parts(self) -> parts.Known | None:
+    async def parts(self) -> parts.BundleProgress | None:
         """Return how far a job of several calls has got, if that is told."""
         key = parts.KEY.format(self.id)
         answers = self._client._answers
-        entries: Any = await answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
+        entries: Any = await answers.talk(lambda connection: connection.call("LRANGE", key, 0, -1))
         return parts.read(entries)
 
     def drop(self) -> None:

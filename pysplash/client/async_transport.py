@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pysplash.connections.address import Address
-from pysplash.connections.multiplexed import Mux
+from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.connections.outage import said
 from pysplash.errors import CallError, ConnectionFailed
 from pysplash.log import logger
@@ -26,9 +27,9 @@ from .requests import (
     ENQUEUE,
     LARGE,
     VANISHED,
-    Answer,
+    CallAnswer,
+    CallRequest,
     Entry,
-    Request,
     Words,
     is_success,
     job_key,
@@ -52,20 +53,20 @@ log = logger("client")
 class Awaited:
     """One call whose answer is waited for."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: CallRequest) -> None:
         self.request = request
         #: whether Redis is known to have it
         self.enqueued = False
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
 
 
-class Answers:
+class AnswerStream:
     """The answers that are waited for, and the connection over which they come."""
 
     def __init__(self, place: Address, where: str) -> None:
         self._place = place
         self._where = where
-        self._mux: Mux | None = None
+        self._connection: MultiplexedConnection | None = None
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
         #: of whose results the server has told, and whether all have to be looked at
@@ -75,7 +76,7 @@ class Answers:
         self._keeper: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
 
-    async def talk(self, step: Callable[[Mux], Awaitable[T]]) -> T:
+    async def talk(self, step: Callable[[MultiplexedConnection], Awaitable[T]]) -> T:
         """Do *step*, which may be done twice, once more if the connection turns out to be dead.
 
         Raises :class:`ConnectionFailed` if Redis cannot be talked to, :class:`CallError` if it
@@ -121,27 +122,27 @@ class Answers:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        mux, self._mux = self._mux, None
-        if mux is not None:
-            await mux.close()
-        closed = Answer(VANISHED, None, CallError("the client was closed"))
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        closed = CallAnswer(VANISHED, None, CallError("the client was closed"))
         for awaited in list(self._awaited.values()):
             self._settle(awaited, closed)
 
     # --- the connection ---
 
-    async def _open(self) -> Mux:
-        if self._mux is not None and not self._mux.broken:
-            return self._mux
+    async def _open(self) -> MultiplexedConnection:
+        if self._connection is not None and not self._connection.broken:
+            return self._connection
         async with self._opening:
-            if self._mux is None or self._mux.broken:
-                if self._mux is not None:
-                    await self._mux.close()
-                mux = Mux(self._place, self._hear)
+            if self._connection is None or self._connection.broken:
+                if self._connection is not None:
+                    await self._connection.close()
+                connection = MultiplexedConnection(self._place, self._hear)
                 async with asyncio.timeout(CONNECT):
-                    await mux.open()
-                self._mux = mux
-            return self._mux
+                    await connection.open()
+                self._connection = connection
+            return self._connection
 
     def _hear(self, key: bytes | None) -> None:
         """Take in that *key* has changed; None: anything may have."""
@@ -231,23 +232,23 @@ class Answers:
             if answer is not None and (known or answer.status != VANISHED):
                 self._settle(awaited, answer)
 
-    def _settle(self, awaited: Awaited, answer: Answer) -> None:
+    def _settle(self, awaited: Awaited, answer: CallAnswer) -> None:
         self.forget(awaited)
         if not awaited.future.done():
             awaited.future.set_result(answer)
 
 
-def _read(request: Request, status: Any, entries: Any) -> Answer | None:
+def _read(request: CallRequest, status: Any, entries: Any) -> CallAnswer | None:
     """Return the answer that raw replies hold, if any; what makes no sense is an answer too."""
     try:
         text = None if status is None else status.decode()
         return read_answer(request, text, _newest(entries))
     except Exception as error:
         unread = CallError(f"the job of task {request.task!r} cannot be read: {error}")
-        return Answer(VANISHED, None, unread)
+        return CallAnswer(VANISHED, None, unread)
 
 
-def _read_success(request: Request, entries: Any) -> Answer | None:
+def _read_success(request: CallRequest, entries: Any) -> CallAnswer | None:
     """Return the answer of a call that succeeded; None where there is more to be known."""
     try:
         entry = _newest(entries)
@@ -279,10 +280,10 @@ MOST = 500
 Batch = Mapping[asyncio.Future[bool], Words]
 
 
-class Outbox:
+class SendQueue:
     """Enqueues calls over the connection of *answers*."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: AnswerStream) -> None:
         self._answers = answers
         self._waiting: dict[asyncio.Future[bool], Words] = {}
         self._sender: asyncio.Task[None] | None = None
@@ -290,7 +291,8 @@ class Outbox:
     async def enqueue(self, words: Words) -> bool:
         """Send a call, as ENQUEUE takes it; return whether a pool was there to serve it.
 
-        One that is given up before it was sent never is. Raises what :meth:`Answers.talk` does.
+        One that is given up before it was sent never is. Raises what
+        :meth:`AnswerStream.talk` does.
         """
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[taken] = words
@@ -312,16 +314,16 @@ class Outbox:
         while self._waiting:
             batch = dict(list(self._waiting.items())[:MOST])
             try:
-                await self._answers.talk(lambda mux, batch=batch: self._ask(mux, batch))  # type: ignore[misc]
+                await self._answers.talk(partial(self._ask, batch))
             except Exception as error:
                 self._fail(batch, error)
 
-    async def _ask(self, mux: Mux, batch: Batch) -> None:
+    async def _ask(self, batch: Batch, connection: MultiplexedConnection) -> None:
         """Send what is still wanted of a batch, and tell each what became of it."""
         left = {taken: words for taken, words in batch.items() if not taken.done()}
         for taken in batch.keys() - left.keys():
             self._waiting.pop(taken, None)
-        replies = await mux.script_for_all(ENQUEUE, list(left.values()))
+        replies = await connection.script_for_all(ENQUEUE, list(left.values()))
         for taken, reply in zip(left, replies, strict=True):
             if isinstance(reply, Exception):
                 self._fail([taken], self._answers.refused(reply))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pysplash.errors import CallError, CallTimeout, ConnectionFailed, ExecutionError
-from pysplash.jobs.bundles import Known
+from pysplash.jobs.bundles import BundleProgress
 from pysplash.log import logger
 
 from .async_client import AsyncCall, AsyncClient
@@ -204,7 +204,7 @@ class Bundles:
                 f"task {self._task} did not answer within {self._timeout:g} s and was cancelled"
             )
 
-    async def _parts(self, job: AsyncCall) -> Known | None:
+    async def _parts(self, job: AsyncCall) -> BundleProgress | None:
         """Return how far a job has got; None if that is not told, or cannot be read."""
         try:
             return await job.parts()
@@ -212,7 +212,7 @@ class Bundles:
             log.debug("nobody knows how far job %s has got: %s", job.id, error)
             return None
 
-    def _free(self, some: list[_Call], known: Known | None) -> None:
+    def _free(self, some: list[_Call], known: BundleProgress | None) -> None:
         """Hand out what a job has answered; take from it what it will not begin."""
         if known is not None:
             self._learn(None)

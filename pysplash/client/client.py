@@ -14,7 +14,7 @@ from pysplash.connections.environment import from_environment
 from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 
 from .discovery import PoolFacts
-from .requests import BELIEVED, Answer, Named, Request, Route, build, find_route
+from .requests import BELIEVED, CallAnswer, CallRequest, Named, Route, build, find_route
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
@@ -24,7 +24,7 @@ from .terms import (
     check_terms,
     check_timeout,
 )
-from .transport import Desk
+from .transport import Transport
 
 #: seconds between two looks for a pool
 PAUSE = 0.1
@@ -83,7 +83,7 @@ class Client:
         if max_connections < 1:
             raise ValueError(f"max_connections must be at least 1, not {max_connections!r}")
         client = connection or (from_url(url) if url else from_environment())
-        self._desk = Desk(client, max_connections, result_ttl)
+        self._transport = Transport(client, max_connections, result_ttl)
         self._allowance = Allowance(overflow, overflows)
         self._pools: list[PoolFacts] = []
         self._read_at: float | None = None
@@ -122,7 +122,7 @@ class Client:
         limit = self._allowance.limit(name, soft)
         started = time.monotonic()
         request = self._submit(name, arguments, named, _lasting(limit) if cancels else None)
-        call = Call(self._desk, request)
+        call = Call(self._transport, request)
         try:
             value = call.result(None if limit is None else limit - (time.monotonic() - started))
         except CallTimeout:
@@ -138,7 +138,7 @@ class Client:
 
     def submit(self, name: str, /, *arguments: Any, **named: Any) -> Call:
         """Enqueue a call of the task *name* and return its handle; all arguments are the task's."""
-        return Call(self._desk, self._submit(name, arguments, named))
+        return Call(self._transport, self._submit(name, arguments, named))
 
     def map(
         self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
@@ -153,12 +153,12 @@ class Client:
         until = None if soft is None else time.monotonic() + soft
         calls = self.submit_many(name, *iterables)
         requests = [call.request for call in calls]
-        if not self._desk.wait_for_all(requests, until):
+        if not self._transport.wait_for_all(requests, until):
             if self._terms.on_timeout == "cancel":
                 for call in calls:
                     call.cancel()
             raise CallTimeout(f"{len(calls)} calls of task {name} did not end within {soft:g} s")
-        for call, answer in zip(calls, self._desk.look(requests), strict=True):
+        for call, answer in zip(calls, self._transport.look(requests), strict=True):
             call.answer = answer
         return [call.result() for call in calls]
 
@@ -169,9 +169,9 @@ class Client:
             return []
         route = self._route(name)
         requests = [build(route, self._terms, item, {}) for item in items]
-        taken = self._desk.enqueue_all(requests)
+        taken = self._transport.enqueue_all(requests)
         return [
-            Call(self._desk, request if enqueued else self._submit(name, item, {}))
+            Call(self._transport, request if enqueued else self._submit(name, item, {}))
             for request, item, enqueued in zip(requests, items, taken, strict=True)
         ]
 
@@ -184,11 +184,11 @@ class Client:
 
     def pools(self) -> list[PoolFacts]:
         """Return what every living pool says of itself; one round trip."""
-        return self._desk.pools()
+        return self._transport.pools()
 
     def close(self) -> None:
         """Close all connections; the client may be used again, and opens others."""
-        self._desk.close()
+        self._transport.close()
 
     def __enter__(self) -> Client:
         return self
@@ -205,11 +205,11 @@ class Client:
 
     def _submit(
         self, name: str, arguments: tuple[Any, ...], named: dict[str, Any], ttl: float | None = None
-    ) -> Request:
+    ) -> CallRequest:
         for _ in range(TRIES):
             route = self._route(name)
             request = build(route, self._terms, arguments, named, ttl)
-            if self._desk.enqueue(request):
+            if self._transport.enqueue(request):
                 return request
             self._read_at = None
         raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
@@ -235,10 +235,10 @@ class Client:
 class Call:
     """A call that was submitted. Its answer can be had as often as wanted, by any thread."""
 
-    def __init__(self, desk: Desk, request: Request) -> None:
-        self._desk = desk
+    def __init__(self, transport: Transport, request: CallRequest) -> None:
+        self._transport = transport
         self.request = request
-        self.answer: Answer | None = None
+        self.answer: CallAnswer | None = None
 
     @property
     def id(self) -> str:
@@ -256,13 +256,15 @@ class Call:
         ``"queued"``, ``"started"``, ``"finished"``, ``"failed"``, ``"stopped"``, ``"canceled"`` or,
         once nothing is kept of it, ``"vanished"``.
         """
-        return self.answer.status if self.answer is not None else self._desk.status(self.request)
+        return (
+            self.answer.status if self.answer is not None else self._transport.status(self.request)
+        )
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, for *timeout* seconds at most; return whether it has."""
         until = None if check_timeout(timeout) is None else time.monotonic() + (timeout or 0.0)
         if self.answer is None:
-            self.answer = self._desk.wait(self.request, until)
+            self.answer = self._transport.wait(self.request, until)
         return self.answer is not None
 
     def result(self, timeout: float | None = None) -> Any:
@@ -280,7 +282,7 @@ class Call:
 
     def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
-        return self._desk.cancel(self.request)
+        return self._transport.cancel(self.request)
 
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.task}>"

@@ -148,7 +148,7 @@ def _serializer(terms: Terms, route: Route) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallRequest:
     """One call, ready to be enqueued."""
 
     job_id: str
@@ -168,7 +168,7 @@ def build(
     named: dict[str, Any],
     ttl: float | None = None,
     entry: str | None = None,
-) -> Request:
+) -> CallRequest:
     """Return the call of a task; it is dropped unstarted after *ttl* seconds.
 
     *entry* is where a worker finds the task, if not as the terms say. Raises :class:`CallError`
@@ -189,11 +189,11 @@ def build(
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
     job_id = new_id()
     words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
-    return Request(job_id, route.task, route.queue, serializer, words, terms.plain)
+    return CallRequest(job_id, route.task, route.queue, serializer, words, terms.plain)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallAnswer:
     """How a call ended."""
 
     status: str
@@ -217,7 +217,7 @@ def job_key(job_id: str) -> str:
     return str(Job.key_for(job_id))
 
 
-def read_answer(request: Request, status: str | None, entry: Entry | None) -> Answer | None:
+def read_answer(request: CallRequest, status: str | None, entry: Entry | None) -> CallAnswer | None:
     """Return how a call ended; None if it is still to end.
 
     *status* is that of its job (None: it is gone), read no later than *entry*, the newest of its
@@ -228,9 +228,9 @@ def read_answer(request: Request, status: str | None, entry: Entry | None) -> An
     if status is None:
         status = VANISHED
     if status == JobStatus.FINISHED.value:
-        return Answer(status)
+        return CallAnswer(status)
     if status in _ENDED or status == VANISHED:
-        return Answer(status, error=ExecutionError(request.task, status, "", request.job_id))
+        return CallAnswer(status, error=ExecutionError(request.task, status, "", request.job_id))
     return None
 
 
@@ -239,7 +239,7 @@ def is_success(entry: Entry) -> bool:
     return entry[1].get(b"type") == _SUCCESS
 
 
-def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | None:
+def _read_entry(request: CallRequest, status: str | None, entry: Entry) -> CallAnswer | None:
     number, fields = entry
     kind = Result.Type(int(fields[b"type"]))
     if kind is Result.Type.RETRIED:
@@ -251,25 +251,25 @@ def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | 
             request.job_id, number.decode(), dict(fields), NOWHERE, request.serializer
         )
     except Exception as error:
-        return Answer(JobStatus.FAILED.value, None, _unread(request, error))
+        return CallAnswer(JobStatus.FAILED.value, None, _unread(request, error))
     ended = status if status in _ENDED and status else JobStatus.FAILED.value
     failure = ExecutionError(request.task, ended, result.exc_string or "", request.job_id)
     if failure.traceback:
         failure.add_note("Remote traceback:\n" + failure.traceback.rstrip())
-    return Answer(ended, None, failure)
+    return CallAnswer(ended, None, failure)
 
 
-def _read_value(request: Request, stored: bytes | None) -> Answer:
+def _read_value(request: CallRequest, stored: bytes | None) -> CallAnswer:
     try:
         value = None if stored is None else request.serializer.loads(b64decode(stored))
         if request.plain:
             value = json.loads(str(value))
     except Exception as error:
-        return Answer(JobStatus.FINISHED.value, None, _unread(request, error))
-    return Answer(JobStatus.FINISHED.value, value)
+        return CallAnswer(JobStatus.FINISHED.value, None, _unread(request, error))
+    return CallAnswer(JobStatus.FINISHED.value, value)
 
 
-def _unread(request: Request, error: Exception) -> CallError:
+def _unread(request: CallRequest, error: Exception) -> CallError:
     return CallError(
         f"the answer of task {request.task!r} cannot be read here "
         f"({type(error).__name__}: {error}): let it return plain values, or import its class"

@@ -57,7 +57,7 @@ class _Packet:
         self.replies: list[Any] = []
 
 
-class Mux(asyncio.BufferedProtocol):
+class MultiplexedConnection(asyncio.BufferedProtocol):
     """One connection shared by many callers of one event loop; once broken it stays so.
 
     *answer* is how many seconds may pass without a byte while replies are waited for.

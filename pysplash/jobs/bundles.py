@@ -24,7 +24,7 @@ Words = tuple[str, ...]
 Keep = Callable[[Words], bool]
 
 
-class Known(NamedTuple):
+class BundleProgress(NamedTuple):
     """What a list says."""
 
     #: in the order of the calls
@@ -69,10 +69,10 @@ def commands(job_id: str, answers: Iterable[str], end: str) -> tuple[Words, tupl
     return ("RPUSH", key, *(ANSWER + answer for answer in answers), end), ("EXPIRE", key, TTL)
 
 
-def read(entries: Sequence[bytes]) -> Known | None:
+def read(entries: Sequence[bytes]) -> BundleProgress | None:
     """Return what a job's list says; None if there is none."""
     if not entries:
         return None
     texts = [entry.decode() for entry in entries]
     answers = [json.loads(text[1:]) for text in texts if text.startswith(ANSWER)]
-    return Known(answers, texts[-1] == AGAIN)
+    return BundleProgress(answers, texts[-1] == AGAIN)

@@ -245,7 +245,7 @@ return {answered, table.concat(codes), single and 1 or 0, from, skipped, jobs,
 _CODES = {"s": Answer.EMPTY, "f": Answer.FENCED, "r": Answer.DEPENDENTS}
 
 
-class Request(NamedTuple):
+class BatchRequest(NamedTuple):
     """What a worker asks for in one step."""
 
     #: the outcomes to store; a mark for each: 0 for one with a record of its execution, 1 for one
@@ -278,7 +278,7 @@ class Reply(NamedTuple):
     counters: tuple[int, float] | None = None
 
 
-def words(request: Request, base: str) -> Iterator[Any]:
+def words(request: BatchRequest, base: str) -> Iterator[Any]:
     """Yield what the script takes after what every script of a turn takes."""
     yield base
     yield request.present

@@ -41,7 +41,7 @@ class Command(NamedTuple):
     execution_id: str = ""
 
 
-class Commands:
+class CommandListener:
     """Hears the commands for the workers it follows."""
 
     def __init__(self, client: Redis) -> None:

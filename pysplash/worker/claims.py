@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from pysplash.connections.clients import numbers
-from pysplash.connections.direct import Lane, Word, packed
+from pysplash.connections.direct import DirectConnection, Word, packed
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import Descent
@@ -51,7 +51,7 @@ class _Asked(NamedTuple):
 
 
 class Claims:
-    """One worker's desk at the server.
+    """Claims jobs for one worker and stores their outcomes.
 
     *leaving* says whether the worker is to leave, *away* is told of an absent Redis with the
     pause to make and returns the next one.
@@ -66,7 +66,7 @@ class Claims:
         leaving: Callable[[], bool],
         away: Callable[[Exception, float], float],
     ) -> None:
-        self._lane = Lane(client)
+        self._lane = DirectConnection(client)
         self._worker = worker
         self._idle_ttl = idle_ttl
         self._leaving = leaving

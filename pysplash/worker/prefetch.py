@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rq.job import Job
 
 from pysplash.connections.outage import AWAY
-from pysplash.jobs.claim_batch import MOST, SHARE, Reply, Request
+from pysplash.jobs.claim_batch import MOST, SHARE, BatchRequest, Reply
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.quarantine import described
 from pysplash.log import logger
@@ -188,7 +188,7 @@ class LookingAhead(Nesting):
         returned = self._clear_hand() if back else ()
         present = "" if alone else self._present
         outcomes = self._leaving_shelf = self._shelve_out()
-        request = Request(
+        request = BatchRequest(
             [outcome.done for outcome in outcomes],
             "".join("01"[outcome.light] for outcome in outcomes),
             sum(outcome.seconds for outcome in outcomes),
