@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, get_current_job
 from rq.job import Job
 
 from pysplash.config import check_number, check_queues
 from pysplash.connections.clients import address, check, from_url
 from pysplash.connections.environment import from_environment
+from pysplash.connections.outage import UNREACHABLE
 from pysplash.errors import ConfigError, ConnectionFailed, StageError
 from pysplash.jobs.results import SETTLED, SETTLES
 from pysplash.worker.worker import Worker
@@ -89,7 +88,7 @@ class Stage:
             for start in range(0, len(items), CHUNK):
                 some = items[start : start + CHUNK]
                 ids += push(connection, [Output(self.name, data, self.timeout) for data in some])
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except UNREACHABLE as error:
             raise ConnectionFailed(
                 f"Redis at {address(connection)} does not answer: {len(ids)} of {len(items)} "
                 "items are surely pushed"

@@ -13,13 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pysplash.connections.address import Address
 from pysplash.connections.multiplexed import MultiplexedConnection
-from pysplash.connections.outage import said
+from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
 from pysplash.log import logger
 
@@ -43,7 +41,6 @@ SWEEP = 2.0
 CHUNK = 500
 #: seconds between two tries while Redis is away, and seconds one of them may take
 PAUSE, CONNECT = 0.1, 5.0
-AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 RESULTS = results_key("").encode()
 T = TypeVar("T")
 
@@ -85,7 +82,7 @@ class AnswerStream:
         for last in (False, True):
             try:
                 return await step(await self._open())
-            except AWAY as error:
+            except UNREACHABLE as error:
                 if last:
                     raise ConnectionFailed(
                         f"Redis at {self._where} does not answer ({said(error)}): "

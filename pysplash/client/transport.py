@@ -11,13 +11,12 @@ from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq import get_current_job
 from rq.job import Job
 
 from pysplash.connections.clients import address, portable, reach
-from pysplash.connections.outage import said
+from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
 from pysplash.waiting.wait import wait_jobs
 
@@ -42,7 +41,6 @@ SOCKET_TIMEOUT = BLOCK + 5.0
 PAUSE = 0.1
 #: calls enqueued, or looked at, in one packet
 CHUNK = 500
-AWAY = (RedisConnectionError, RedisTimeoutError)
 T = TypeVar("T")
 
 
@@ -147,7 +145,7 @@ class Transport:
         try:
             with self._connections:
                 return step()
-        except AWAY as error:
+        except UNREACHABLE as error:
             raise ConnectionFailed(
                 f"Redis at {address(self._redis)} does not answer ({said(error)}): "
                 "the call was not made, or its answer is not known"

@@ -13,7 +13,6 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import DefaultParser
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
@@ -27,7 +26,7 @@ from rq.job import Job
 from pysplash.errors import ConfigError, ConnectionFailed
 
 from .address import Address, Sentinels
-from .outage import REFUSALS
+from .outage import REFUSALS, UNREACHABLE
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
 if hasattr(redis, "DriverInfo"):
@@ -134,7 +133,7 @@ def check(client: Redis) -> None:
             f"Redis at {address(client)} refuses the password or user ({error}): "
             "give it as redis://user:password@host or in REDIS_PASSWORD"
         ) from error
-    except (RedisConnectionError, RedisTimeoutError) as error:
+    except UNREACHABLE as error:
         raise ConnectionFailed(
             f"no Redis answers at {address(client)}: {HOW_TO_GET_ONE}"
         ) from error
