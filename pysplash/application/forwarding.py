@@ -9,7 +9,6 @@ they have run, and delete it; for them a husk is left.
 from __future__ import annotations
 
 import pickle
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from rq.job import Job, JobStatus, Retry
 from rq.utils import utcformat, utcparse
 
 from pysplash.config import check_queues
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import patiently, pause
 from pysplash.errors import ItemLost, NotBytes, StageError
 from pysplash.jobs.rq import RECORDS
 
@@ -35,8 +34,6 @@ MOST = 50_000
 #: the names of all stages that ever were pushed to
 STAGES_KEY = "pysplash:stages"
 ENTRY = "pysplash.items.{}"
-#: seconds between two tries while Redis is away
-PAUSE = 0.1
 
 _FORWARD = """
 local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -128,14 +125,13 @@ def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
     words, _ = _words(item, outputs, ends=ends)
     script = item.connection.register_script(_FORWARD)
     sent = False
-    while True:
-        try:
-            ours = bool(script(args=words))
-            break
-        except AWAY:
-            sent = ends  # perhaps it was done and only its reply is lost: then the item is gone
-            time.sleep(PAUSE)
-    if not ours and not sent:
+
+    def again(error: Exception, seconds: float) -> None:
+        nonlocal sent
+        sent = ends  # perhaps it was done and only its reply is lost: then the item is gone
+        pause(error, seconds)
+
+    if not patiently(lambda: script(args=words), again) and not sent:
         raise ItemLost(
             f"item {item.id} of stage {item.queue} was settled meanwhile; its outcome is dropped"
         )

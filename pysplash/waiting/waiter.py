@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from rq.job import Job, JobStatus
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import FIRST_PAUSE, patiently
 from pysplash.log import logger
 
 from . import outcomes as look
@@ -30,8 +30,6 @@ BLOCK, BLOCK_LATER, PART = 1.0, 4.0, 0.25
 BLOCK_DRAWING = 0.25
 #: the shortest of them, for jobs that keep no result and so can wake nobody
 BLOCK_SILENT = 0.05
-#: seconds between two tries while Redis is away: doubled from the first to the last
-BACKOFF = (0.1, 2.0)
 #: seconds without an end before a wait looks whether anybody serves the queues of its jobs
 COMPLAIN = 10.0
 #: jobs whose queues it looks at
@@ -40,6 +38,10 @@ COMPLAIN_OF = 20
 Key = tuple[int, str]
 T = TypeVar("T")
 log = logger("wait")
+
+
+class _TimeIsOver(Exception):
+    """The wait ends while Redis is away."""
 
 
 class Waiter:
@@ -109,19 +111,19 @@ class Waiter:
 
     def insist(self, step: Callable[[], T]) -> T | None:
         """Do *step*, again and again while Redis is away; None if the time was over first."""
-        pause, last = BACKOFF
-        while True:
-            try:
-                return step()
-            except AWAY as error:
-                if isinstance(error, AuthenticationError | AuthorizationError):
-                    raise
-                if pause == BACKOFF[0]:
-                    log.warning("Redis is away, the wait goes on: %s", error)
-                if self.left() <= 0:
-                    return None
-            time.sleep(max(0.0, min(pause, self.left())))
-            pause = min(2 * pause, last)
+        with contextlib.suppress(_TimeIsOver):
+            return patiently(step, self._pause)
+        return None
+
+    def _pause(self, error: Exception, seconds: float) -> None:
+        """Sleep until the next try; raise what ends the wait."""
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            raise error
+        if seconds == FIRST_PAUSE:
+            log.warning("Redis is away, the wait goes on: %s", error)
+        if self.left() <= 0:
+            raise _TimeIsOver
+        time.sleep(max(0.0, min(seconds, self.left())))
 
     def look(self) -> None:
         """Move the jobs that have ended from pending to ended: one round trip for many."""
