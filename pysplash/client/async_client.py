@@ -16,10 +16,11 @@ from pysplash.connections.environment import from_environment
 from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
 from pysplash.jobs import bundles as parts
+from pysplash.jobs.results import VANISHED
 
 from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
 from .discovery import READ, PoolFacts, in_order
-from .requests import BELIEVED, CANCEL, LARGE, VANISHED, Named, Route, build, find_route, job_key
+from .requests import BELIEVED, CANCEL, LARGE, Named, Route, build, find_route, job_key
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,

@@ -19,20 +19,18 @@ from pysplash.connections.address import Address
 from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
+from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, results_key
 from pysplash.log import logger
 
 from .requests import (
     ENQUEUE,
     LARGE,
-    VANISHED,
     CallAnswer,
     CallRequest,
-    Entry,
     Words,
     is_success,
     job_key,
     read_answer,
-    results_key,
 )
 
 #: seconds between two looks at calls of which nothing is heard
@@ -263,12 +261,9 @@ def _newest_of(job_id: str) -> tuple[Any, ...]:
     return ("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1)
 
 
-def _newest(entries: Any) -> Entry | None:
+def _newest(entries: Any) -> ResultEntry | None:
     """Return the one entry of a raw reply."""
-    if not entries:
-        return None
-    number, words = entries[0]
-    return number, dict(zip(words[::2], words[1::2], strict=True))
+    return as_entry(*entries[0]) if entries else None
 
 
 #: calls sent in one packet at most

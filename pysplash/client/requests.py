@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,7 @@ from rq.serializers import resolve_serializer
 
 from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
 from pysplash.jobs.restoring import stamp
+from pysplash.jobs.results import ENDED, VANISHED, ResultEntry
 
 from .discovery import PoolFacts
 from .safe_pickle import PrimitiveSerializer
@@ -35,11 +36,8 @@ from .terms import Terms
 ENTRY, PLAIN_ENTRY = "pysplash.tasks.{}", "pysplash.plain_tasks.{}"
 #: seconds for which what was read of the pools is believed where nothing contradicts it
 BELIEVED = 5.0
-VANISHED = "vanished"
 #: a script's words
 Words = list[str | bytes | int | float]
-#: one entry of a result stream: its id and its fields
-Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 #: enqueues one job if one of the pools takes jobs; reading the stream's length makes a client
 #: that tracks what it reads hear of the answer
@@ -76,10 +74,6 @@ if job[1] == 'started' and job[3] then
 end
 return 0
 """
-_ENDED = frozenset(
-    status.value
-    for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-)
 _SUCCESS = str(Result.Type.SUCCESSFUL.value).encode()
 #: serializers every client has, by what a pool may call them
 _SERIALIZERS = {
@@ -207,17 +201,14 @@ class CallAnswer:
         return self.value
 
 
-def results_key(job_id: str) -> str:
-    """Return the key of a job's result stream."""
-    return str(Result.get_key(job_id))
-
-
 def job_key(job_id: str) -> str:
     """Return the key of a job."""
     return str(Job.key_for(job_id))
 
 
-def read_answer(request: CallRequest, status: str | None, entry: Entry | None) -> CallAnswer | None:
+def read_answer(
+    request: CallRequest, status: str | None, entry: ResultEntry | None
+) -> CallAnswer | None:
     """Return how a call ended; None if it is still to end.
 
     *status* is that of its job (None: it is gone), read no later than *entry*, the newest of its
@@ -229,17 +220,17 @@ def read_answer(request: CallRequest, status: str | None, entry: Entry | None) -
         status = VANISHED
     if status == JobStatus.FINISHED.value:
         return CallAnswer(status)
-    if status in _ENDED or status == VANISHED:
+    if status in ENDED or status == VANISHED:
         return CallAnswer(status, error=ExecutionError(request.task, status, "", request.job_id))
     return None
 
 
-def is_success(entry: Entry) -> bool:
+def is_success(entry: ResultEntry) -> bool:
     """Return whether an entry is the result of a job that returned: whatever its status is."""
     return entry[1].get(b"type") == _SUCCESS
 
 
-def _read_entry(request: CallRequest, status: str | None, entry: Entry) -> CallAnswer | None:
+def _read_entry(request: CallRequest, status: str | None, entry: ResultEntry) -> CallAnswer | None:
     number, fields = entry
     kind = Result.Type(int(fields[b"type"]))
     if kind is Result.Type.RETRIED:
@@ -252,7 +243,7 @@ def _read_entry(request: CallRequest, status: str | None, entry: Entry) -> CallA
         )
     except Exception as error:
         return CallAnswer(JobStatus.FAILED.value, None, _unread(request, error))
-    ended = status if status in _ENDED and status else JobStatus.FAILED.value
+    ended = status if status in ENDED and status else JobStatus.FAILED.value
     failure = ExecutionError(request.task, ended, result.exc_string or "", request.job_id)
     if failure.traceback:
         failure.add_note("Remote traceback:\n" + failure.traceback.rstrip())

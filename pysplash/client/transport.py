@@ -18,19 +18,17 @@ from rq.job import Job
 from pysplash.connections.clients import address, portable, reach
 from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
+from pysplash.jobs.results import VANISHED, ResultEntry, results_key
 from pysplash.waiting.wait import wait_jobs
 
 from .discovery import PoolFacts, read_pools
 from .requests import (
     CANCEL,
     ENQUEUE,
-    VANISHED,
     CallAnswer,
     CallRequest,
-    Entry,
     job_key,
     read_answer,
-    results_key,
 )
 
 #: seconds one blocking read lasts at most, so between two looks at a job that ends in silence
@@ -153,7 +151,7 @@ class Transport:
         except RedisError as error:
             raise CallError(f"Redis at {address(self._redis)} refuses: {error}") from error
 
-    def _read(self, request: CallRequest, last: bytes, seconds: float) -> Entry | None:
+    def _read(self, request: CallRequest, last: bytes, seconds: float) -> ResultEntry | None:
         """Return the newest entry after *last*, asleep until there is one; None if none comes."""
         milliseconds = max(1, round(seconds * 1000))  # 0 would block for ever
         streams: dict[Any, Any] = {results_key(request.job_id): last}
@@ -172,7 +170,7 @@ def _text(word: Any) -> str | None:
     return word.decode() if isinstance(word, bytes) else word
 
 
-def _streams(reply: Any) -> Iterator[list[Entry]]:
+def _streams(reply: Any) -> Iterator[list[ResultEntry]]:
     """Yield the entries of each stream, in the forms that RESP2 and RESP3 have for them."""
     if isinstance(reply, dict):
         for found in reply.values():

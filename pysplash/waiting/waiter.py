@@ -14,13 +14,14 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from rq.job import Job, JobStatus
 
 from pysplash.connections.outage import FIRST_PAUSE, patiently
+from pysplash.jobs.results import results_key
 from pysplash.log import logger
 
 from . import outcomes as look
 from .clients import Clients
 from .deadlock import Edges
 from .offer import Stuck
-from .outcomes import Outcome, classify, stream_key
+from .outcomes import Outcome, classify
 from .progress import Report, Tally
 
 #: seconds one blocking read lasts at most at first and later on, where that is a part of the time
@@ -197,7 +198,7 @@ class Waiter:
         number, client = self.clients.of(job)
         seconds = min(longest, self.left())
         milliseconds = max(1, math.ceil(seconds * 1000))  # 0 would block for ever
-        streams: dict[Any, Any] = {stream_key(job): self._last_id.get(key, b"0-0")}
+        streams: dict[Any, Any] = {results_key(job.id): self._last_id.get(key, b"0-0")}
         keys, *others = sorted(self._parts(), key=lambda part: part[0][0] != number)
         with client.pipeline(transaction=False) as pipe:
             pipe.xread(streams | self.also_watched(number), count=1, block=milliseconds)
