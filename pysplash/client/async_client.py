@@ -14,29 +14,26 @@ from redis import Redis
 from pysplash.connections.clients import address, from_url, portable
 from pysplash.connections.environment import from_environment
 from pysplash.connections.multiplexed import MultiplexedConnection
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
+from pysplash.errors import CallError, CallTimeout, ConnectionFailed
 from pysplash.jobs import bundles as parts
 from pysplash.jobs.results import VANISHED
 
 from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
 from .discovery import READ, PoolFacts, in_order
-from .requests import BELIEVED, CANCEL, LARGE, Named, Route, build, find_route, job_key
+from .requests import CANCEL, LARGE, Named, build, job_key
+from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
     Allowance,
     Terms,
-    check_on_timeout,
+    Timing,
     check_terms,
     check_timeout,
 )
 
 #: calls enqueued at once
 CHUNK = 500
-#: seconds between two looks for a pool
-PAUSE = 0.1
-#: how often a call whose pools have all just left looks for others
-TRIES = 5
 
 
 class AsyncClient:
@@ -80,9 +77,7 @@ class AsyncClient:
         self._answers = AnswerStream(portable(client), address(client))
         self._sending = SendQueue(self._answers)
         self._allowance = Allowance(overflow, overflows)
-        self._pools: list[PoolFacts] = []
-        self._routes: dict[str, Route] = {}
-        self._read_at: float | None = None
+        self._routes = Routes(patience)
         self._reading = asyncio.Lock()
         self._farewells: set[asyncio.Task[Any]] = set()
 
@@ -109,29 +104,21 @@ class AsyncClient:
         on_timeout: str | None = None,
     ) -> Any:
         """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
-        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
-        cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
-        limit = self._allowance.limit(name, soft)
-        started = time.monotonic()
-        ttl = None if limit is None or not cancels else limit + 1
-        call = await self._submit(name, arguments, named, ttl, cancels)
+        began = time.monotonic()
+        timing = Timing(name, self._terms, self._allowance, timeout, on_timeout, began)
+        call = await self._submit(name, arguments, named, timing.ttl, timing.cancels)
         try:
-            value = await call.result(
-                None if limit is None else limit - (time.monotonic() - started)
-            )
+            value = await call.result(timing.left(time.monotonic()))
         except CallTimeout:
-            self._allowance.took(name, time.monotonic() - started, soft)
-            if cancels and await call.withdraw():
+            timing.ended(time.monotonic())
+            if timing.cancels and await call.withdraw():
                 return await call.result(0)
-            raise CallTimeout(
-                f"task {name} did not answer within {limit:g} s and was "
-                + ("cancelled" if cancels else "left to run")
-            ) from None
+            raise timing.error() from None
         except asyncio.CancelledError:
-            if cancels:
+            if timing.cancels:
                 call.drop()
             raise
-        self._allowance.took(name, time.monotonic() - started, soft)
+        timing.ended(time.monotonic())
         return value
 
     async def submit(self, name: str, /, *arguments: Any, **named: Any) -> AsyncCall:
@@ -228,8 +215,8 @@ class AsyncClient:
             call = AsyncCall(self, Awaited(request))
             if await self._enqueue(call, cancels):
                 return call
-            self._read_at = None
-        raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
+            self._routes.distrust()
+        raise not_taken(name)
 
     async def _enqueue(self, call: AsyncCall, cancels: bool) -> bool:
         """Send a call; return whether a pool was there to serve it."""
@@ -249,33 +236,17 @@ class AsyncClient:
 
     async def _route(self, name: str) -> Route:
         """Return how the task is reached, looking at the pools anew where that is due."""
-        asked = time.monotonic()
-        if self._is_believed(asked):
-            with contextlib.suppress(CallError):
-                return self._known_route(name)
-        until = asked + self._terms.patience
-        while True:
+        asked = moment = time.monotonic()
+        route = self._routes.believed(name, asked)
+        while route is None:
             async with self._reading:
-                if self._read_at is None or self._read_at < asked:
-                    self._pools = await self.pools()
-                    self._routes.clear()
-                    self._read_at = time.monotonic()
-            try:
-                return self._known_route(name)
-            except NoWorkerError:
-                if time.monotonic() >= until:
-                    raise
-            await asyncio.sleep(PAUSE)
-            asked = time.monotonic()
-
-    def _known_route(self, name: str) -> Route:
-        route = self._routes.get(name)
-        if route is None:
-            route = self._routes[name] = find_route(self._pools, name)
+                if not self._routes.is_newer(moment):  # another call may have read them meanwhile
+                    self._routes.learn(await self.pools(), time.monotonic())
+            route = self._routes.find(name, asked, time.monotonic())
+            if route is None:
+                await asyncio.sleep(PAUSE)
+                moment = time.monotonic()
         return route
-
-    def _is_believed(self, now: float) -> bool:
-        return self._read_at is not None and now - self._read_at < BELIEVED
 
     async def _cancel(self, call: AsyncCall) -> bool:
         words = (call.id, self._terms.result_ttl)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -11,25 +10,21 @@ from redis import Redis
 
 from pysplash.connections.clients import from_url
 from pysplash.connections.environment import from_environment
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
+from pysplash.errors import CallTimeout, ConnectionFailed
 
 from .discovery import PoolFacts
-from .requests import BELIEVED, CallAnswer, CallRequest, Named, Route, build, find_route
+from .requests import CallAnswer, CallRequest, Named, build
+from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
     Allowance,
     Terms,
-    check_on_timeout,
+    Timing,
     check_terms,
     check_timeout,
 )
 from .transport import Transport
-
-#: seconds between two looks for a pool
-PAUSE = 0.1
-#: how often a call whose pools have all just left looks for others
-TRIES = 5
 
 
 class Client:
@@ -85,8 +80,7 @@ class Client:
         client = connection or (from_url(url) if url else from_environment())
         self._transport = Transport(client, max_connections, result_ttl)
         self._allowance = Allowance(overflow, overflows)
-        self._pools: list[PoolFacts] = []
-        self._read_at: float | None = None
+        self._routes = Routes(patience)
 
     # --- calling ---
 
@@ -117,23 +111,17 @@ class Client:
         on_timeout: str | None = None,
     ) -> Any:
         """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
-        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
-        cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
-        limit = self._allowance.limit(name, soft)
-        started = time.monotonic()
-        request = self._submit(name, arguments, named, _lasting(limit) if cancels else None)
-        call = Call(self._transport, request)
+        began = time.monotonic()
+        timing = Timing(name, self._terms, self._allowance, timeout, on_timeout, began)
+        call = Call(self._transport, self._submit(name, arguments, named, timing.ttl))
         try:
-            value = call.result(None if limit is None else limit - (time.monotonic() - started))
+            value = call.result(timing.left(time.monotonic()))
         except CallTimeout:
-            self._allowance.took(name, time.monotonic() - started, soft)
-            if cancels and not call.cancel() and call.wait(0):
+            timing.ended(time.monotonic())
+            if timing.cancels and not call.cancel() and call.wait(0):
                 return call.result(0)
-            raise CallTimeout(
-                f"task {name} did not answer within {limit:g} s and was "
-                + ("cancelled" if cancels else "left to run")
-            ) from None
-        self._allowance.took(name, time.monotonic() - started, soft)
+            raise timing.error() from None
+        timing.ended(time.monotonic())
         return value
 
     def submit(self, name: str, /, *arguments: Any, **named: Any) -> Call:
@@ -211,25 +199,19 @@ class Client:
             request = build(route, self._terms, arguments, named, ttl)
             if self._transport.enqueue(request):
                 return request
-            self._read_at = None
-        raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
+            self._routes.distrust()
+        raise not_taken(name)
 
     def _route(self, name: str) -> Route:
         """Return how the task is reached, looking at the pools anew where that is due."""
-        read_at = self._read_at
-        if read_at is not None and time.monotonic() - read_at < BELIEVED:
-            with contextlib.suppress(CallError):
-                return find_route(self._pools, name)
-        until = time.monotonic() + self._terms.patience
-        while True:
-            self._pools = self.pools()
-            self._read_at = time.monotonic()
-            try:
-                return find_route(self._pools, name)
-            except NoWorkerError:
-                if time.monotonic() >= until:
-                    raise
-            time.sleep(PAUSE)
+        asked = time.monotonic()
+        route = self._routes.believed(name, asked)
+        while route is None:
+            self._routes.learn(self.pools(), time.monotonic())
+            route = self._routes.find(name, asked, time.monotonic())
+            if route is None:
+                time.sleep(PAUSE)
+        return route
 
 
 class Call:
@@ -286,8 +268,3 @@ class Call:
 
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.task}>"
-
-
-def _lasting(limit: float | None) -> float | None:
-    """Return for how long a job may wait that nobody asks for after *limit*: a second more."""
-    return None if limit is None else limit + 1

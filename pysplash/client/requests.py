@@ -1,4 +1,4 @@
-"""Calls of tasks, as both clients make them: who serves a task, the job to enqueue, its answer.
+"""Calls of tasks, as both clients make them: the job to enqueue, and its answer.
 
 A call is an RQ job like any other. It is enqueued by one script, which checks in the same step
 that a pool that serves it is alive; sending it twice enqueues it once. Most fields of a job are
@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,18 +24,16 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import resolve_serializer
 
-from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
+from pysplash.errors import CallError, ExecutionError
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.results import ENDED, VANISHED, ResultEntry
 
-from .discovery import PoolFacts
+from .routing import Route
 from .safe_pickle import PrimitiveSerializer
 from .terms import Terms
 
 #: where a task is to be found by a worker, whatever module it is from
 ENTRY, PLAIN_ENTRY = "pysplash.tasks.{}", "pysplash.plain_tasks.{}"
-#: seconds for which what was read of the pools is believed where nothing contradicts it
-BELIEVED = 5.0
 #: a script's words
 Words = list[str | bytes | int | float]
 
@@ -84,48 +82,6 @@ _SERIALIZERS = {
     "rq.serializers.PickleSerializer": None,
     "rq.serializers.JSONSerializer": "json",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a task is reached now: its queue, its limit, and the keys of the pools that serve it."""
-
-    task: str
-    queue: str
-    timeout: int | None
-    serializer: str | None
-    pools: tuple[str, ...]
-
-
-def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
-    """Return how the task *name* is reached; of several definitions, the youngest pool's.
-
-    Raises :class:`UnknownTask` if no pool knows it, :class:`NoWorkerError` if none serves it.
-    """
-    if not pools:
-        raise NoWorkerError(
-            f"no pool is alive that could serve task {name!r}: start one, such as "
-            "pysplash default --preload mymodule, on the same Redis"
-        )
-    knowing = [(pool, task) for pool in pools if (task := pool.task(name)) is not None]
-    if not knowing:
-        known = sorted({task.name for pool in pools for task in pool.tasks})
-        listed = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
-        raise UnknownTask(f"no pool knows a task {name[:80]!r}: there is {listed or 'none at all'}")
-    serving = [(pool, task) for pool, task in knowing if pool.open and task.queue in pool.queues]
-    if not serving:
-        queues = ", ".join(sorted({task.queue for _, task in knowing}))
-        raise NoWorkerError(
-            f"no pool is alive that serves task {name!r} on its queue {queues}: "
-            "start one that serves this queue and preloads the task's module"
-        )
-    youngest, task = max(serving, key=lambda pair: pair[0].started)
-    alike = [
-        pool.key
-        for pool, other in serving
-        if other.queue == task.queue and pool.serializer == youngest.serializer
-    ]
-    return Route(name, task.queue, task.timeout, youngest.serializer, tuple(alike))
 
 
 def _serializer(terms: Terms, route: Route) -> Any:

@@ -12,7 +12,8 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pysplash.client.async_transport import AnswerStream, Awaited
-from pysplash.client.requests import Route, build
+from pysplash.client.requests import build
+from pysplash.client.routing import Route
 from pysplash.client.terms import Terms
 from pysplash.connections.clients import portable
 from pysplash.connections.multiplexed import MultiplexedConnection

@@ -9,7 +9,8 @@ import pytest
 from redis import Redis
 
 from pysplash.client.async_transport import AnswerStream, SendQueue
-from pysplash.client.requests import Route, Words, build
+from pysplash.client.requests import Words, build
+from pysplash.client.routing import Route
 from pysplash.client.terms import Terms
 from pysplash.connections.clients import portable
 from pysplash.errors import CallError

@@ -17,7 +17,8 @@ from redis.sentinel import Sentinel
 
 from pysplash.cli.pools import parse_word, show_value
 from pysplash.client.discovery import PoolFacts, Task
-from pysplash.client.requests import CallRequest, Named, Route, build, find_route, read_answer
+from pysplash.client.requests import CallRequest, Named, build, read_answer
+from pysplash.client.routing import Route, find_route
 from pysplash.client.safe_pickle import PrimitiveSerializer
 from pysplash.client.terms import Allowance, Terms, check_terms
 from pysplash.connections.clients import from_url, portable
