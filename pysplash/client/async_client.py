@@ -112,7 +112,7 @@ class AsyncClient:
         except CallTimeout:
             timing.ended(time.monotonic())
             if timing.cancels and await call.withdraw():
-                return await call.result(0)
+                return call.awaited.value()
             raise timing.error() from None
         except asyncio.CancelledError:
             if timing.cancels:
@@ -147,7 +147,7 @@ class AsyncClient:
             if self._terms.on_timeout == "cancel":
                 await asyncio.gather(*(call.cancel() for call in calls if not call.done()))
             raise CallTimeout(f"{len(late)} calls of task {name} did not end within {soft:g} s")
-        return [call.awaited.future.result().get() for call in calls]
+        return [call.awaited.value() for call in calls]
 
     async def submit_many(self, name: str, /, *iterables: Iterable[Any]) -> list[AsyncCall]:
         """Enqueue a call of the task *name* for each tuple of items; return the handles."""
@@ -329,7 +329,7 @@ class AsyncCall:
         """Return what the task returned, within *timeout* seconds; as :meth:`Call.result`."""
         if not await self.wait(timeout if timeout is None else max(0.0, timeout)):
             raise CallTimeout(f"task {self.task} did not answer within {timeout:g} s")
-        return self.awaited.future.result().get()
+        return self.awaited.value()
 
     async def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""

@@ -54,6 +54,10 @@ class Awaited:
         self.enqueued = False
         self.future: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
 
+    def value(self) -> Any:
+        """Return what the task returned, once the call has ended; raise how it ended otherwise."""
+        return self.future.result().get()
+
 
 class AnswerStream:
     """The answers that are waited for, and the connection over which they come."""

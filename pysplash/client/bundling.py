@@ -157,7 +157,7 @@ class Bundles:
         try:
             job = await self._fly(some)
             try:
-                self._hand_out(some, await job.result(0))
+                self._hand_out(some, job.awaited.value())
             except ExecutionError as failure:
                 error = failure
                 self._learn(None)

@@ -20,6 +20,7 @@ class Job:
         self._hand = hand
         self.texts = list(texts)
         self.id = "job"
+        self.awaited = self
         self.looks = 0
         self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -35,7 +36,7 @@ class Job:
         await asyncio.wait([self.ended])
         return True
 
-    async def result(self, timeout: float) -> Any:
+    def value(self) -> Any:
         """Return its end."""
         return self.ended.result()
 
