@@ -1,9 +1,8 @@
-"""Many commands at once over one connection, for asyncio.
+"""One Redis connection for many concurrent commands, for asyncio.
 
-redis-py opens the connection (addresses, TLS, Sentinel, authentication); from then on commands go
-out as they come, all of one turn of the loop in one packet, and replies are handed to whoever waits
-for the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
-server (RESP3) are read between replies.
+redis-py opens the connection (addresses, TLS, Sentinel, authentication). From then on commands are
+sent as they come, and each reply goes to the oldest command that has none. So a caller that is
+cancelled leaves the order of replies as it was. Pushes of the server (RESP3) are read between them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from pysplash.errors import ConfigError
 from .address import Address
 from .outage import failure
 
-#: bytes taken in at once, and bytes that are sent without waiting for the turn's end
+#: bytes taken in at once
 BUFFER = 65536
 #: bytes that may wait to be sent before callers wait for them to be
 HIGH_WATER = 2**20
@@ -72,8 +71,6 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
         self._waiting: deque[_Packet] = deque()
         self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(BUFFER)
-        self._packed: list[bytes] = []
-        self._flushing: asyncio.Handle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
         #: the next look at whether anything came, and at how many nothing had
@@ -118,18 +115,13 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
             raise self._error
         if not commands:
             return []
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
+        packed = b"".join([_pack(command) for command in commands])
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Packet(len(commands), future))
         if self._patience is None:
             self._quiet = 0
             self._be_patient()
-        packed = [_pack(command) for command in commands]
-        self._packed += packed
-        if sum(map(len, packed)) >= BUFFER:
-            self._flush()
-        elif self._flushing is None:
-            self._flushing = loop.call_soon(self._flush)
+        self._transport.write(packed)
         if not self._writable.is_set():
             await self._writable.wait()
         return await future
@@ -190,14 +182,6 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
         """Let callers go on."""
         self._writable.set()
 
-    def _flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        packed, self._packed = self._packed, []
-        if packed and self._error is None:
-            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
-
     def _be_patient(self) -> None:
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(self._seconds / LOOKS, self._lose_patience)
@@ -237,7 +221,6 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
             self._patience.cancel()
             self._patience = None
         self._writable.set()
-        self._packed.clear()
         while self._waiting:
             future = self._waiting.popleft().future
             if not future.done():
