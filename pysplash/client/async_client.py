@@ -79,7 +79,7 @@ class AsyncClient:
         self._allowance = Allowance(overflow, overflows)
         self._routes = Routes(patience)
         self._reading = asyncio.Lock()
-        self._farewells: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     # --- calling ---
 
@@ -180,8 +180,8 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Disconnect; calls that are waited for raise, their jobs go on."""
-        if self._farewells:
-            await asyncio.wait(self._farewells, timeout=CONNECT)
+        if self._background:
+            await asyncio.wait(self._background, timeout=CONNECT)
         await self._sending.close()
         await self._answers.close()
 
@@ -235,7 +235,7 @@ class AsyncClient:
         return enqueued
 
     async def _route(self, name: str) -> Route:
-        """Return how the task is reached, looking at the pools anew where that is due."""
+        """Return the route of a task; read the pools again where that is due."""
         asked = moment = time.monotonic()
         route = self._routes.believed(name, asked)
         while route is None:
@@ -252,16 +252,16 @@ class AsyncClient:
         words = (call.id, self._terms.result_ttl)
         return bool(await self._answers.talk(lambda connection: connection.script(CANCEL, *words)))
 
-    def _aside(self, step: Coroutine[Any, Any, Any]) -> None:
-        """Do *step* though nobody waits for it."""
+    def _in_background(self, step: Coroutine[Any, Any, Any]) -> None:
+        """Run *step* as a task that nobody waits for."""
 
         async def quietly() -> None:
             with contextlib.suppress(CallError, ConnectionFailed):
                 await step
 
         task = asyncio.ensure_future(quietly())
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
 def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[object], None]:
@@ -336,7 +336,7 @@ class AsyncCall:
         return await self._client._cancel(self)
 
     async def parts(self) -> parts.BundleProgress | None:
-        """Return how far a job of several calls has got, if that is told."""
+        """Return the progress of a job of several calls, if there is a record of it."""
         key = parts.KEY.format(self.id)
         answers = self._client._answers
         entries: Any = await answers.talk(lambda connection: connection.call("LRANGE", key, 0, -1))
@@ -344,7 +344,7 @@ class AsyncCall:
 
     def drop(self) -> None:
         """Cancel it, as nobody waits for it any more."""
-        self._client._aside(self._client._cancel(self))
+        self._client._in_background(self._client._cancel(self))
 
     async def withdraw(self) -> bool:
         """Cancel it; return whether it had ended before, so that its result is there."""

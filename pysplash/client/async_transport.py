@@ -60,7 +60,7 @@ class Awaited:
 
 
 class AnswerStream:
-    """The answers that are waited for, and the connection over which they come."""
+    """Waits for answers over one connection; opens it again when it is lost."""
 
     def __init__(self, place: Address, where: str) -> None:
         self._place = place
@@ -69,10 +69,10 @@ class AnswerStream:
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
         #: of whose results the server has told, and whether all have to be looked at
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._sweeping = False
-        self._news = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
 
     async def talk(self, step: Callable[[MultiplexedConnection], Awaitable[T]]) -> T:
@@ -99,10 +99,10 @@ class AnswerStream:
         return CallError(f"Redis at {self._where} refuses: {error}")
 
     def add(self, awaited: Awaited) -> None:
-        """Wait for an answer, from before the call is sent: the answer may overtake the reply."""
+        """Wait for an answer, from before the call is sent: it may come before the reply."""
         self._awaited[awaited.request.job_id] = awaited
-        if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.create_task(self._keep())
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch())
 
     def forget(self, awaited: Awaited) -> None:
         """Wait for it no longer."""
@@ -116,8 +116,8 @@ class AnswerStream:
 
     async def close(self) -> None:
         """Disconnect; whoever waits gets an error, the jobs go on."""
-        keeper, self._keeper = self._keeper, None
-        tasks = [*self._reading, *([] if keeper is None else [keeper])]
+        watcher, self._watcher = self._watcher, None
+        tasks = [*self._reading, *([] if watcher is None else [watcher])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,26 +144,26 @@ class AnswerStream:
             return self._connection
 
     def _hear(self, key: bytes | None) -> None:
-        """Take in that *key* has changed; None: anything may have."""
+        """Note that *key* has changed; None: any key may have."""
         if key is None:
             self._sweeping = True
         elif key.startswith(RESULTS):
-            self._told.append(key[len(RESULTS) :].decode(errors="replace"))
+            self._reported.append(key[len(RESULTS) :].decode(errors="replace"))
         else:
             return
-        self._news.set()
+        self._changed.set()
 
     # --- the answers ---
 
-    async def _keep(self) -> None:
-        """Look at the calls of which the server has told, and now and then at all."""
+    async def _watch(self) -> None:
+        """Check the calls that the server reported, and all of them every SWEEP seconds."""
         while True:
             alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
             while not self._sweeping:
-                await self._news.wait()
-                self._news.clear()
-                told, self._told = self._told, []
-                await self._patiently(self._look_at_told, told)
+                await self._changed.wait()
+                self._changed.clear()
+                reported, self._reported = self._reported, []
+                await self._patiently(self._look_at_reported, reported)
             alarm.cancel()
             self._sweeping = False
             await self._patiently(self._look, list(self._awaited))
@@ -180,8 +180,8 @@ class AnswerStream:
                     log.debug("answers cannot be read, trying again: %s", error)
                     await asyncio.sleep(PAUSE)
 
-    async def _look_at_told(self, ids: list[str]) -> None:
-        """Look at the results of calls that have one; at all else of those that did not succeed."""
+    async def _look_at_reported(self, ids: list[str]) -> None:
+        """Read the results of reported calls; read the status of those that did not succeed."""
         some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
         if not some:
             return
@@ -190,7 +190,7 @@ class AnswerStream:
         rest = []
         for awaited, entries in zip(some, replies, strict=True):
             if _is_large(entries):
-                self._read_aside(awaited, entries)
+                self._read_in_thread(awaited, entries)
                 continue
             answer = _read_success(awaited.request, entries)
             if answer is None:
@@ -199,8 +199,8 @@ class AnswerStream:
                 self._settle(awaited, answer)
         await self._look(rest)
 
-    def _read_aside(self, awaited: Awaited, entries: Any) -> None:
-        """Read a large result in a thread: nobody else waits for that."""
+    def _read_in_thread(self, awaited: Awaited, entries: Any) -> None:
+        """Read a large result in a thread, so that other answers need not wait."""
 
         async def read() -> None:
             answer = await asyncio.to_thread(_read_success, awaited.request, entries)
@@ -238,7 +238,7 @@ class AnswerStream:
 
 
 def _read(request: CallRequest, status: Any, entries: Any) -> CallAnswer | None:
-    """Return the answer that raw replies hold, if any; what makes no sense is an answer too."""
+    """Return the answer in raw replies, if any; replies that cannot be read are an error answer."""
     try:
         text = None if status is None else status.decode()
         return read_answer(request, text, _newest(entries))
@@ -248,7 +248,7 @@ def _read(request: CallRequest, status: Any, entries: Any) -> CallAnswer | None:
 
 
 def _read_success(request: CallRequest, entries: Any) -> CallAnswer | None:
-    """Return the answer of a call that succeeded; None where there is more to be known."""
+    """Return the answer of a call that succeeded; None if its status must be read too."""
     try:
         entry = _newest(entries)
         return read_answer(request, None, entry) if entry and is_success(entry) else None
@@ -257,7 +257,7 @@ def _read_success(request: CallRequest, entries: Any) -> CallAnswer | None:
 
 
 def _is_large(entries: Any) -> bool:
-    """Return whether a raw reply holds much."""
+    """Return whether a raw reply is large."""
     return any(len(word) > LARGE for _, words in entries or () for word in words)
 
 
@@ -277,7 +277,7 @@ Batch = Mapping[asyncio.Future[bool], Words]
 
 
 class SendQueue:
-    """Enqueues calls over the connection of *answers*."""
+    """Enqueues calls over the connection of *answers*, many in one packet."""
 
     def __init__(self, answers: AnswerStream) -> None:
         self._answers = answers
@@ -315,7 +315,7 @@ class SendQueue:
                 self._fail(batch, error)
 
     async def _ask(self, batch: Batch, connection: MultiplexedConnection) -> None:
-        """Send what is still wanted of a batch, and tell each what became of it."""
+        """Send the calls of a batch that were not given up; give each its result."""
         left = {taken: words for taken, words in batch.items() if not taken.done()}
         for taken in batch.keys() - left.keys():
             self._waiting.pop(taken, None)

@@ -203,7 +203,7 @@ class Client:
         raise not_taken(name)
 
     def _route(self, name: str) -> Route:
-        """Return how the task is reached, looking at the pools anew where that is due."""
+        """Return the route of a task; read the pools again where that is due."""
         asked = time.monotonic()
         route = self._routes.believed(name, asked)
         while route is None:

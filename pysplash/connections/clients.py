@@ -1,4 +1,4 @@
-"""Connections: from what a user gives to a Redis that answers, or one line that says why not."""
+"""Redis clients from a URL, a client or an address, and checks that say why Redis is not there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its o
 
 
 class _HangsUp:
-    """A Sentinel's connection that hangs up after an error, as any other of redis-py's does.
+    """A connection found through Sentinel that is closed after an error, as redis-py's others are.
 
     Redis-py's own stays open where a reply did not come in time or the wait was interrupted: at a
     server that hangs, and with a reply under way that the next command would take for its own
@@ -88,7 +88,7 @@ def mended(kind: type[Any]) -> type[Any]:
 
 
 class Parser(DefaultParser):  # type: ignore[valid-type, misc]
-    """redis-py's parser, which knows every word by which Redis says that it takes nothing in."""
+    """redis-py's parser, extended by error codes of Redis that redis-py has no class for."""
 
     EXCEPTION_CLASSES = DefaultParser.EXCEPTION_CLASSES | REFUSALS
 
@@ -147,7 +147,7 @@ def check(client: Redis) -> None:
 
 
 def numbers(clients: bytes, name: str) -> list[int]:
-    """Return the numbers of the connections called *name* in what CLIENT LIST says."""
+    """Return the ids of the connections called *name* in the output of CLIENT LIST."""
     called = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(name.encode()), re.MULTILINE)
     return [int(number) for number in called.findall(clients)]
 
@@ -192,7 +192,7 @@ def _travelling(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentinels(pool: SentinelConnectionPool) -> Sentinels:
-    """Return who tells *pool* where its service is."""
+    """Return the sentinels that a *pool* asks."""
     manager = pool.sentinel_manager
     options = {"socket_timeout": ASKED} | _travelling(manager.sentinel_kwargs)
     trust = {"min_other_sentinels": manager.min_other_sentinels}

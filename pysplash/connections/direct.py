@@ -35,9 +35,9 @@ def packed(*words: Word) -> bytes:
 
 
 def _bound(sock: socket.socket, seconds: float) -> None:
-    """Let no call on *sock* last longer than *seconds*.
+    """Set a timeout of *seconds* for each call on *sock*.
 
-    The kernel keeps the time, as Python's own way polls before each call. TLS knows only that one.
+    The kernel keeps it: Python's own timeout polls before each call. TLS knows only Python's.
     """
     if isinstance(sock, ssl.SSLSocket):
         sock.settimeout(seconds)
@@ -67,7 +67,7 @@ class DirectConnection:
 
     @property
     def open(self) -> bool:
-        """Whether there is a connection."""
+        """Whether it is connected."""
         return self._socket is not None
 
     def connect(self) -> None:
@@ -137,7 +137,7 @@ class DirectConnection:
             raise
 
     def checked(self, reply: Any) -> Any:
-        """Return *reply*; raise what it is if it is an error.
+        """Return *reply*; raise it if it is an error.
 
         A server that serves nobody for now is left: the next connection may find one that does.
         """
@@ -168,7 +168,7 @@ class DirectConnection:
         self._reader.feed(self._buffer, 0, count)
 
     def listen(self, seconds: float, also: int) -> bool:
-        """Wait for a push, at most *seconds*, or until descriptor *also* is readable: say if so."""
+        """Wait *seconds* at most for a push; return whether descriptor *also* became readable."""
         if self._socket is None:
             raise RedisConnectionError("the connection is closed")
         if self._hear() or self.rung:

@@ -1,4 +1,4 @@
-"""What a worker offers to waits in its process: to run their jobs, and a place to be parked.
+"""What a worker offers to waits in its process: running their jobs, and marking them as waiting.
 
 The worker offers itself here and ``wait_jobs`` finds it here, so neither imports the other.
 """

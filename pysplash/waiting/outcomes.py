@@ -1,4 +1,4 @@
-"""How jobs ended: one script that reads many jobs and changes nothing, and what it says of each."""
+"""How jobs ended: a script that reads many jobs at once, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ return {statuses, newest}
 
 
 def at(client: Any, ids: Sequence[str], results: bool) -> Any:
-    """Send one look at *ids* by *client*, or put it into that pipeline; return its reply.
+    """Run the script for *ids* on *client*, or add it to that pipeline; return its reply.
 
     With *results* it is told what finished jobs returned.
     """
@@ -106,7 +106,7 @@ def at(client: Any, ids: Sequence[str], results: bool) -> Any:
 
 
 def seen(reply: Any) -> Iterator[tuple[bytes | None, ResultEntry | None]]:
-    """Yield from a look's reply, for each id, the status and the newest entry of its results.
+    """Yield from the script's reply each id's status and newest result entry.
 
     None for the status of a job that is gone, and for an entry that was not asked for.
     """

@@ -1,4 +1,4 @@
-"""One wait: what is pending, what has ended, and how to sleep until more has."""
+"""One call of wait_jobs: which jobs are pending, which have ended, and how it sleeps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _TimeIsOver(Exception):
 
 
 class Waiter:
-    """One call of wait_jobs: what is pending, what ended, and until when."""
+    """The pending and the ended jobs of one wait, and its deadline."""
 
     #: jobs so few that a look at them delays nobody
     few = 64
@@ -71,9 +71,9 @@ class Waiter:
         self._failed = 0
         self._statuses: Counter[str] = Counter()
         self._queued: list[tuple[Job, Stuck]] = []
-        self._complain_at = self._started + COMPLAIN
+        self._warn_at = self._started + COMPLAIN
         self._watched: Key | None = None
-        self._guess, self._left = 0, len(self.pending)
+        self._wrong_guesses, self._left = 0, len(self.pending)
         self._random = random.Random()  # the user's own seed is not ours to use up
         #: seconds a read may block, if not as long as is due
         self.block: float | None = None
@@ -96,22 +96,22 @@ class Waiter:
         return not self.pending
 
     def step(self) -> None:
-        """Sleep until something may have ended, and look."""
+        """Sleep until a job may have ended, then look."""
         self.insist(self._sleep)
-        if self.pending and time.monotonic() >= self._complain_at:
-            self.insist(self._complain)
+        if self.pending and time.monotonic() >= self._warn_at:
+            self.insist(self._warn)
 
     def left(self) -> float:
         """Seconds left to wait."""
         return self._deadline - time.monotonic()
 
     def rarely(self, least: float) -> float:
-        """Return after how many seconds to look again, *least* at first, if nothing is heard."""
+        """Return the seconds until the next look: *least* at first, more the longer the wait."""
         waited = time.monotonic() - self._started
         return max(least, min(PART * waited, BLOCK_LATER))
 
     def insist(self, step: Callable[[], T]) -> T | None:
-        """Do *step*, again and again while Redis is away; None if the time was over first."""
+        """Return what *step* returns, retrying while Redis is away; None once the time is over."""
         with contextlib.suppress(_TimeIsOver):
             return patiently(step, self._pause)
         return None
@@ -175,7 +175,7 @@ class Waiter:
             outcome = Outcome(outcome.job, outcome.status)
         self._ended[key] = outcome
         del self.pending[key]
-        self._complain_at = time.monotonic() + COMPLAIN
+        self._warn_at = time.monotonic() + COMPLAIN
 
     def _tally(self) -> Tally:
         return Tally(
@@ -232,12 +232,12 @@ class Waiter:
         too, chance decides: about ln(N) reads for N jobs, whatever the order in which they end.
         """
         if self._watched is not None and 2 * len(self.pending) > self._left:
-            self._guess += 1
+            self._wrong_guesses += 1
         self._left = len(self.pending)
-        if self._guess >= 2:
+        if self._wrong_guesses >= 2:
             return self._random.choice(choice)
         late = len(choice) * 3 // 4 if len(choice) > self.few else len(choice) - 1
-        return choice[late if self._guess == 0 else -1 - late]
+        return choice[late if self._wrong_guesses == 0 else -1 - late]
 
     # --- who waits for whom ---
 
@@ -274,16 +274,16 @@ class Waiter:
         """Return some jobs that are queued, each with one whose client reaches its queue."""
         return self._queued
 
-    def _complain(self) -> None:
-        """Say it if a job is waited for whose queue no worker serves."""
-        self._complain_at = time.monotonic() + COMPLAIN
+    def _warn(self) -> None:
+        """Log jobs waited for whose queue no worker serves."""
+        self._warn_at = time.monotonic() + COMPLAIN
         queues: dict[tuple[int, str], tuple[Job, Stuck]] = {}
         for job, stuck in self.stuck():
             queues.setdefault((self.clients.of(job)[0], stuck.queue), (job, stuck))
         for job, stuck in queues.values():
             if not self.clients.of(job)[1].exists(f"rq:workers:{stuck.queue}"):
                 log.warning(
-                    "job %s is waited for since %.0f s in queue %s, which no worker serves: "
+                    "job %s has been waited for %.0f s in queue %s, which no worker serves: "
                     "start one for it, or cancel the job",
                     stuck.job_id,
                     time.monotonic() - self._started,
