@@ -1,9 +1,9 @@
-"""Forwarding: items of pipelines, which are jobs in the queue of their stage.
+"""Forwarding of pipeline items: the output is enqueued and the input removed in one step.
 
-One script enqueues what an item came to and takes the item away, in one step: whoever is killed
-has done both or neither. The script first looks whether the item is still its worker's, so one
-that was settled meanwhile forwards nothing. RQ's own workers still look at the status of what
-they have run, and delete it; for them a husk is left.
+An item is a job in the queue of its stage. A worker that is killed has done both or neither. The
+script first checks that the item is still its worker's, so an item that was settled meanwhile
+forwards nothing. RQ's own workers read the status of a job they have run, then delete it; for
+them a hash with nothing but the status is left.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is to be forwarded: data, the stage it goes to, and seconds it may take there."""
+    """An output of a stage: data, the next stage, and seconds it may take there."""
 
     queue: str
     data: bytes
@@ -118,7 +118,7 @@ def push(connection: Redis, outputs: Sequence[Output]) -> list[str]:
 
 
 def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
-    """Enqueue what *item* came to and, if that *ends* it, take it away in the same step.
+    """Enqueue the outputs of *item* and, if that *ends* it, remove it in the same step.
 
     Waits while Redis is away. Raises :class:`ItemLost` if the item is no longer its worker's.
     """
@@ -138,13 +138,13 @@ def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
 
 
 def entry(queue: str) -> str:
-    """Return the path under which a worker finds what to do with an item."""
+    """Return the function name of a stage's items."""
     name = quote(queue, safe="").replace(".", "%2E")
     return ENTRY.format("%5F" + name[1:] if name.startswith("_") else name)
 
 
 def stage_name(attribute: str) -> str:
-    """Return the stage that the last part of an entry means."""
+    """Return the stage named by the last part of a function name."""
     return unquote(attribute)
 
 
@@ -153,7 +153,7 @@ def _words(
 ) -> tuple[list[Any], list[str]]:
     if len(outputs) > MOST:
         raise StageError(
-            f"{len(outputs)} pairs are too many to forward in one step, {MOST} are not: "
+            f"{len(outputs)} pairs are too many to forward in one step (at most {MOST}): "
             "return a generator"
         )
     fields = _fields() if outputs else []

@@ -91,7 +91,7 @@ class Stage:
         except UNREACHABLE as error:
             raise ConnectionFailed(
                 f"Redis at {address(connection)} does not answer: {len(ids)} of {len(items)} "
-                "items are surely pushed"
+                "items are known to be pushed"
             ) from error
         except RedisError as error:
             raise StageError(f"Redis at {address(connection)} refuses: {error}") from error
@@ -121,10 +121,10 @@ STAGES: dict[str, Stage] = {}
 
 
 def work(attribute: str, data: bytes) -> object:
-    """Do what an item asks for, in the worker that runs it; it is settled when this returns."""
+    """Run the handler on an item in its worker; its outcome is stored when this returns."""
     job = get_current_job()
     if job is None:
-        raise StageError("an item is worked on by a worker only: push it to its stage")
+        raise StageError("items are processed by workers only: push the item to its stage")
     stage = STAGES.get(stage_name(attribute))
     try:
         if stage is None:
@@ -173,7 +173,7 @@ def _output(pair: Any) -> Output:
 
 
 def _count_attempt(job: Job, most: int) -> None:
-    """Let RQ retry the job no more once it has been tried *most* times."""
+    """End RQ's retries once the job has been tried *most* times."""
     left = job.retries_left or 0
     if RETRIES - left + 1 >= most:
         job.retries_left = 0

@@ -1,4 +1,4 @@
-"""A batch: several outcomes stored and several jobs claimed in one step on the server.
+"""The script by which a worker stores several outcomes and claims several jobs in one step.
 
 What is claimed in a batch is registered as started at once, all of it by one entry each in the
 started registry. A record of its execution, as RQ keeps one, a job gets only when it is known to
@@ -246,7 +246,7 @@ _CODES = {"s": Answer.EMPTY, "f": Answer.FENCED, "r": Answer.DEPENDENTS}
 
 
 class BatchRequest(NamedTuple):
-    """What a worker asks for in one step."""
+    """What to store, to put back and to claim."""
 
     #: the outcomes to store; a mark for each: 0 for one with a record of its execution, 1 for one
     #: without, 2 for one that is to be stored although others wait for it; their seconds together
@@ -267,7 +267,7 @@ class BatchRequest(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came of it."""
+    """What was stored and claimed."""
 
     answer: Answer
     #: what became of each outcome: EMPTY for one that is stored
@@ -279,7 +279,7 @@ class Reply(NamedTuple):
 
 
 def words(request: BatchRequest, base: str) -> Iterator[Any]:
-    """Yield what the script takes after what every script of a turn takes."""
+    """Yield the script's own arguments, which follow those that all claim scripts take."""
     yield base
     yield request.present
     yield "1" if request.record else ""

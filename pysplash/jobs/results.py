@@ -63,7 +63,7 @@ class ResultTooLarge(Exception):
 
 
 def portrait(job: Job) -> tuple[Any, ...]:
-    """Return what of a job its own function may change, and RQ then saves."""
+    """Return those attributes of a job that its function may change and RQ then saves."""
     return (len(job.webhooks), *_attributes(job))
 
 

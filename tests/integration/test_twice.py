@@ -72,7 +72,7 @@ def test_it_runs_once(redis: Redis, queue: Queue, caplog: pytest.LogCaptureFixtu
     assert queue.job_ids == []
     assert job.get_status() is JobStatus.FINISHED
     assert [r.getMessage() for r in caplog.records if getattr(r, "action", "") == "surplus"] == [
-        "job job is in queue default once more than it may run: passed over"
+        "job job was enqueued more than once in queue default: skipped"
     ]
 
 
@@ -159,7 +159,7 @@ def test_who_helps_says_what_is_passed_over(
 
     assert keeper.return_value() is False
     assert said(redis) == queue.job_ids == []
-    assert "job job is in queue default once more than it may run" in caplog.text
+    assert "job job was enqueued more than once in queue default" in caplog.text
 
 
 @claiming
