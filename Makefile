@@ -7,7 +7,7 @@ WORKERS ?= 4
 # Versions of RQ, as in rq==2.10.*: the lowest that is supported, and the last below 3.
 RQ_VERSIONS ?= 2.10 2
 # What hangs most on how RQ works inside, and of the crashes those in which RQ settles a job.
-RQ_TESTS := tests/unit/test_rq_calls.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
+RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
 	test_differential.py test_wait_in_jobs.py test_twice.py) tests/acceptance/test_crashes.py
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 

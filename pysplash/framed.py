@@ -107,7 +107,7 @@ def is_whole(data: bytes) -> bool:
 
 
 class FrameReader:
-    """Takes in bytes however they are cut, gives out what frames carry.
+    """Decodes frames from bytes that come in parts of any size.
 
     It never holds more than one frame; who reads no more than :attr:`wanted` bytes at a time
     never holds more than that either. *limit* is bytes a frame may carry.
@@ -120,7 +120,7 @@ class FrameReader:
 
     @property
     def wanted(self) -> int:
-        """Bytes that are missing to the end of the length, or of the frame."""
+        """Bytes missing to the end of the length, or of the frame."""
         return (HEADER if self._length is None else self._length) - len(self._held)
 
     @property
@@ -129,7 +129,7 @@ class FrameReader:
         return bool(self._held) or self._length is not None
 
     def feed(self, data: bytes | memoryview) -> list[bytes]:
-        """Take in *data*; return what the frames carry that it ends.
+        """Take in *data*; return the payloads of the frames it completes.
 
         Raises :class:`FrameError` for a length above the limit, once that length is known.
         """
@@ -150,7 +150,7 @@ class FrameReader:
                 self._length = None
 
     def first(self, data: bytes) -> bytes | None:
-        """Take in *data* up to the end of one frame; return what it carries, None if it goes on.
+        """Take in *data* up to the end of one frame; return its payload, None if it is incomplete.
 
         Nothing of what follows that frame is looked at.
         """

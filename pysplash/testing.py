@@ -25,7 +25,7 @@ from .control.simulation import workload
 from .control.simulation.plant import Law, Plant
 from .errors import BacklogUnavailable
 from .host.signals import SignalQueue
-from .jobs.commands import Command, Commands
+from .jobs.commands import Command, CommandListener
 from .recording.writer import Recorder
 from .supervisor.backlog import Waiting
 from .supervisor.devices import Devices
@@ -293,7 +293,7 @@ class _Heartbeats(_Part, Heartbeats):
         self.world.pulses.append(list(pulses))
 
 
-class _Commands(_Part, Commands):
+class _Commands(_Part, CommandListener):
     def follow(self, workers: Collection[str]) -> None:
         self.world.followed = set(workers)
 

@@ -18,7 +18,7 @@ from typing import Any
 from rq.job import Job
 from rq.timeouts import BaseTimeoutException
 
-from pysplash.connections.direct import Lane
+from pysplash.connections.direct import DirectConnection
 from pysplash.jobs.bundles import HELD, Keep, Words, commands, note
 from pysplash.log import logger
 from pysplash.waiting.offer import attached
@@ -104,7 +104,9 @@ class Bundle:
         if self._handed_in or self._job is None or len(self._texts) == 1:
             return
         self._handed_in = True
-        lane = Lane(self._job.connection)  # another than the one the function may be just using
+        lane = DirectConnection(
+            self._job.connection
+        )  # another than the one the function may be just using
         try:
             lane.connect()
             for reply in lane.call_all(*commands(self._job.id, self._answers, HELD)):

@@ -33,7 +33,7 @@ CHUNK = 65536
 
 
 class Coprocess:
-    """A function from bytes to bytes that another program is: ``upper = Coprocess(["./upper"])``.
+    """A function from bytes to bytes that another program runs: ``upper = Coprocess(["./upper"])``.
 
     Made once, at the top level of a module; each worker has a child of its own. ``upper(b"abc")``
     sends one frame and returns what one frame carries, so a coprocess is a handler for
@@ -102,7 +102,7 @@ class Coprocess:
         return answer
 
     def close(self) -> None:
-        """Let the child leave: its standard input ends; after two seconds it is killed."""
+        """End the child: close its standard input, and kill it after two seconds."""
         child, self._child = self._child, None
         if child is None or self._owner != os.getpid():
             return
@@ -114,7 +114,7 @@ class Coprocess:
         child.wait()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the child, started if there is none or it has died."""
+        """Return the running child; start one if there is none."""
         if self._owner != os.getpid():
             self._child, self._owner = None, os.getpid()  # the parent's child is the parent's
             self._pause = self._not_before = 0.0
@@ -173,7 +173,7 @@ class Coprocess:
         return ready
 
     def _read(self, pipe: int, reader: FrameReader) -> bytes | None:
-        """Take in what is there; return what a frame carries that this ends."""
+        """Read what has come; return the payload of a frame that is complete."""
         try:
             data = os.read(pipe, min(CHUNK, reader.wanted))
             payloads = reader.feed(data)
@@ -207,7 +207,7 @@ _ALL: weakref.WeakSet[Coprocess] = weakref.WeakSet()
 @atexit.register
 @teardown
 def close_all() -> None:
-    """Let the children of all coprocesses leave with the worker."""
+    """End the children of all coprocesses with the worker."""
     for coprocess in list(_ALL):
         coprocess.close()
 

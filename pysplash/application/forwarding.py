@@ -1,15 +1,14 @@
-"""Forwarding: items of pipelines, which are jobs in the queue of their stage.
+"""Forwarding of pipeline items: the output is enqueued and the input removed in one step.
 
-One script enqueues what an item came to and takes the item away, in one step: whoever is killed
-has done both or neither. The script first looks whether the item is still its worker's, so one
-that was settled meanwhile forwards nothing. RQ's own workers still look at the status of what
-they have run, and delete it; for them a husk is left.
+An item is a job in the queue of its stage. A worker that is killed has done both or neither. The
+script first checks that the item is still its worker's, so an item that was settled meanwhile
+forwards nothing. RQ's own workers read the status of a job they have run, then delete it; for
+them a hash with nothing but the status is left.
 """
 
 from __future__ import annotations
 
 import pickle
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from rq.job import Job, JobStatus, Retry
 from rq.utils import utcformat, utcparse
 
 from pysplash.config import check_queues
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import patiently, pause
 from pysplash.errors import ItemLost, NotBytes, StageError
 from pysplash.jobs.rq import RECORDS
 
@@ -35,8 +34,6 @@ MOST = 50_000
 #: the names of all stages that ever were pushed to
 STAGES_KEY = "pysplash:stages"
 ENTRY = "pysplash.items.{}"
-#: seconds between two tries while Redis is away
-PAUSE = 0.1
 
 _FORWARD = """
 local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -83,7 +80,7 @@ return 1
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What is to be forwarded: data, the stage it goes to, and seconds it may take there."""
+    """An output of a stage: data, the next stage, and seconds it may take there."""
 
     queue: str
     data: bytes
@@ -121,34 +118,33 @@ def push(connection: Redis, outputs: Sequence[Output]) -> list[str]:
 
 
 def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
-    """Enqueue what *item* came to and, if that *ends* it, take it away in the same step.
+    """Enqueue the outputs of *item* and, if that *ends* it, remove it in the same step.
 
     Waits while Redis is away. Raises :class:`ItemLost` if the item is no longer its worker's.
     """
     words, _ = _words(item, outputs, ends=ends)
     script = item.connection.register_script(_FORWARD)
     sent = False
-    while True:
-        try:
-            ours = bool(script(args=words))
-            break
-        except AWAY:
-            sent = ends  # perhaps it was done and only its reply is lost: then the item is gone
-            time.sleep(PAUSE)
-    if not ours and not sent:
+
+    def again(error: Exception, seconds: float) -> None:
+        nonlocal sent
+        sent = ends  # perhaps it was done and only its reply is lost: then the item is gone
+        pause(error, seconds)
+
+    if not patiently(lambda: script(args=words), again) and not sent:
         raise ItemLost(
             f"item {item.id} of stage {item.queue} was settled meanwhile; its outcome is dropped"
         )
 
 
 def entry(queue: str) -> str:
-    """Return the path under which a worker finds what to do with an item."""
+    """Return the function name of a stage's items."""
     name = quote(queue, safe="").replace(".", "%2E")
     return ENTRY.format("%5F" + name[1:] if name.startswith("_") else name)
 
 
 def stage_name(attribute: str) -> str:
-    """Return the stage that the last part of an entry means."""
+    """Return the stage named by the last part of a function name."""
     return unquote(attribute)
 
 
@@ -157,7 +153,7 @@ def _words(
 ) -> tuple[list[Any], list[str]]:
     if len(outputs) > MOST:
         raise StageError(
-            f"{len(outputs)} pairs are too many to forward in one step, {MOST} are not: "
+            f"{len(outputs)} pairs are too many to forward in one step (at most {MOST}): "
             "return a generator"
         )
     fields = _fields() if outputs else []

@@ -1,4 +1,4 @@
-"""What may be called through a door: functions registered by name, and hooks of every worker.
+"""The registry: functions that may be called by name, and hooks of every worker.
 
 Registering is all that ``@task`` does: the function stays what it was. A name is a key, never an
 import path, so what was not registered cannot be reached by any name. The idea of naming a
@@ -30,7 +30,7 @@ RESERVED = "rpc"
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
-    """What callers are told of a task."""
+    """The facts of a task that callers see."""
 
     name: str
     #: the queue it is called through; None: the pool's
@@ -42,7 +42,7 @@ class TaskSpec:
 
 
 class Registry:
-    """Functions by name, and the hooks that run once per worker."""
+    """Registered functions by name, and the hooks that run once per worker."""
 
     def __init__(self) -> None:
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -76,20 +76,20 @@ class Registry:
         return name in self._functions
 
     def specs(self) -> tuple[TaskSpec, ...]:
-        """Return what there is, by name."""
+        """Return all tasks, by name."""
         return tuple(self._specs[name] for name in sorted(self._specs))
 
     def add_setup(self, hook: Callable[..., Any]) -> None:
-        """Let *hook* run when a worker starts; one that is loaded anew takes its own place."""
+        """Register *hook* to run when a worker starts; loaded again, it replaces itself."""
         _enter(self._setups, hook)
 
     @property
     def has_setup(self) -> bool:
-        """Whether there is anything to set up."""
+        """Whether there are setup hooks."""
         return bool(self._setups)
 
     def add_teardown(self, hook: Callable[..., Any]) -> None:
-        """Let *hook* run when a worker leaves."""
+        """Register *hook* to run when a worker leaves."""
         _enter(self._teardowns, hook)
 
     def set_up(self, parameters: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ class Registry:
 
 
 def shelve(place: str, name: str) -> None:
-    """Let the task *name*, with dots in it, be found at once below the module *place*.
+    """Make the task *name*, which has dots in it, importable below the module *place*.
 
     RQ would else try for each job which parts of the name are modules.
     """

@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, get_current_job
 from rq.job import Job
 
 from pysplash.config import check_number, check_queues
 from pysplash.connections.clients import address, check, from_url
 from pysplash.connections.environment import from_environment
+from pysplash.connections.outage import UNREACHABLE
 from pysplash.errors import ConfigError, ConnectionFailed, StageError
 from pysplash.jobs.results import SETTLED, SETTLES
 from pysplash.worker.worker import Worker
@@ -89,10 +88,10 @@ class Stage:
             for start in range(0, len(items), CHUNK):
                 some = items[start : start + CHUNK]
                 ids += push(connection, [Output(self.name, data, self.timeout) for data in some])
-        except (RedisConnectionError, RedisTimeoutError) as error:
+        except UNREACHABLE as error:
             raise ConnectionFailed(
                 f"Redis at {address(connection)} does not answer: {len(ids)} of {len(items)} "
-                "items are surely pushed"
+                "items are known to be pushed"
             ) from error
         except RedisError as error:
             raise StageError(f"Redis at {address(connection)} refuses: {error}") from error
@@ -122,10 +121,10 @@ STAGES: dict[str, Stage] = {}
 
 
 def work(attribute: str, data: bytes) -> object:
-    """Do what an item asks for, in the worker that runs it; it is settled when this returns."""
+    """Run the handler on an item in its worker; its outcome is stored when this returns."""
     job = get_current_job()
     if job is None:
-        raise StageError("an item is worked on by a worker only: push it to its stage")
+        raise StageError("items are processed by workers only: push the item to its stage")
     stage = STAGES.get(stage_name(attribute))
     try:
         if stage is None:
@@ -174,7 +173,7 @@ def _output(pair: Any) -> Output:
 
 
 def _count_attempt(job: Job, most: int) -> None:
-    """Let RQ retry the job no more once it has been tried *most* times."""
+    """End RQ's retries once the job has been tried *most* times."""
     left = job.retries_left or 0
     if RETRIES - left + 1 >= most:
         job.retries_left = 0

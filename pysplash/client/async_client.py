@@ -13,29 +13,27 @@ from redis import Redis
 
 from pysplash.connections.clients import address, from_url, portable
 from pysplash.connections.environment import from_environment
-from pysplash.connections.multiplexed import Mux
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
+from pysplash.connections.multiplexed import MultiplexedConnection
+from pysplash.errors import CallError, CallTimeout, ConnectionFailed
 from pysplash.jobs import bundles as parts
+from pysplash.jobs.results import VANISHED
 
-from .async_transport import CONNECT, Answers, Awaited, Outbox
+from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
 from .discovery import READ, PoolFacts, in_order
-from .requests import BELIEVED, CANCEL, LARGE, VANISHED, Named, Route, build, find_route, job_key
+from .requests import CANCEL, LARGE, Named, build, job_key
+from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
     Allowance,
     Terms,
-    check_on_timeout,
+    Timing,
     check_terms,
     check_timeout,
 )
 
 #: calls enqueued at once
 CHUNK = 500
-#: seconds between two looks for a pool
-PAUSE = 0.1
-#: how often a call whose pools have all just left looks for others
-TRIES = 5
 
 
 class AsyncClient:
@@ -76,14 +74,12 @@ class AsyncClient:
             )
         )
         client = connection or (from_url(url) if url else from_environment())
-        self._answers = Answers(portable(client), address(client))
-        self._outbox = Outbox(self._answers)
+        self._answers = AnswerStream(portable(client), address(client))
+        self._sending = SendQueue(self._answers)
         self._allowance = Allowance(overflow, overflows)
-        self._pools: list[PoolFacts] = []
-        self._routes: dict[str, Route] = {}
-        self._read_at: float | None = None
+        self._routes = Routes(patience)
         self._reading = asyncio.Lock()
-        self._farewells: set[asyncio.Task[Any]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     # --- calling ---
 
@@ -108,29 +104,21 @@ class AsyncClient:
         on_timeout: str | None = None,
     ) -> Any:
         """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
-        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
-        cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
-        limit = self._allowance.limit(name, soft)
-        started = time.monotonic()
-        ttl = None if limit is None or not cancels else limit + 1
-        call = await self._submit(name, arguments, named, ttl, cancels)
+        began = time.monotonic()
+        timing = Timing(name, self._terms, self._allowance, timeout, on_timeout, began)
+        call = await self._submit(name, arguments, named, timing.ttl, timing.cancels)
         try:
-            value = await call.result(
-                None if limit is None else limit - (time.monotonic() - started)
-            )
+            value = await call.result(timing.left(time.monotonic()))
         except CallTimeout:
-            self._allowance.took(name, time.monotonic() - started, soft)
-            if cancels and await call.withdraw():
-                return await call.result(0)
-            raise CallTimeout(
-                f"task {name} did not answer within {limit:g} s and was "
-                + ("cancelled" if cancels else "left to run")
-            ) from None
+            timing.ended(time.monotonic())
+            if timing.cancels and await call.withdraw():
+                return call.awaited.value()
+            raise timing.error() from None
         except asyncio.CancelledError:
-            if cancels:
+            if timing.cancels:
                 call.drop()
             raise
-        self._allowance.took(name, time.monotonic() - started, soft)
+        timing.ended(time.monotonic())
         return value
 
     async def submit(self, name: str, /, *arguments: Any, **named: Any) -> AsyncCall:
@@ -159,7 +147,7 @@ class AsyncClient:
             if self._terms.on_timeout == "cancel":
                 await asyncio.gather(*(call.cancel() for call in calls if not call.done()))
             raise CallTimeout(f"{len(late)} calls of task {name} did not end within {soft:g} s")
-        return [call.awaited.future.result().get() for call in calls]
+        return [call.awaited.value() for call in calls]
 
     async def submit_many(self, name: str, /, *iterables: Iterable[Any]) -> list[AsyncCall]:
         """Enqueue a call of the task *name* for each tuple of items; return the handles."""
@@ -192,9 +180,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Disconnect; calls that are waited for raise, their jobs go on."""
-        if self._farewells:
-            await asyncio.wait(self._farewells, timeout=CONNECT)
-        await self._outbox.close()
+        if self._background:
+            await asyncio.wait(self._background, timeout=CONNECT)
+        await self._sending.close()
         await self._answers.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -227,15 +215,15 @@ class AsyncClient:
             call = AsyncCall(self, Awaited(request))
             if await self._enqueue(call, cancels):
                 return call
-            self._read_at = None
-        raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
+            self._routes.distrust()
+        raise not_taken(name)
 
     async def _enqueue(self, call: AsyncCall, cancels: bool) -> bool:
         """Send a call; return whether a pool was there to serve it."""
         self._answers.add(call.awaited)
         words = call.awaited.request.words
         try:
-            enqueued = await self._outbox.enqueue(words)
+            enqueued = await self._sending.enqueue(words)
         except BaseException as error:
             self._answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):
@@ -247,49 +235,33 @@ class AsyncClient:
         return enqueued
 
     async def _route(self, name: str) -> Route:
-        """Return how the task is reached, looking at the pools anew where that is due."""
-        asked = time.monotonic()
-        if self._is_believed(asked):
-            with contextlib.suppress(CallError):
-                return self._known_route(name)
-        until = asked + self._terms.patience
-        while True:
+        """Return the route of a task; read the pools again where that is due."""
+        asked = moment = time.monotonic()
+        route = self._routes.believed(name, asked)
+        while route is None:
             async with self._reading:
-                if self._read_at is None or self._read_at < asked:
-                    self._pools = await self.pools()
-                    self._routes.clear()
-                    self._read_at = time.monotonic()
-            try:
-                return self._known_route(name)
-            except NoWorkerError:
-                if time.monotonic() >= until:
-                    raise
-            await asyncio.sleep(PAUSE)
-            asked = time.monotonic()
-
-    def _known_route(self, name: str) -> Route:
-        route = self._routes.get(name)
-        if route is None:
-            route = self._routes[name] = find_route(self._pools, name)
+                if not self._routes.is_newer(moment):  # another call may have read them meanwhile
+                    self._routes.learn(await self.pools(), time.monotonic())
+            route = self._routes.find(name, asked, time.monotonic())
+            if route is None:
+                await asyncio.sleep(PAUSE)
+                moment = time.monotonic()
         return route
-
-    def _is_believed(self, now: float) -> bool:
-        return self._read_at is not None and now - self._read_at < BELIEVED
 
     async def _cancel(self, call: AsyncCall) -> bool:
         words = (call.id, self._terms.result_ttl)
-        return bool(await self._answers.talk(lambda mux: mux.script(CANCEL, *words)))
+        return bool(await self._answers.talk(lambda connection: connection.script(CANCEL, *words)))
 
-    def _aside(self, step: Coroutine[Any, Any, Any]) -> None:
-        """Do *step* though nobody waits for it."""
+    def _in_background(self, step: Coroutine[Any, Any, Any]) -> None:
+        """Run *step* as a task that nobody waits for."""
 
         async def quietly() -> None:
             with contextlib.suppress(CallError, ConnectionFailed):
                 await step
 
         task = asyncio.ensure_future(quietly())
-        self._farewells.add(task)
-        task.add_done_callback(self._farewells.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
 
 def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[object], None]:
@@ -301,8 +273,8 @@ def _wake(turn: asyncio.Future[None], _: object = None) -> None:
         turn.set_result(None)
 
 
-async def _read_pools(mux: Mux) -> list[PoolFacts]:
-    return in_order(await mux.script(READ))
+async def _read_pools(connection: MultiplexedConnection) -> list[PoolFacts]:
+    return in_order(await connection.script(READ))
 
 
 class AsyncCall:
@@ -331,7 +303,9 @@ class AsyncCall:
         if self.awaited.future.done():
             return self.awaited.future.result().status
         key = job_key(self.id)
-        status: Any = await self._client._answers.talk(lambda mux: mux.call("HGET", key, "status"))
+        status: Any = await self._client._answers.talk(
+            lambda connection: connection.call("HGET", key, "status")
+        )
         return status.decode() if status else VANISHED
 
     async def wait(self, timeout: float | None = None) -> bool:
@@ -355,22 +329,22 @@ class AsyncCall:
         """Return what the task returned, within *timeout* seconds; as :meth:`Call.result`."""
         if not await self.wait(timeout if timeout is None else max(0.0, timeout)):
             raise CallTimeout(f"task {self.task} did not answer within {timeout:g} s")
-        return self.awaited.future.result().get()
+        return self.awaited.value()
 
     async def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
         return await self._client._cancel(self)
 
-    async def parts(self) -> parts.Known | None:
-        """Return how far a job of several calls has got, if that is told."""
+    async def parts(self) -> parts.BundleProgress | None:
+        """Return the progress of a job of several calls, if there is a record of it."""
         key = parts.KEY.format(self.id)
         answers = self._client._answers
-        entries: Any = await answers.talk(lambda mux: mux.call("LRANGE", key, 0, -1))
+        entries: Any = await answers.talk(lambda connection: connection.call("LRANGE", key, 0, -1))
         return parts.read(entries)
 
     def drop(self) -> None:
         """Cancel it, as nobody waits for it any more."""
-        self._client._aside(self._client._cancel(self))
+        self._client._in_background(self._client._cancel(self))
 
     async def withdraw(self) -> bool:
         """Cancel it; return whether it had ended before, so that its result is there."""

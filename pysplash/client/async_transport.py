@@ -10,30 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pysplash.connections.address import Address
-from pysplash.connections.multiplexed import Mux
-from pysplash.connections.outage import said
+from pysplash.connections.multiplexed import MultiplexedConnection
+from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
+from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, results_key
 from pysplash.log import logger
 
 from .requests import (
     ENQUEUE,
     LARGE,
-    VANISHED,
-    Answer,
-    Entry,
-    Request,
+    CallAnswer,
+    CallRequest,
     Words,
     is_success,
     job_key,
     read_answer,
-    results_key,
 )
 
 #: seconds between two looks at calls of which nothing is heard
@@ -42,7 +39,6 @@ SWEEP = 2.0
 CHUNK = 500
 #: seconds between two tries while Redis is away, and seconds one of them may take
 PAUSE, CONNECT = 0.1, 5.0
-AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
 RESULTS = results_key("").encode()
 T = TypeVar("T")
 
@@ -52,30 +48,34 @@ log = logger("client")
 class Awaited:
     """One call whose answer is waited for."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: CallRequest) -> None:
         self.request = request
         #: whether Redis is known to have it
         self.enqueued = False
-        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
+
+    def value(self) -> Any:
+        """Return what the task returned, once the call has ended; raise how it ended otherwise."""
+        return self.future.result().get()
 
 
-class Answers:
-    """The answers that are waited for, and the connection over which they come."""
+class AnswerStream:
+    """Waits for answers over one connection; opens it again when it is lost."""
 
     def __init__(self, place: Address, where: str) -> None:
         self._place = place
         self._where = where
-        self._mux: Mux | None = None
+        self._connection: MultiplexedConnection | None = None
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
         #: of whose results the server has told, and whether all have to be looked at
-        self._told: list[str] = []
+        self._reported: list[str] = []
         self._sweeping = False
-        self._news = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+        self._watcher: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
 
-    async def talk(self, step: Callable[[Mux], Awaitable[T]]) -> T:
+    async def talk(self, step: Callable[[MultiplexedConnection], Awaitable[T]]) -> T:
         """Do *step*, which may be done twice, once more if the connection turns out to be dead.
 
         Raises :class:`ConnectionFailed` if Redis cannot be talked to, :class:`CallError` if it
@@ -84,7 +84,7 @@ class Answers:
         for last in (False, True):
             try:
                 return await step(await self._open())
-            except AWAY as error:
+            except UNREACHABLE as error:
                 if last:
                     raise ConnectionFailed(
                         f"Redis at {self._where} does not answer ({said(error)}): "
@@ -99,10 +99,10 @@ class Answers:
         return CallError(f"Redis at {self._where} refuses: {error}")
 
     def add(self, awaited: Awaited) -> None:
-        """Wait for an answer, from before the call is sent: the answer may overtake the reply."""
+        """Wait for an answer, from before the call is sent: it may come before the reply."""
         self._awaited[awaited.request.job_id] = awaited
-        if self._keeper is None or self._keeper.done():
-            self._keeper = asyncio.create_task(self._keep())
+        if self._watcher is None or self._watcher.done():
+            self._watcher = asyncio.create_task(self._watch())
 
     def forget(self, awaited: Awaited) -> None:
         """Wait for it no longer."""
@@ -116,54 +116,54 @@ class Answers:
 
     async def close(self) -> None:
         """Disconnect; whoever waits gets an error, the jobs go on."""
-        keeper, self._keeper = self._keeper, None
-        tasks = [*self._reading, *([] if keeper is None else [keeper])]
+        watcher, self._watcher = self._watcher, None
+        tasks = [*self._reading, *([] if watcher is None else [watcher])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        mux, self._mux = self._mux, None
-        if mux is not None:
-            await mux.close()
-        closed = Answer(VANISHED, None, CallError("the client was closed"))
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+        closed = CallAnswer(VANISHED, None, CallError("the client was closed"))
         for awaited in list(self._awaited.values()):
             self._settle(awaited, closed)
 
     # --- the connection ---
 
-    async def _open(self) -> Mux:
-        if self._mux is not None and not self._mux.broken:
-            return self._mux
+    async def _open(self) -> MultiplexedConnection:
+        if self._connection is not None and not self._connection.broken:
+            return self._connection
         async with self._opening:
-            if self._mux is None or self._mux.broken:
-                if self._mux is not None:
-                    await self._mux.close()
-                mux = Mux(self._place, self._hear)
+            if self._connection is None or self._connection.broken:
+                if self._connection is not None:
+                    await self._connection.close()
+                connection = MultiplexedConnection(self._place, self._hear)
                 async with asyncio.timeout(CONNECT):
-                    await mux.open()
-                self._mux = mux
-            return self._mux
+                    await connection.open()
+                self._connection = connection
+            return self._connection
 
     def _hear(self, key: bytes | None) -> None:
-        """Take in that *key* has changed; None: anything may have."""
+        """Note that *key* has changed; None: any key may have."""
         if key is None:
             self._sweeping = True
         elif key.startswith(RESULTS):
-            self._told.append(key[len(RESULTS) :].decode(errors="replace"))
+            self._reported.append(key[len(RESULTS) :].decode(errors="replace"))
         else:
             return
-        self._news.set()
+        self._changed.set()
 
     # --- the answers ---
 
-    async def _keep(self) -> None:
-        """Look at the calls of which the server has told, and now and then at all."""
+    async def _watch(self) -> None:
+        """Check the calls that the server reported, and all of them every SWEEP seconds."""
         while True:
             alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
             while not self._sweeping:
-                await self._news.wait()
-                self._news.clear()
-                told, self._told = self._told, []
-                await self._patiently(self._look_at_told, told)
+                await self._changed.wait()
+                self._changed.clear()
+                reported, self._reported = self._reported, []
+                await self._patiently(self._look_at_reported, reported)
             alarm.cancel()
             self._sweeping = False
             await self._patiently(self._look, list(self._awaited))
@@ -180,8 +180,8 @@ class Answers:
                     log.debug("answers cannot be read, trying again: %s", error)
                     await asyncio.sleep(PAUSE)
 
-    async def _look_at_told(self, ids: list[str]) -> None:
-        """Look at the results of calls that have one; at all else of those that did not succeed."""
+    async def _look_at_reported(self, ids: list[str]) -> None:
+        """Read the results of reported calls; read the status of those that did not succeed."""
         some = [self._awaited[job_id] for job_id in ids if job_id in self._awaited]
         if not some:
             return
@@ -190,7 +190,7 @@ class Answers:
         rest = []
         for awaited, entries in zip(some, replies, strict=True):
             if _is_large(entries):
-                self._read_aside(awaited, entries)
+                self._read_in_thread(awaited, entries)
                 continue
             answer = _read_success(awaited.request, entries)
             if answer is None:
@@ -199,8 +199,8 @@ class Answers:
                 self._settle(awaited, answer)
         await self._look(rest)
 
-    def _read_aside(self, awaited: Awaited, entries: Any) -> None:
-        """Read a large result in a thread: nobody else waits for that."""
+    def _read_in_thread(self, awaited: Awaited, entries: Any) -> None:
+        """Read a large result in a thread, so that other answers need not wait."""
 
         async def read() -> None:
             answer = await asyncio.to_thread(_read_success, awaited.request, entries)
@@ -231,24 +231,24 @@ class Answers:
             if answer is not None and (known or answer.status != VANISHED):
                 self._settle(awaited, answer)
 
-    def _settle(self, awaited: Awaited, answer: Answer) -> None:
+    def _settle(self, awaited: Awaited, answer: CallAnswer) -> None:
         self.forget(awaited)
         if not awaited.future.done():
             awaited.future.set_result(answer)
 
 
-def _read(request: Request, status: Any, entries: Any) -> Answer | None:
-    """Return the answer that raw replies hold, if any; what makes no sense is an answer too."""
+def _read(request: CallRequest, status: Any, entries: Any) -> CallAnswer | None:
+    """Return the answer in raw replies, if any; replies that cannot be read are an error answer."""
     try:
         text = None if status is None else status.decode()
         return read_answer(request, text, _newest(entries))
     except Exception as error:
         unread = CallError(f"the job of task {request.task!r} cannot be read: {error}")
-        return Answer(VANISHED, None, unread)
+        return CallAnswer(VANISHED, None, unread)
 
 
-def _read_success(request: Request, entries: Any) -> Answer | None:
-    """Return the answer of a call that succeeded; None where there is more to be known."""
+def _read_success(request: CallRequest, entries: Any) -> CallAnswer | None:
+    """Return the answer of a call that succeeded; None if its status must be read too."""
     try:
         entry = _newest(entries)
         return read_answer(request, None, entry) if entry and is_success(entry) else None
@@ -257,7 +257,7 @@ def _read_success(request: Request, entries: Any) -> Answer | None:
 
 
 def _is_large(entries: Any) -> bool:
-    """Return whether a raw reply holds much."""
+    """Return whether a raw reply is large."""
     return any(len(word) > LARGE for _, words in entries or () for word in words)
 
 
@@ -265,12 +265,9 @@ def _newest_of(job_id: str) -> tuple[Any, ...]:
     return ("XREVRANGE", results_key(job_id), "+", "-", "COUNT", 1)
 
 
-def _newest(entries: Any) -> Entry | None:
+def _newest(entries: Any) -> ResultEntry | None:
     """Return the one entry of a raw reply."""
-    if not entries:
-        return None
-    number, words = entries[0]
-    return number, dict(zip(words[::2], words[1::2], strict=True))
+    return as_entry(*entries[0]) if entries else None
 
 
 #: calls sent in one packet at most
@@ -279,10 +276,10 @@ MOST = 500
 Batch = Mapping[asyncio.Future[bool], Words]
 
 
-class Outbox:
-    """Enqueues calls over the connection of *answers*."""
+class SendQueue:
+    """Enqueues calls over the connection of *answers*, many in one packet."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: AnswerStream) -> None:
         self._answers = answers
         self._waiting: dict[asyncio.Future[bool], Words] = {}
         self._sender: asyncio.Task[None] | None = None
@@ -290,7 +287,8 @@ class Outbox:
     async def enqueue(self, words: Words) -> bool:
         """Send a call, as ENQUEUE takes it; return whether a pool was there to serve it.
 
-        One that is given up before it was sent never is. Raises what :meth:`Answers.talk` does.
+        One that is given up before it was sent never is. Raises what
+        :meth:`AnswerStream.talk` does.
         """
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[taken] = words
@@ -312,16 +310,16 @@ class Outbox:
         while self._waiting:
             batch = dict(list(self._waiting.items())[:MOST])
             try:
-                await self._answers.talk(lambda mux, batch=batch: self._ask(mux, batch))  # type: ignore[misc]
+                await self._answers.talk(partial(self._ask, batch))
             except Exception as error:
                 self._fail(batch, error)
 
-    async def _ask(self, mux: Mux, batch: Batch) -> None:
-        """Send what is still wanted of a batch, and tell each what became of it."""
+    async def _ask(self, batch: Batch, connection: MultiplexedConnection) -> None:
+        """Send the calls of a batch that were not given up; give each its result."""
         left = {taken: words for taken, words in batch.items() if not taken.done()}
         for taken in batch.keys() - left.keys():
             self._waiting.pop(taken, None)
-        replies = await mux.script_for_all(ENQUEUE, list(left.values()))
+        replies = await connection.script_for_all(ENQUEUE, list(left.values()))
         for taken, reply in zip(left, replies, strict=True):
             if isinstance(reply, Exception):
                 self._fail([taken], self._answers.refused(reply))

@@ -1,4 +1,4 @@
-"""Bundles: calls of one task on their way to the pools, several in a job while they are brief.
+"""Bundling: several brief calls of one task are sent as one job.
 
 A job costs its worker and its server some tenths of a millisecond. For calls that take much less,
 that is what a door can do in a second; so what comes while others are on their way goes together.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pysplash.errors import CallError, CallTimeout, ConnectionFailed, ExecutionError
-from pysplash.jobs.bundles import Known
+from pysplash.jobs.bundles import BundleProgress
 from pysplash.log import logger
 
 from .async_client import AsyncCall, AsyncClient
@@ -47,14 +47,14 @@ class _Call:
         self.over = False
 
     def end(self, answer: Any, error: Exception | None = None) -> None:
-        """Tell what it came to, if that is not told yet."""
+        """Report the answer or the error, once."""
         if not self.over:
             self.over = True
             self.done(answer, error)
 
 
 class Bundles:
-    """The calls of *task*, from text to text, of one door; each may take *timeout* seconds.
+    """Bundles the calls of *task*, from text to text, of one door; each may take *timeout* seconds.
 
     While others are on their way, calls wait for more at most *gather* seconds.
     """
@@ -67,22 +67,22 @@ class Bundles:
         self._timeout = timeout
         self._gather = gather
         self._waiting: deque[_Call] = deque()
-        self._carriers: set[asyncio.Task[None]] = set()
-        #: how many go together, and how many must go alone before that is more
-        self._reach, self._wary = 1, 0
-        #: jobs on their way; whether it is looked soon who may go; whether nobody may any more
-        self._flying = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        #: how many calls a job takes, and how many must go alone before it takes more
+        self._reach, self._alone = 1, 0
+        #: jobs in flight; whether a send is scheduled; whether it is closed
+        self._in_flight = 0
         self._due = self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
 
     def add(self, text: str, done: Done) -> None:
-        """Make a call; *done* is told what came of it, by the loop that runs."""
+        """Make a call; *done* is called with its answer or error, in the running loop."""
         until = asyncio.get_running_loop().time() + self._timeout
         self._waiting.append(_Call(text, until, done))
         self._soon()
 
     async def ask(self, text: str) -> Any:
-        """Make a call and return what it answered; raise what it came to."""
+        """Make a call and return its answer; raise its error."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         def done(answer: Any, error: Exception | None) -> None:
@@ -97,13 +97,13 @@ class Bundles:
         return await answered
 
     async def close(self) -> None:
-        """Give up all that is on its way."""
+        """Cancel all jobs, and fail the calls that wait."""
         self._closed = True
         if self._alarm is not None:
             self._alarm.cancel()
-        for carrier in self._carriers:
-            carrier.cancel()
-        await asyncio.gather(*self._carriers, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for call in self._waiting:
             call.end(None, CallError("the door was closed"))
         self._waiting.clear()
@@ -111,34 +111,34 @@ class Bundles:
     # --- who goes ---
 
     def _soon(self) -> None:
-        """Send once all have come that come in this turn of the loop."""
+        """Send at the end of this turn of the event loop."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self, enough: int | None = None) -> None:
-        """Send what may go: at once if none is on its way, else when *enough* have come."""
+        """Send waiting calls: at once if no job is in flight, else when *enough* wait."""
         self._due = False
         if enough is None:
             enough = max(1, self._reach // 2)
         while (
             self._waiting
             and not self._closed
-            and (not self._flying or len(self._waiting) >= enough)
+            and (not self._in_flight or len(self._waiting) >= enough)
         ):
-            self._flying += 1
-            carrier = asyncio.create_task(self._carry(self._some()))
-            self._carriers.add(carrier)
-            carrier.add_done_callback(self._carriers.discard)
+            self._in_flight += 1
+            task = asyncio.create_task(self._run(self._some()))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         if self._waiting and not self._closed and self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(self._gather, self._hurry)
+            self._alarm = asyncio.get_running_loop().call_later(self._gather, self._gathered)
 
-    def _hurry(self) -> None:
+    def _gathered(self) -> None:
         self._alarm = None
         self._send(1)
 
     def _some(self) -> list[_Call]:
-        """Return those that go next, together."""
+        """Take the calls of the next job from the queue."""
         some = [self._waiting.popleft()]
         size = len(some[0].text)
         while self._waiting and len(some) < self._reach:
@@ -150,19 +150,19 @@ class Bundles:
 
     # --- on their way ---
 
-    async def _carry(self, some: list[_Call]) -> None:
-        """See *some* calls to their ends."""
+    async def _run(self, some: list[_Call]) -> None:
+        """Run *some* calls as one job and report their answers."""
         several = len(some) > 1
         error: Exception = CallError("the door was closed")
         try:
-            job = await self._fly(some)
+            job = await self._run_job(some)
             try:
-                self._hand_out(some, await job.result(0))
+                self._hand_out(some, job.awaited.value())
             except ExecutionError as failure:
                 error = failure
                 self._learn(None)
                 if several:
-                    await self._break_up(job, some)
+                    await self._recover(job, some)
         except (CallError, ConnectionFailed) as failure:
             error = failure
             self._learn(None)
@@ -170,8 +170,8 @@ class Bundles:
             for call in some:
                 call.end(None, error)
 
-    async def _fly(self, some: list[_Call]) -> AsyncCall:
-        """Return the job of *some* calls once it has ended; those that wait may go then."""
+    async def _run_job(self, some: list[_Call]) -> AsyncCall:
+        """Return the job of *some* calls once it has ended; then send those that wait."""
         until = max(call.until for call in some)
         left = max(0.0, until - asyncio.get_running_loop().time())
         texts = [call.text for call in some]
@@ -183,12 +183,12 @@ class Bundles:
                 job.drop()
                 raise
         finally:
-            self._flying -= 1
+            self._in_flight -= 1
             self._send()
         return job
 
     async def _wait(self, job: AsyncCall, some: list[_Call], until: float) -> None:
-        """Wait until a job has ended; let its calls go on meanwhile if one of them keeps others.
+        """Wait until a job has ended; if it is slow, send the calls it has not begun again.
 
         Raises :class:`CallTimeout` where that takes longer than a call may.
         """
@@ -197,32 +197,32 @@ class Bundles:
             if await job.wait(min(left, pause) if len(some) > 1 else left):
                 return
             if len(some) > 1:
-                self._free(some, await self._parts(job))
+                self._report(some, await self._parts(job))
                 pause = min(2 * pause, SELDOM)
         if not await job.withdraw():
             raise CallTimeout(
                 f"task {self._task} did not answer within {self._timeout:g} s and was cancelled"
             )
 
-    async def _parts(self, job: AsyncCall) -> Known | None:
-        """Return how far a job has got; None if that is not told, or cannot be read."""
+    async def _parts(self, job: AsyncCall) -> BundleProgress | None:
+        """Return the progress of a job; None if there is no record of it, or it cannot be read."""
         try:
             return await job.parts()
         except (CallError, ConnectionFailed, ValueError) as error:
-            log.debug("nobody knows how far job %s has got: %s", job.id, error)
+            log.debug("the progress of job %s cannot be read: %s", job.id, error)
             return None
 
-    def _free(self, some: list[_Call], known: Known | None) -> None:
-        """Hand out what a job has answered; take from it what it will not begin."""
+    def _report(self, some: list[_Call], known: BundleProgress | None) -> None:
+        """Report the answers of a job so far; send again the calls it will not begin."""
         if known is not None:
             self._learn(None)
             self._answer(some, known.answers)
             self._send_again(some, len(known.answers) + 1)
 
-    async def _break_up(self, job: AsyncCall, some: list[_Call]) -> None:
+    async def _recover(self, job: AsyncCall, some: list[_Call]) -> None:
         """See to the other calls of a job that failed, if it is known with which."""
         known = await self._parts(job)
-        self._free(some, known)
+        self._report(some, known)
         if known is not None and known.again:
             self._send_again(some, len(known.answers))
 
@@ -250,9 +250,9 @@ class Bundles:
     def _learn(self, seconds: float | None) -> None:
         """Note how long a call took; None: one came to nothing, or is late."""
         if seconds is None:
-            self._reach, self._wary = 1, WARY
-        elif self._wary:
-            self._wary -= 1
+            self._reach, self._alone = 1, WARY
+        elif self._alone:
+            self._alone -= 1
         else:
             brief = int(SECONDS / max(seconds, 1e-6))
             self._reach = max(1, min(MOST, 2 * self._reach, brief))

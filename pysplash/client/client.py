@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -11,25 +10,21 @@ from redis import Redis
 
 from pysplash.connections.clients import from_url
 from pysplash.connections.environment import from_environment
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed, NoWorkerError
+from pysplash.errors import CallTimeout, ConnectionFailed
 
 from .discovery import PoolFacts
-from .requests import BELIEVED, Answer, Named, Request, Route, build, find_route
+from .requests import CallAnswer, CallRequest, Named, build
+from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
     RESULT_TTL,
     Allowance,
     Terms,
-    check_on_timeout,
+    Timing,
     check_terms,
     check_timeout,
 )
-from .transport import Desk
-
-#: seconds between two looks for a pool
-PAUSE = 0.1
-#: how often a call whose pools have all just left looks for others
-TRIES = 5
+from .transport import Transport
 
 
 class Client:
@@ -83,10 +78,9 @@ class Client:
         if max_connections < 1:
             raise ValueError(f"max_connections must be at least 1, not {max_connections!r}")
         client = connection or (from_url(url) if url else from_environment())
-        self._desk = Desk(client, max_connections, result_ttl)
+        self._transport = Transport(client, max_connections, result_ttl)
         self._allowance = Allowance(overflow, overflows)
-        self._pools: list[PoolFacts] = []
-        self._read_at: float | None = None
+        self._routes = Routes(patience)
 
     # --- calling ---
 
@@ -117,28 +111,22 @@ class Client:
         on_timeout: str | None = None,
     ) -> Any:
         """Call the task *name*; as :meth:`execute`, for arguments that come from elsewhere."""
-        soft = self._terms.timeout if timeout is None else check_timeout(timeout)
-        cancels = check_on_timeout(on_timeout or self._terms.on_timeout) == "cancel"
-        limit = self._allowance.limit(name, soft)
-        started = time.monotonic()
-        request = self._submit(name, arguments, named, _lasting(limit) if cancels else None)
-        call = Call(self._desk, request)
+        began = time.monotonic()
+        timing = Timing(name, self._terms, self._allowance, timeout, on_timeout, began)
+        call = Call(self._transport, self._submit(name, arguments, named, timing.ttl))
         try:
-            value = call.result(None if limit is None else limit - (time.monotonic() - started))
+            value = call.result(timing.left(time.monotonic()))
         except CallTimeout:
-            self._allowance.took(name, time.monotonic() - started, soft)
-            if cancels and not call.cancel() and call.wait(0):
+            timing.ended(time.monotonic())
+            if timing.cancels and not call.cancel() and call.wait(0):
                 return call.result(0)
-            raise CallTimeout(
-                f"task {name} did not answer within {limit:g} s and was "
-                + ("cancelled" if cancels else "left to run")
-            ) from None
-        self._allowance.took(name, time.monotonic() - started, soft)
+            raise timing.error() from None
+        timing.ended(time.monotonic())
         return value
 
     def submit(self, name: str, /, *arguments: Any, **named: Any) -> Call:
         """Enqueue a call of the task *name* and return its handle; all arguments are the task's."""
-        return Call(self._desk, self._submit(name, arguments, named))
+        return Call(self._transport, self._submit(name, arguments, named))
 
     def map(
         self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
@@ -153,12 +141,12 @@ class Client:
         until = None if soft is None else time.monotonic() + soft
         calls = self.submit_many(name, *iterables)
         requests = [call.request for call in calls]
-        if not self._desk.wait_for_all(requests, until):
+        if not self._transport.wait_for_all(requests, until):
             if self._terms.on_timeout == "cancel":
                 for call in calls:
                     call.cancel()
             raise CallTimeout(f"{len(calls)} calls of task {name} did not end within {soft:g} s")
-        for call, answer in zip(calls, self._desk.look(requests), strict=True):
+        for call, answer in zip(calls, self._transport.look(requests), strict=True):
             call.answer = answer
         return [call.result() for call in calls]
 
@@ -169,9 +157,9 @@ class Client:
             return []
         route = self._route(name)
         requests = [build(route, self._terms, item, {}) for item in items]
-        taken = self._desk.enqueue_all(requests)
+        taken = self._transport.enqueue_all(requests)
         return [
-            Call(self._desk, request if enqueued else self._submit(name, item, {}))
+            Call(self._transport, request if enqueued else self._submit(name, item, {}))
             for request, item, enqueued in zip(requests, items, taken, strict=True)
         ]
 
@@ -184,11 +172,11 @@ class Client:
 
     def pools(self) -> list[PoolFacts]:
         """Return what every living pool says of itself; one round trip."""
-        return self._desk.pools()
+        return self._transport.pools()
 
     def close(self) -> None:
         """Close all connections; the client may be used again, and opens others."""
-        self._desk.close()
+        self._transport.close()
 
     def __enter__(self) -> Client:
         return self
@@ -205,40 +193,34 @@ class Client:
 
     def _submit(
         self, name: str, arguments: tuple[Any, ...], named: dict[str, Any], ttl: float | None = None
-    ) -> Request:
+    ) -> CallRequest:
         for _ in range(TRIES):
             route = self._route(name)
             request = build(route, self._terms, arguments, named, ttl)
-            if self._desk.enqueue(request):
+            if self._transport.enqueue(request):
                 return request
-            self._read_at = None
-        raise NoWorkerError(f"the pools that serve task {name!r} come and go: try again")
+            self._routes.distrust()
+        raise not_taken(name)
 
     def _route(self, name: str) -> Route:
-        """Return how the task is reached, looking at the pools anew where that is due."""
-        read_at = self._read_at
-        if read_at is not None and time.monotonic() - read_at < BELIEVED:
-            with contextlib.suppress(CallError):
-                return find_route(self._pools, name)
-        until = time.monotonic() + self._terms.patience
-        while True:
-            self._pools = self.pools()
-            self._read_at = time.monotonic()
-            try:
-                return find_route(self._pools, name)
-            except NoWorkerError:
-                if time.monotonic() >= until:
-                    raise
-            time.sleep(PAUSE)
+        """Return the route of a task; read the pools again where that is due."""
+        asked = time.monotonic()
+        route = self._routes.believed(name, asked)
+        while route is None:
+            self._routes.learn(self.pools(), time.monotonic())
+            route = self._routes.find(name, asked, time.monotonic())
+            if route is None:
+                time.sleep(PAUSE)
+        return route
 
 
 class Call:
     """A call that was submitted. Its answer can be had as often as wanted, by any thread."""
 
-    def __init__(self, desk: Desk, request: Request) -> None:
-        self._desk = desk
+    def __init__(self, transport: Transport, request: CallRequest) -> None:
+        self._transport = transport
         self.request = request
-        self.answer: Answer | None = None
+        self.answer: CallAnswer | None = None
 
     @property
     def id(self) -> str:
@@ -256,13 +238,15 @@ class Call:
         ``"queued"``, ``"started"``, ``"finished"``, ``"failed"``, ``"stopped"``, ``"canceled"`` or,
         once nothing is kept of it, ``"vanished"``.
         """
-        return self.answer.status if self.answer is not None else self._desk.status(self.request)
+        return (
+            self.answer.status if self.answer is not None else self._transport.status(self.request)
+        )
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, for *timeout* seconds at most; return whether it has."""
         until = None if check_timeout(timeout) is None else time.monotonic() + (timeout or 0.0)
         if self.answer is None:
-            self.answer = self._desk.wait(self.request, until)
+            self.answer = self._transport.wait(self.request, until)
         return self.answer is not None
 
     def result(self, timeout: float | None = None) -> Any:
@@ -280,12 +264,7 @@ class Call:
 
     def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
-        return self._desk.cancel(self.request)
+        return self._transport.cancel(self.request)
 
     def __repr__(self) -> str:
         return f"<Call {self.id} of {self.task}>"
-
-
-def _lasting(limit: float | None) -> float | None:
-    """Return for how long a job may wait that nobody asks for after *limit*: a second more."""
-    return None if limit is None else limit + 1

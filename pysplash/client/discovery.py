@@ -90,7 +90,7 @@ def in_order(found: Iterable[Sequence[bytes | None]]) -> list[PoolFacts]:
         try:
             pools.append(read_pool(stored))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            log.warning("what a pool says of itself cannot be read: %r", error)
+            log.warning("the record of a pool cannot be read: %r", error)
     return sorted(pools, key=lambda pool: pool.name)
 
 

@@ -1,4 +1,4 @@
-"""Calls of tasks, as both clients make them: who serves a task, the job to enqueue, its answer.
+"""Calls of tasks, as both clients make them: the job to enqueue, and its answer.
 
 A call is an RQ job like any other. It is enqueued by one script, which checks in the same step
 that a pool that serves it is alive; sending it twice enqueues it once. Most fields of a job are
@@ -14,7 +14,7 @@ import os
 import time
 import zlib
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,22 +24,18 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import resolve_serializer
 
-from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
+from pysplash.errors import CallError, ExecutionError
 from pysplash.jobs.restoring import stamp
+from pysplash.jobs.results import ENDED, VANISHED, ResultEntry
 
-from .discovery import PoolFacts
+from .routing import Route
 from .safe_pickle import PrimitiveSerializer
 from .terms import Terms
 
 #: where a task is to be found by a worker, whatever module it is from
 ENTRY, PLAIN_ENTRY = "pysplash.tasks.{}", "pysplash.plain_tasks.{}"
-#: seconds for which what was read of the pools is believed where nothing contradicts it
-BELIEVED = 5.0
-VANISHED = "vanished"
 #: a script's words
 Words = list[str | bytes | int | float]
-#: one entry of a result stream: its id and its fields
-Entry = tuple[bytes, Mapping[bytes, bytes]]
 
 #: enqueues one job if one of the pools takes jobs; reading the stream's length makes a client
 #: that tracks what it reads hear of the answer
@@ -76,10 +72,6 @@ if job[1] == 'started' and job[3] then
 end
 return 0
 """
-_ENDED = frozenset(
-    status.value
-    for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
-)
 _SUCCESS = str(Result.Type.SUCCESSFUL.value).encode()
 #: serializers every client has, by what a pool may call them
 _SERIALIZERS = {
@@ -90,48 +82,6 @@ _SERIALIZERS = {
     "rq.serializers.PickleSerializer": None,
     "rq.serializers.JSONSerializer": "json",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """How a task is reached now: its queue, its limit, and the keys of the pools that serve it."""
-
-    task: str
-    queue: str
-    timeout: int | None
-    serializer: str | None
-    pools: tuple[str, ...]
-
-
-def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
-    """Return how the task *name* is reached; of several definitions, the youngest pool's.
-
-    Raises :class:`UnknownTask` if no pool knows it, :class:`NoWorkerError` if none serves it.
-    """
-    if not pools:
-        raise NoWorkerError(
-            f"no pool is alive that could serve task {name!r}: start one, such as "
-            "pysplash default --preload mymodule, on the same Redis"
-        )
-    knowing = [(pool, task) for pool in pools if (task := pool.task(name)) is not None]
-    if not knowing:
-        known = sorted({task.name for pool in pools for task in pool.tasks})
-        listed = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
-        raise UnknownTask(f"no pool knows a task {name[:80]!r}: there is {listed or 'none at all'}")
-    serving = [(pool, task) for pool, task in knowing if pool.open and task.queue in pool.queues]
-    if not serving:
-        queues = ", ".join(sorted({task.queue for _, task in knowing}))
-        raise NoWorkerError(
-            f"no pool is alive that serves task {name!r} on its queue {queues}: "
-            "start one that serves this queue and preloads the task's module"
-        )
-    youngest, task = max(serving, key=lambda pair: pair[0].started)
-    alike = [
-        pool.key
-        for pool, other in serving
-        if other.queue == task.queue and pool.serializer == youngest.serializer
-    ]
-    return Route(name, task.queue, task.timeout, youngest.serializer, tuple(alike))
 
 
 def _serializer(terms: Terms, route: Route) -> Any:
@@ -148,7 +98,7 @@ def _serializer(terms: Terms, route: Route) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CallRequest:
     """One call, ready to be enqueued."""
 
     job_id: str
@@ -168,7 +118,7 @@ def build(
     named: dict[str, Any],
     ttl: float | None = None,
     entry: str | None = None,
-) -> Request:
+) -> CallRequest:
     """Return the call of a task; it is dropped unstarted after *ttl* seconds.
 
     *entry* is where a worker finds the task, if not as the terms say. Raises :class:`CallError`
@@ -189,11 +139,11 @@ def build(
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
     job_id = new_id()
     words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
-    return Request(job_id, route.task, route.queue, serializer, words, terms.plain)
+    return CallRequest(job_id, route.task, route.queue, serializer, words, terms.plain)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CallAnswer:
     """How a call ended."""
 
     status: str
@@ -207,17 +157,14 @@ class Answer:
         return self.value
 
 
-def results_key(job_id: str) -> str:
-    """Return the key of a job's result stream."""
-    return str(Result.get_key(job_id))
-
-
 def job_key(job_id: str) -> str:
     """Return the key of a job."""
     return str(Job.key_for(job_id))
 
 
-def read_answer(request: Request, status: str | None, entry: Entry | None) -> Answer | None:
+def read_answer(
+    request: CallRequest, status: str | None, entry: ResultEntry | None
+) -> CallAnswer | None:
     """Return how a call ended; None if it is still to end.
 
     *status* is that of its job (None: it is gone), read no later than *entry*, the newest of its
@@ -228,18 +175,18 @@ def read_answer(request: Request, status: str | None, entry: Entry | None) -> An
     if status is None:
         status = VANISHED
     if status == JobStatus.FINISHED.value:
-        return Answer(status)
-    if status in _ENDED or status == VANISHED:
-        return Answer(status, error=ExecutionError(request.task, status, "", request.job_id))
+        return CallAnswer(status)
+    if status in ENDED or status == VANISHED:
+        return CallAnswer(status, error=ExecutionError(request.task, status, "", request.job_id))
     return None
 
 
-def is_success(entry: Entry) -> bool:
+def is_success(entry: ResultEntry) -> bool:
     """Return whether an entry is the result of a job that returned: whatever its status is."""
     return entry[1].get(b"type") == _SUCCESS
 
 
-def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | None:
+def _read_entry(request: CallRequest, status: str | None, entry: ResultEntry) -> CallAnswer | None:
     number, fields = entry
     kind = Result.Type(int(fields[b"type"]))
     if kind is Result.Type.RETRIED:
@@ -251,25 +198,25 @@ def _read_entry(request: Request, status: str | None, entry: Entry) -> Answer | 
             request.job_id, number.decode(), dict(fields), NOWHERE, request.serializer
         )
     except Exception as error:
-        return Answer(JobStatus.FAILED.value, None, _unread(request, error))
-    ended = status if status in _ENDED and status else JobStatus.FAILED.value
+        return CallAnswer(JobStatus.FAILED.value, None, _unread(request, error))
+    ended = status if status in ENDED and status else JobStatus.FAILED.value
     failure = ExecutionError(request.task, ended, result.exc_string or "", request.job_id)
     if failure.traceback:
         failure.add_note("Remote traceback:\n" + failure.traceback.rstrip())
-    return Answer(ended, None, failure)
+    return CallAnswer(ended, None, failure)
 
 
-def _read_value(request: Request, stored: bytes | None) -> Answer:
+def _read_value(request: CallRequest, stored: bytes | None) -> CallAnswer:
     try:
         value = None if stored is None else request.serializer.loads(b64decode(stored))
         if request.plain:
             value = json.loads(str(value))
     except Exception as error:
-        return Answer(JobStatus.FINISHED.value, None, _unread(request, error))
-    return Answer(JobStatus.FINISHED.value, value)
+        return CallAnswer(JobStatus.FINISHED.value, None, _unread(request, error))
+    return CallAnswer(JobStatus.FINISHED.value, value)
 
 
-def _unread(request: Request, error: Exception) -> CallError:
+def _unread(request: CallRequest, error: Exception) -> CallError:
     return CallError(
         f"the answer of task {request.task!r} cannot be read here "
         f"({type(error).__name__}: {error}): let it return plain values, or import its class"

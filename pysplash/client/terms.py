@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+from pysplash.errors import CallTimeout
+
 #: seconds an answer is kept, and seconds a failure is
 RESULT_TTL, FAILURE_TTL = 60, 24 * 3600
 ON_TIMEOUT = ("cancel", "leave")
@@ -85,3 +87,47 @@ class Allowance:
                 self._in_a_row.pop(task, None)
             else:
                 self._in_a_row[task] = self._in_a_row.get(task, 0) + 1
+
+
+class Timing:
+    """How long one call may take, and what happens then; times are monotonic seconds.
+
+    *timeout* and *on_timeout* are those of *terms* if they are None. Raises ValueError for others
+    that make no sense.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        terms: Terms,
+        allowance: Allowance,
+        timeout: float | None,
+        on_timeout: str | None,
+        now: float,
+    ) -> None:
+        self._task = task
+        self._soft = terms.timeout if timeout is None else check_timeout(timeout)
+        self.cancels = check_on_timeout(on_timeout or terms.on_timeout) == "cancel"
+        self._limit = allowance.limit(task, self._soft)
+        self._allowance = allowance
+        self._started = now
+
+    @property
+    def ttl(self) -> float | None:
+        """Seconds for which the job may wait to be begun: one more than anybody waits for it."""
+        return None if self._limit is None or not self.cancels else self._limit + 1
+
+    def left(self, now: float) -> float | None:
+        """Return the seconds that are left for the answer; None: no limit."""
+        return None if self._limit is None else self._limit - (now - self._started)
+
+    def ended(self, now: float) -> None:
+        """Count the call for or against the next ones."""
+        self._allowance.took(self._task, now - self._started, self._soft)
+
+    def error(self) -> CallTimeout:
+        """Return what to raise for a call that took too long."""
+        done = "cancelled" if self.cancels else "left to run"
+        return CallTimeout(
+            f"task {self._task} did not answer within {self._limit:g} s and was {done}"
+        )

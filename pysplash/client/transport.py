@@ -11,27 +11,24 @@ from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from rq import get_current_job
 from rq.job import Job
 
 from pysplash.connections.clients import address, portable, reach
-from pysplash.connections.outage import said
+from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.errors import CallError, ConnectionFailed
+from pysplash.jobs.results import VANISHED, ResultEntry, results_key
 from pysplash.waiting.wait import wait_jobs
 
 from .discovery import PoolFacts, read_pools
 from .requests import (
     CANCEL,
     ENQUEUE,
-    VANISHED,
-    Answer,
-    Entry,
-    Request,
+    CallAnswer,
+    CallRequest,
     job_key,
     read_answer,
-    results_key,
 )
 
 #: seconds one blocking read lasts at most, so between two looks at a job that ends in silence
@@ -42,12 +39,11 @@ SOCKET_TIMEOUT = BLOCK + 5.0
 PAUSE = 0.1
 #: calls enqueued, or looked at, in one packet
 CHUNK = 500
-AWAY = (RedisConnectionError, RedisTimeoutError)
 T = TypeVar("T")
 
 
-class Desk:
-    """A client's desk at the server; thread-safe, over a bounded number of connections.
+class Transport:
+    """Sends a client's commands to Redis; thread-safe, over a bounded number of connections.
 
     All it sends may be sent twice, so a connection that turns out to be dead is replaced.
     """
@@ -65,11 +61,11 @@ class Desk:
         self._enqueue = self._redis.register_script(ENQUEUE)
         self._cancel = self._redis.register_script(CANCEL)
 
-    def enqueue(self, request: Request) -> bool:
+    def enqueue(self, request: CallRequest) -> bool:
         """Enqueue a call; return whether a pool was there to serve it."""
         return bool(self._talk(lambda: self._enqueue(args=request.words)))
 
-    def enqueue_all(self, requests: Sequence[Request]) -> list[bool]:
+    def enqueue_all(self, requests: Sequence[CallRequest]) -> list[bool]:
         """Enqueue calls in as few packets as may be."""
         taken: list[bool] = []
         for start in range(0, len(requests), CHUNK):
@@ -79,12 +75,12 @@ class Desk:
                 taken += map(bool, self._talk(pipeline.execute))
         return taken
 
-    def cancel(self, request: Request) -> bool:
+    def cancel(self, request: CallRequest) -> bool:
         """Take a call off its queue, or have its worker stop it; False if it has ended before."""
         words: list[Any] = [request.job_id, self._result_ttl]
         return bool(self._talk(lambda: self._cancel(args=words)))
 
-    def status(self, request: Request) -> str:
+    def status(self, request: CallRequest) -> str:
         """Return RQ's word for where a call is."""
         found = self._talk(lambda: self._redis.hmget(job_key(request.job_id), "status"))
         return _text(found[0]) or VANISHED
@@ -93,9 +89,9 @@ class Desk:
         """Return what every living pool says of itself."""
         return self._talk(lambda: read_pools(self._redis))
 
-    def look(self, requests: Sequence[Request]) -> list[Answer | None]:
+    def look(self, requests: Sequence[CallRequest]) -> list[CallAnswer | None]:
         """Return the answers there are; None for a call that goes on."""
-        answers: list[Answer | None] = []
+        answers: list[CallAnswer | None] = []
         for start in range(0, len(requests), CHUNK):
             some = requests[start : start + CHUNK]
             with self._redis.pipeline(transaction=False) as pipeline:
@@ -108,7 +104,7 @@ class Desk:
                 answers.append(read_answer(request, _text(status), entry))
         return answers
 
-    def wait(self, request: Request, until: float | None) -> Answer | None:
+    def wait(self, request: CallRequest, until: float | None) -> CallAnswer | None:
         """Wait for an answer until a moment of the monotonic clock, while Redis is away too.
 
         A job that calls a task waits as :func:`wait_jobs` does, so the pool is not starved by it.
@@ -132,7 +128,7 @@ class Desk:
             if answer is not None or (until is not None and time.monotonic() >= until):
                 return answer
 
-    def wait_for_all(self, requests: Sequence[Request], until: float | None) -> bool:
+    def wait_for_all(self, requests: Sequence[CallRequest], until: float | None) -> bool:
         """Wait until all calls have ended; return whether they have."""
         left = None if until is None else max(0.0, until - time.monotonic())
         jobs = [self._job(request) for request in requests]
@@ -147,7 +143,7 @@ class Desk:
         try:
             with self._connections:
                 return step()
-        except AWAY as error:
+        except UNREACHABLE as error:
             raise ConnectionFailed(
                 f"Redis at {address(self._redis)} does not answer ({said(error)}): "
                 "the call was not made, or its answer is not known"
@@ -155,7 +151,7 @@ class Desk:
         except RedisError as error:
             raise CallError(f"Redis at {address(self._redis)} refuses: {error}") from error
 
-    def _read(self, request: Request, last: bytes, seconds: float) -> Entry | None:
+    def _read(self, request: CallRequest, last: bytes, seconds: float) -> ResultEntry | None:
         """Return the newest entry after *last*, asleep until there is one; None if none comes."""
         milliseconds = max(1, round(seconds * 1000))  # 0 would block for ever
         streams: dict[Any, Any] = {results_key(request.job_id): last}
@@ -163,7 +159,7 @@ class Desk:
         entries = [entry for found in _streams(reply) for entry in found]
         return entries[-1] if entries else None
 
-    def _job(self, request: Request) -> Job:
+    def _job(self, request: CallRequest) -> Job:
         """Return RQ's object for a call, as far as waiting needs one."""
         job = Job(request.job_id, connection=self._redis, serializer=request.serializer)
         job.origin, job.result_ttl = request.queue, self._result_ttl
@@ -174,7 +170,7 @@ def _text(word: Any) -> str | None:
     return word.decode() if isinstance(word, bytes) else word
 
 
-def _streams(reply: Any) -> Iterator[list[Entry]]:
+def _streams(reply: Any) -> Iterator[list[ResultEntry]]:
     """Yield the entries of each stream, in the forms that RESP2 and RESP3 have for them."""
     if isinstance(reply, dict):
         for found in reply.values():

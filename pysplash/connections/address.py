@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sentinels:
-    """Who is asked where a service is."""
+    """The sentinels to ask where a service's primary is."""
 
     service: str
     hosts: tuple[tuple[str, int], ...]
@@ -20,7 +20,7 @@ class Sentinels:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What any process needs to connect as a certain client does."""
+    """How to connect to a Redis, in a form that can be sent to another process."""
 
     redis_class: type[Any]
     connection_class: type[Any]

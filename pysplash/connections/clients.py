@@ -1,4 +1,4 @@
-"""Connections: from what a user gives to a Redis that answers, or one line that says why not."""
+"""Redis clients from a URL, a client or an address, and checks that say why Redis is not there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import DefaultParser
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from redis.sentinel import (
     Sentinel,
@@ -27,7 +26,7 @@ from rq.job import Job
 from pysplash.errors import ConfigError, ConnectionFailed
 
 from .address import Address, Sentinels
-from .outage import REFUSALS
+from .outage import REFUSALS, UNREACHABLE
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
 if hasattr(redis, "DriverInfo"):
@@ -55,7 +54,7 @@ HOW_TO_GET_ONE = "start one, name another with -u, or let --embedded bring its o
 
 
 class _HangsUp:
-    """A Sentinel's connection that hangs up after an error, as any other of redis-py's does.
+    """A connection found through Sentinel that is closed after an error, as redis-py's others are.
 
     Redis-py's own stays open where a reply did not come in time or the wait was interrupted: at a
     server that hangs, and with a reply under way that the next command would take for its own
@@ -89,7 +88,7 @@ def mended(kind: type[Any]) -> type[Any]:
 
 
 class Parser(DefaultParser):  # type: ignore[valid-type, misc]
-    """redis-py's parser, which knows every word by which Redis says that it takes nothing in."""
+    """redis-py's parser, extended by error codes of Redis that redis-py has no class for."""
 
     EXCEPTION_CLASSES = DefaultParser.EXCEPTION_CLASSES | REFUSALS
 
@@ -134,7 +133,7 @@ def check(client: Redis) -> None:
             f"Redis at {address(client)} refuses the password or user ({error}): "
             "give it as redis://user:password@host or in REDIS_PASSWORD"
         ) from error
-    except (RedisConnectionError, RedisTimeoutError) as error:
+    except UNREACHABLE as error:
         raise ConnectionFailed(
             f"no Redis answers at {address(client)}: {HOW_TO_GET_ONE}"
         ) from error
@@ -148,7 +147,7 @@ def check(client: Redis) -> None:
 
 
 def numbers(clients: bytes, name: str) -> list[int]:
-    """Return the numbers of the connections called *name* in what CLIENT LIST says."""
+    """Return the ids of the connections called *name* in the output of CLIENT LIST."""
     called = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(name.encode()), re.MULTILINE)
     return [int(number) for number in called.findall(clients)]
 
@@ -193,7 +192,7 @@ def _travelling(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sentinels(pool: SentinelConnectionPool) -> Sentinels:
-    """Return who tells *pool* where its service is."""
+    """Return the sentinels that a *pool* asks."""
     manager = pool.sentinel_manager
     options = {"socket_timeout": ASKED} | _travelling(manager.sentinel_kwargs)
     trust = {"min_other_sentinels": manager.min_other_sentinels}

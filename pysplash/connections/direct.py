@@ -1,4 +1,4 @@
-"""A lane: one connection to Redis, taken over from redis-py once it is open.
+"""A direct connection to Redis, taken over from redis-py once it is open.
 
 redis-py opens it (addresses, TLS, Sentinel, authentication); from then on bytes go straight to
 the socket and replies come from hiredis, because a worker's one round trip a job is worth it.
@@ -35,9 +35,9 @@ def packed(*words: Word) -> bytes:
 
 
 def _bound(sock: socket.socket, seconds: float) -> None:
-    """Let no call on *sock* last longer than *seconds*.
+    """Set a timeout of *seconds* for each call on *sock*.
 
-    The kernel keeps the time, as Python's own way polls before each call. TLS knows only that one.
+    The kernel keeps it: Python's own timeout polls before each call. TLS knows only Python's.
     """
     if isinstance(sock, ssl.SSLSocket):
         sock.settimeout(seconds)
@@ -49,8 +49,8 @@ def _bound(sock: socket.socket, seconds: float) -> None:
         sock.setsockopt(socket.SOL_SOCKET, option, limit)
 
 
-class Lane:
-    """Commands out, replies in, in order; after any error the lane is closed and must be opened.
+class DirectConnection:
+    """Sends commands and reads replies in order; closed after any error, it must be opened again.
 
     *answer* is how many seconds the server may take to answer.
     """
@@ -67,7 +67,7 @@ class Lane:
 
     @property
     def open(self) -> bool:
-        """Whether there is a connection."""
+        """Whether it is connected."""
         return self._socket is not None
 
     def connect(self) -> None:
@@ -102,7 +102,7 @@ class Lane:
     def post(self, packet: bytes) -> None:
         """Send commands that are packed, whose replies are waited for later, by :meth:`replies`."""
         if self._socket is None:
-            raise RedisConnectionError("the lane is closed")
+            raise RedisConnectionError("the connection is closed")
         try:
             self._socket.sendall(packet)
         except OSError as error:
@@ -118,7 +118,7 @@ class Lane:
     def replies(self, count: int) -> list[Any]:
         """Return the replies to *count* commands that were sent, errors among them as they are."""
         if self._socket is None:
-            raise RedisConnectionError("the lane is closed")
+            raise RedisConnectionError("the connection is closed")
         try:
             found: list[Any] = []
             while len(found) < count:
@@ -137,7 +137,7 @@ class Lane:
             raise
 
     def checked(self, reply: Any) -> Any:
-        """Return *reply*; raise what it is if it is an error.
+        """Return *reply*; raise it if it is an error.
 
         A server that serves nobody for now is left: the next connection may find one that does.
         """
@@ -154,7 +154,7 @@ class Lane:
         return self.replies(len(commands))
 
     def _broken(self, error: OSError) -> Exception:
-        """Close the lane, which may be in the middle of a reply; return the error to raise."""
+        """Close the connection, perhaps in the middle of a reply; return the error to raise."""
         self.close()
         if isinstance(error, TimeoutError | BlockingIOError):
             return RedisTimeoutError("Redis did not answer in time")
@@ -168,9 +168,9 @@ class Lane:
         self._reader.feed(self._buffer, 0, count)
 
     def listen(self, seconds: float, also: int) -> bool:
-        """Wait for a push, at most *seconds*, or until descriptor *also* is readable: say if so."""
+        """Wait *seconds* at most for a push; return whether descriptor *also* became readable."""
         if self._socket is None:
-            raise RedisConnectionError("the lane is closed")
+            raise RedisConnectionError("the connection is closed")
         if self._hear() or self.rung:
             return False
         ready, _, _ = select.select([self._socket.fileno(), also], [], [], seconds)

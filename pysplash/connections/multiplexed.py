@@ -1,9 +1,8 @@
-"""Many commands at once over one connection, for asyncio.
+"""One Redis connection for many concurrent commands, for asyncio.
 
-redis-py opens the connection (addresses, TLS, Sentinel, authentication); from then on commands go
-out as they come, all of one turn of the loop in one packet, and replies are handed to whoever waits
-for the next one, so a caller that goes away leaves the order of replies as it was. Pushes of the
-server (RESP3) are read between replies.
+redis-py opens the connection (addresses, TLS, Sentinel, authentication). From then on commands are
+sent as they come, and each reply goes to the oldest command that has none. So a caller that is
+cancelled leaves the order of replies as it was. Pushes of the server (RESP3) are read between them.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from pysplash.errors import ConfigError
 from .address import Address
 from .outage import failure
 
-#: bytes taken in at once, and bytes that are sent without waiting for the turn's end
+#: bytes taken in at once
 BUFFER = 65536
 #: bytes that may wait to be sent before callers wait for them to be
 HIGH_WATER = 2**20
 #: seconds without a byte, while replies are waited for, after which the connection counts as dead
 ANSWER = 10.0
-#: looks at that within so many seconds
+#: how often that is checked within this time
 LOOKS = 5
 Word = str | bytes | int | float
 #: told the key that has changed; None: any may have
 Hear = Callable[[bytes | None], None]
-#: what a server says that serves nobody for now: another may be the primary
+#: errors of a server that cannot serve now: another one may be the primary
 ELSEWHERE = (ReadOnlyError, MasterDownError, BusyLoadingError)
 _NOTHING = object()
 _pack: Any = hiredis.pack_command
 
 
 class _Packet:
-    """Commands that were sent together: their replies so far, and whoever waits for all."""
+    """Commands sent together, their replies so far, and the future for all of them."""
 
     __slots__ = ("count", "future", "replies")
 
@@ -57,7 +56,7 @@ class _Packet:
         self.replies: list[Any] = []
 
 
-class Mux(asyncio.BufferedProtocol):
+class MultiplexedConnection(asyncio.BufferedProtocol):
     """One connection shared by many callers of one event loop; once broken it stays so.
 
     *answer* is how many seconds may pass without a byte while replies are waited for.
@@ -72,22 +71,20 @@ class Mux(asyncio.BufferedProtocol):
         self._waiting: deque[_Packet] = deque()
         self._parser: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(BUFFER)
-        self._packed: list[bytes] = []
-        self._flushing: asyncio.Handle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        #: the next look at whether anything came, and at how many nothing had
-        self._patience: asyncio.TimerHandle | None = None
+        #: the next check for silence, and how many in a row found no new byte
+        self._alarm: asyncio.TimerHandle | None = None
         self._quiet = 0
         self._error: Exception | None = RedisConnectionError("the connection is not open")
 
     @property
     def broken(self) -> bool:
-        """Whether nothing can be sent over it, not yet or not any more."""
+        """Whether nothing can be sent, as it is not open yet or was lost."""
         return self._error is not None
 
     async def open(self) -> None:
-        """Connect, and ask to be told when what is read over it changes; raise redis's errors."""
+        """Connect and turn on tracking of the keys that are read; raise redis's errors."""
         self._connection = await connect(self._place)
         self._transport = self._connection._writer.transport
         self._transport.set_write_buffer_limits(HIGH_WATER)
@@ -118,24 +115,19 @@ class Mux(asyncio.BufferedProtocol):
             raise self._error
         if not commands:
             return []
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Any]] = loop.create_future()
+        packed = b"".join([_pack(command) for command in commands])
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Packet(len(commands), future))
-        if self._patience is None:
+        if self._alarm is None:
             self._quiet = 0
-            self._be_patient()
-        packed = [_pack(command) for command in commands]
-        self._packed += packed
-        if sum(map(len, packed)) >= BUFFER:
-            self._flush()
-        elif self._flushing is None:
-            self._flushing = loop.call_soon(self._flush)
+            self._watch_silence()
+        self._transport.write(packed)
         if not self._writable.is_set():
             await self._writable.wait()
         return await future
 
     async def script(self, text: str, *words: Word) -> Any:
-        """Run a script, which the server keeps."""
+        """Run a script by its hash; send its text if the server does not have it."""
         try:
             return await self.call("EVALSHA", sha(text), 0, *words)
         except ResponseError as error:
@@ -161,11 +153,11 @@ class Mux(asyncio.BufferedProtocol):
     # --- what the transport asks of a protocol ---
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Return where bytes that came are to be put."""
+        """Return the buffer for incoming bytes."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hand out the replies that are whole."""
+        """Parse incoming bytes and deliver complete replies."""
         self._quiet = 0
         try:
             self._parser.feed(self._buffer, 0, nbytes)
@@ -175,41 +167,33 @@ class Mux(asyncio.BufferedProtocol):
             self._break(RedisConnectionError(str(error)))
 
     def eof_received(self) -> None:
-        """Take the server's end for the connection's."""
+        """Fail all pending commands: the server closed the connection."""
         self._break(RedisConnectionError("Redis closed the connection"))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Let nobody wait for a reply any more."""
+        """Fail all pending commands: the connection is lost."""
         self._break(RedisConnectionError(str(error or "Redis closed the connection")))
 
     def pause_writing(self) -> None:
-        """Let callers wait."""
+        """Let callers wait until the send buffer has room."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Let callers go on."""
+        """Let callers continue: the send buffer has room."""
         self._writable.set()
 
-    def _flush(self) -> None:
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
-        packed, self._packed = self._packed, []
-        if packed and self._error is None:
-            self._transport.write(packed[0] if len(packed) == 1 else b"".join(packed))
-
-    def _be_patient(self) -> None:
+    def _watch_silence(self) -> None:
         loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(self._seconds / LOOKS, self._lose_patience)
+        self._alarm = loop.call_later(self._seconds / LOOKS, self._check_silence)
 
-    def _lose_patience(self) -> None:
-        """Wait on for replies, unless nothing came for too long; then give the connection up."""
-        self._patience = None
+    def _check_silence(self) -> None:
+        """Close the connection if replies are pending and no byte came for too long."""
+        self._alarm = None
         self._quiet += 1
         if self._waiting and self._quiet > LOOKS:
             self._break(RedisTimeoutError(f"nothing came for {self._seconds:g} s"))
         elif self._waiting:
-            self._be_patient()
+            self._watch_silence()
 
     def _deliver(self, reply: Any) -> None:
         if isinstance(reply, hiredis.PushNotification):
@@ -228,16 +212,15 @@ class Mux(asyncio.BufferedProtocol):
                 packet.future.set_result(packet.replies)
 
     def _break(self, error: Exception) -> None:
-        """Fail all who wait, and tell that anything may have changed."""
+        """Fail all pending commands, and report that any key may have changed."""
         if self._error is None:
             self._error = error
             self._transport.abort()
             self._hear(None)
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self._writable.set()
-        self._packed.clear()
         while self._waiting:
             future = self._waiting.popleft().future
             if not future.done():
@@ -252,7 +235,7 @@ def _is_unknown(reply: Any) -> bool:
 
 @lru_cache(maxsize=64)
 def sha(text: str) -> str:
-    """Return the name under which the server keeps a script."""
+    """Return the hash under which the server keeps a script."""
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -281,7 +264,7 @@ async def connect(place: Address) -> transports.AbstractConnection:
 
 
 def connection_class(place: Address) -> type[transports.AbstractConnection]:
-    """Return asyncio's twin of an address's kind of connection.
+    """Return the asyncio class for an address's kind of connection.
 
     Raises :class:`ConfigError` for a kind that has none.
     """

@@ -1,4 +1,4 @@
-"""Outages: what Redis says, or does not say, while it cannot serve for now.
+"""Outages: errors that mean Redis cannot serve for now, and retrying until it can.
 
 It may be away, or be there and refuse what writes: its memory is full, it cannot save, or it was
 the primary a moment ago and is a replica now. All of that passes, and who waits loses nothing.
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 class WritesRefused(ResponseError):
-    """Redis takes nothing in for now: it cannot save, or has too few replicas."""
+    """Redis refuses writes for now: it cannot save, or has too few replicas."""
 
 
 #: errors after which the same will do later
@@ -59,18 +59,18 @@ _WORD = re.compile(rf"(?:^|[: ]-)({'|'.join(_KINDS)}) ")
 
 
 def failure(text: str) -> RedisError:
-    """Return what to raise where Redis answers with the error *text*."""
+    """Return the exception for an error reply with this *text*."""
     found = _WORD.search(text)
     return _KINDS[found[1]](text) if found else ResponseError(text)
 
 
 def said(error: Exception) -> str:
-    """Return what redis-py's *error* says, without the objects that it shows there."""
+    """Return the text of redis-py's *error* without the object representations in it."""
     return str(error).partition(" : <")[0]
 
 
 def pause(error: Exception, seconds: float) -> None:
-    """Sleep about *seconds*, so that many who wait for a server do not come back all at once."""
+    """Sleep about *seconds*, varied so that many clients do not all retry at once."""
     time.sleep(seconds * random.uniform(0.75, 1.25))
 
 

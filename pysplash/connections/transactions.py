@@ -1,4 +1,4 @@
-"""Transactions of which it is told how they ended.
+"""Transactions that report a lost connection as such.
 
 Where a connection is lost in a transaction that watches a key, redis-py says that the key has
 changed. RQ then does all of it again, though it may have been done: a result is stored twice.
@@ -23,7 +23,7 @@ from .outage import AWAY
 
 
 class _Candid(Pipeline):
-    """A pipeline that says by a timeout that it lost its connection: RQ passes over no such."""
+    """A pipeline that raises a timeout, which RQ does not ignore, where its connection was lost."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute; see redis-py."""
@@ -38,7 +38,7 @@ class _Candid(Pipeline):
 
 @contextlib.contextmanager
 def candid(client: Redis) -> Iterator[None]:
-    """Let transactions of *client* say, for the length of a block, if their connection is lost."""
+    """Within a block, let transactions of *client* raise if their connection is lost."""
 
     def pipeline(transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pool, callbacks = client.connection_pool, client.response_callbacks
@@ -52,18 +52,18 @@ def candid(client: Redis) -> Iterator[None]:
 
 
 class _Outspoken:
-    """A log in which an error of a server that is away is raised, not written."""
+    """A logger that raises the error of a server that is away instead of logging it."""
 
     def __init__(self, log: Any) -> None:
         self._log = log
 
     def exception(self, *arguments: Any) -> None:
-        """Write down the error that is being handled, if it is another."""
+        """Log the error being handled; raise it if Redis is away."""
         _raise_if_away()
         self._log.exception(*arguments)
 
     def error(self, *arguments: Any) -> None:
-        """Write down an error, if it is another."""
+        """Log an error; raise the one being handled if Redis is away."""
         _raise_if_away()
         self._log.error(*arguments)
 
@@ -79,7 +79,7 @@ def _raise_if_away() -> None:
 
 @contextlib.contextmanager
 def outspoken(worker: Any) -> Iterator[None]:
-    """Let RQ's *worker* raise, for the length of a block, what it would only write in its log."""
+    """Within a block, let RQ's *worker* raise errors of an absent Redis instead of logging them."""
     said, worker.log = worker.log, _Outspoken(worker.log)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Parts: how far a job got that is several calls in one, for whoever waits if it does not end well.
+"""Bundles: the progress of a job that carries several calls, read if it fails or is slow.
 
 Such a job answers its calls in order. What it has answered it notes where its pool finds it should
 it die; what is known at an end that comes early, or late, stands in a list in Redis: the answers,
@@ -24,8 +24,8 @@ Words = tuple[str, ...]
 Keep = Callable[[Words], bool]
 
 
-class Known(NamedTuple):
-    """What a list says."""
+class BundleProgress(NamedTuple):
+    """The progress of a job, as its list in Redis has it."""
 
     #: in the order of the calls
     answers: list[Any]
@@ -39,7 +39,7 @@ def note(job_id: str, count: int, answer: str = "") -> Words:
 
 
 class Noted(NamedTuple):
-    """What a job has noted."""
+    """The progress of a job, as it noted it in its worker's memory."""
 
     #: whether any of its calls was made, or was about to be
     begun: bool
@@ -48,7 +48,7 @@ class Noted(NamedTuple):
 
 
 def noted(notes: Iterable[Sequence[str]], job_id: str) -> Noted | None:
-    """Return what a job has noted; None if some of it is missing."""
+    """Return the progress a job has noted; None if notes are missing."""
     mine = {words[2]: words[3] for words in notes if len(words) == 4 and words[1] == job_id}
     numbers = [str(number) for number in range(len(mine))]
     if any(number not in mine for number in numbers):
@@ -62,10 +62,10 @@ def commands(job_id: str, answers: Iterable[str], end: str) -> tuple[Words, tupl
     return ("RPUSH", key, *(ANSWER + answer for answer in answers), end), ("EXPIRE", key, TTL)
 
 
-def read(entries: Sequence[bytes]) -> Known | None:
-    """Return what a job's list says; None if there is none."""
+def read(entries: Sequence[bytes]) -> BundleProgress | None:
+    """Return the progress in a job's list; None if there is no list."""
     if not entries:
         return None
     texts = [entry.decode() for entry in entries]
     answers = [json.loads(text[1:]) for text in texts if text.startswith(ANSWER)]
-    return Known(answers, texts[-1] == AGAIN)
+    return BundleProgress(answers, texts[-1] == AGAIN)

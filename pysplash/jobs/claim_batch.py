@@ -1,4 +1,4 @@
-"""A batch: several outcomes stored and several jobs claimed in one step on the server.
+"""The script by which a worker stores several outcomes and claims several jobs in one step.
 
 What is claimed in a batch is registered as started at once, all of it by one entry each in the
 started registry. A record of its execution, as RQ keeps one, a job gets only when it is known to
@@ -245,8 +245,8 @@ return {answered, table.concat(codes), single and 1 or 0, from, skipped, jobs,
 _CODES = {"s": Answer.EMPTY, "f": Answer.FENCED, "r": Answer.DEPENDENTS}
 
 
-class Request(NamedTuple):
-    """What a worker asks for in one step."""
+class BatchRequest(NamedTuple):
+    """What to store, to put back and to claim."""
 
     #: the outcomes to store; a mark for each: 0 for one with a record of its execution, 1 for one
     #: without, 2 for one that is to be stored although others wait for it; their seconds together
@@ -267,7 +267,7 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came of it."""
+    """What was stored and claimed."""
 
     answer: Answer
     #: what became of each outcome: EMPTY for one that is stored
@@ -278,8 +278,8 @@ class Reply(NamedTuple):
     counters: tuple[int, float] | None = None
 
 
-def words(request: Request, base: str) -> Iterator[Any]:
-    """Yield what the script takes after what every script of a turn takes."""
+def words(request: BatchRequest, base: str) -> Iterator[Any]:
+    """Yield the script's own arguments, which follow those that all claim scripts take."""
     yield base
     yield request.present
     yield "1" if request.record else ""

@@ -1,10 +1,11 @@
-"""Claiming a named job: the turn of a worker whose job waits for it.
+"""The script by which a job that waits has its worker claim one of the jobs it waits for, by id.
 
-In one step on the server, as in :mod:`pysplash.jobs.claim_one`: the outcome of the last nested
-job is stored, and of the named candidates the first that is queued is taken off its queue and
-registered as started. What is not queued is looked beneath: a job that runs may wait for others,
-a deferred one depends on others, one held back by a rate limit waits for those that are not. Beside
-each claim stands the stack of what the worker holds, so that the jobs of one that dies are known.
+As in :mod:`pysplash.jobs.claim_one` all is done in one step: the outcome of the last nested job is
+stored, and of the named candidates the first that is queued is taken off its queue and registered
+as started. For candidates that are not queued the script returns the jobs they wait for in turn: a
+running job may wait for others, a deferred one depends on others, one held back by a rate limit
+waits for those that are not. With each claim the worker's stack of jobs is stored, so that they
+are known if it dies.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ return rest('empty')
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """The answer to one turn among named jobs."""
+    """The script's reply: the claimed job, or where to search next."""
 
     turn: Turn
     #: how many of the candidates were looked at
@@ -130,7 +131,7 @@ def read(reply: Sequence[Any]) -> Descent:
 def words(
     keeper: str, depth: int, root: str, worker: str, served: Sequence[str], names: Sequence[str]
 ) -> tuple[str | int, ...]:
-    """Return what the script takes beside what every turn takes.
+    """Return the script's own arguments, beside those that all claim scripts take.
 
     *keeper* is the job that waits, *depth* how many the worker holds, *root* the outermost of them
     as "job:execution", *names* the candidates.

@@ -1,4 +1,4 @@
-"""One turn of a worker, in one script on the server: store an outcome, claim the next job.
+"""The script by which a worker stores the outcome of one job and claims the next one.
 
 What the script writes is what RQ writes for a job that succeeds and for one that starts, to the
 same keys. A job is taken off its queue and registered as started in the same step, so there is
@@ -258,7 +258,7 @@ return rest('empty')
 
 
 class Answer(Enum):
-    """What a turn came to."""
+    """Whether a job was claimed, and if not, why."""
 
     JOB = b"job"  #: a job is claimed, and the outcome stored
     EMPTY = b"empty"  #: the outcome is stored; nothing waits
@@ -296,7 +296,7 @@ UNREST = ("", "idle", *NOTHING[2:])
 
 
 class Turn(NamedTuple):
-    """The answer to one turn."""
+    """The script's reply: the job that was claimed, or why none was."""
 
     answer: Answer
     queue: str = ""
@@ -312,7 +312,7 @@ class Turn(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """What stands for it in the started registry: "job:execution"."""
+        """Its entry in the started registry: "job:execution"."""
         return f"{self.job_id.decode()}:{self.execution}"
 
     @property

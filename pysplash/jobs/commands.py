@@ -1,4 +1,4 @@
-"""Commands: what RQ's ``send_*_command`` functions ask of workers, heard for all of them at once.
+"""Commands of RQ's ``send_*_command`` functions, received for all workers of a pool.
 
 One subscription on one connection of the pool's, instead of a thread and a connection in each
 worker. A message that makes no sense is reported in one line and changes nothing.
@@ -29,7 +29,7 @@ log = logger("pool")
 
 
 class Command(NamedTuple):
-    """What is asked of one worker.
+    """A command to one worker.
 
     For ``stop-job`` with the job's id, for ``stop-execution``, which RQ has since 3.0, with both
     ids; else they are empty.
@@ -41,8 +41,8 @@ class Command(NamedTuple):
     execution_id: str = ""
 
 
-class Commands:
-    """Hears the commands for the workers it follows."""
+class CommandListener:
+    """Receives the commands for the workers it follows."""
 
     def __init__(self, client: Redis) -> None:
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)
@@ -50,7 +50,7 @@ class Commands:
         self._away_until = 0.0
 
     def follow(self, workers: Collection[str]) -> None:
-        """Hear the commands for just these workers; an absent Redis is tried again next time."""
+        """Receive commands for just these workers; if Redis is away, try again at the next call."""
         wanted = set(workers)
         new, gone = wanted - self._followed, self._followed - wanted
         if not (new or gone) or time.monotonic() < self._away_until:
@@ -65,13 +65,13 @@ class Commands:
             self._away(error)
 
     def filenos(self) -> tuple[int, ...]:
-        """Return what is readable when there is something to hear."""
+        """Return the descriptor that is readable when a command has come."""
         connection = self._pubsub.connection
         connected = getattr(connection, "_sock", None)
         return () if connected is None else (connected.fileno(),)
 
     def read(self) -> Iterator[Command]:
-        """Yield what has come; waits for nothing but the rest of a message that has begun."""
+        """Yield the commands that have come; wait only for the rest of a message that has begun."""
         while self._followed and time.monotonic() >= self._away_until:
             try:
                 if not self._pubsub.connection.can_read(timeout=0):
@@ -85,19 +85,19 @@ class Commands:
                 yield command
 
     def close(self) -> None:
-        """Hear no more."""
+        """Unsubscribe and disconnect."""
         self._followed = set()
         self._pubsub.close()
 
     def _away(self, error: Exception) -> None:
-        log.debug("commands cannot be heard: %s", error)
+        log.debug("commands cannot be received: %s", error)
         self._away_until = time.monotonic() + PAUSE
         self._followed = set()
         self._pubsub.reset()
 
 
 def understand(message: dict[str, Any]) -> Command | None:
-    """Return the command in a message; None, with a line in the log, if there is none."""
+    """Return the command in a message; log it and return None if it is not valid."""
     raw, channel = message.get("data"), message.get("channel")
     worker = channel.decode(errors="replace") if isinstance(channel, bytes) else str(channel)
     worker = worker.removeprefix(CHANNEL)
@@ -107,10 +107,10 @@ def understand(message: dict[str, Any]) -> Command | None:
         command = Command(worker, payload["command"], *ids)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         command = None
-    if command is not None and _makes_sense(command):
+    if command is not None and _is_valid(command):
         return command
     log.warning(
-        "command %.100r for worker %s makes no sense: one of %s was expected",
+        "command %.100r for worker %s is not valid: expected one of %s",
         raw,
         worker,
         ", ".join(KINDS),
@@ -119,8 +119,8 @@ def understand(message: dict[str, Any]) -> Command | None:
     return None
 
 
-def _makes_sense(command: Command) -> bool:
-    """Whether RQ has such a command, and it names what it has to."""
+def _is_valid(command: Command) -> bool:
+    """Return whether RQ has such a command, with the ids it needs."""
     texts = all(isinstance(word, str) for word in command)
     if not texts or command.kind not in KINDS:
         return False

@@ -1,4 +1,4 @@
-"""Enqueuing a job that waits for others once, also where two of those fail at the same time.
+"""Enqueuing a dependent job once, even where two jobs it depends on fail at the same time.
 
 RQ stores a failure first and enqueues what depends on the job afterwards. Of two jobs that fail
 at the same time each then sees that the other has ended, and each enqueues what depends on both.
@@ -15,7 +15,7 @@ from rq.queue import Queue
 
 
 class Dependent(Job):
-    """A job that is only released while it is still held back."""
+    """A dependent job that is released only while it is still deferred."""
 
     def dependencies_are_met(
         self,

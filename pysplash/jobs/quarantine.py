@@ -54,7 +54,7 @@ def reason(
     fields: Mapping[bytes, bytes],
     error: Exception,
 ) -> str:
-    """Say why *restore* made no job of *fields*; name the one field without which it would."""
+    """Say why *restore* fails on *fields*, naming the faulty field if there is exactly one."""
     if b"data" not in fields:
         return "it has no data"
     for name in fields:
@@ -69,7 +69,7 @@ def reason(
 def diagnosis(
     client: Redis, job_class: type[Job], serializer: Any, job_id: bytes, error: Exception
 ) -> str:
-    """Say why fetching a job raised *error*; "" if it is only gone."""
+    """Say why fetching a job raised *error*; "" if the job does not exist."""
     try:
         fields: Any = client.hgetall(b"rq:job:" + job_id)
     except ResponseError:
@@ -95,10 +95,10 @@ def is_job_id(raw: bytes) -> bool:
 def set_aside(
     client: Redis, queue: str, job_id: bytes, why: str, *removals: Command, worker: str = ""
 ) -> None:
-    """Keep an id of *queue* for a person to see, and say so in one line of the log.
+    """Move a job id of *queue* to its quarantine list, and log it.
 
-    In the same step *removals* take it from wherever it was, and the job, if there is one, fails,
-    in the name of *worker*. Of redis's errors it raises those of a server that is away, and may
+    In the same step *removals* remove it from other keys, and the job, if there is one, fails, in
+    the name of *worker*. Of redis's errors it raises those of a server that is away, and may
     then be called again.
     """
     key = b"rq:job:" + job_id
@@ -121,7 +121,7 @@ def set_aside(
         brief(queue),
         brief(KEY.format(queue)),
         why,
-        f" (Redis refuses a part of that: {refused})" if refused else "",
+        f" (Redis refused part of this: {refused})" if refused else "",
         extra={"action": "quarantine"},
     )
 
@@ -137,7 +137,7 @@ def is_kept(client: Redis, origin: str, job_id: str) -> bool:
 
 
 class Quarantine:
-    """What one worker sets aside; *insist* calls a function until Redis is there to answer."""
+    """Sets jobs aside for one worker; *insist* calls a function until Redis answers."""
 
     def __init__(
         self, client: Redis, worker: str, insist: Callable[[Callable[[], None]], None]
@@ -150,7 +150,7 @@ class Quarantine:
     def let_go(
         self, queue: str, job_id: bytes, execution: str, fields: Mapping[bytes, bytes], why: str
     ) -> None:
-        """Set a job aside that the worker has claimed from *queue* as *execution*."""
+        """Set aside a job that the worker has claimed from *queue* as *execution*."""
         claim = execution.encode()
         origin = fields.get(b"origin", b"")
         removals: tuple[Command, ...] = (
@@ -162,17 +162,17 @@ class Quarantine:
         self._set_aside(queue, job_id, why, *removals)
 
     def pass_over(self, skipped: Sequence[Sequence[bytes]]) -> None:
-        """Say what the script passed over on its way to a job; set aside what is no job's id."""
+        """Log what the script skipped before it found a job; set aside invalid ids."""
         gone = []
         for kind, queue, what, *why in skipped:
             name = queue.decode(errors="replace")
             if kind == b"queue":
-                self._complain(f"queue {brief(queue)} cannot be served: {brief(what)}")
+                self._log_once(f"queue {brief(queue)} cannot be served: {brief(what)}")
             elif kind == b"unreadable":
                 self._set_aside(name, what, brief(why[0]))
             elif kind == b"surplus":
                 log.warning(
-                    "job %s is in queue %s once more than it may run: passed over",
+                    "job %s was enqueued more than once in queue %s: skipped",
                     brief(what),
                     brief(queue),
                     extra={"action": "surplus", "job": what.decode(errors="replace")},
@@ -180,32 +180,32 @@ class Quarantine:
             elif is_job_id(what):
                 gone.append(f"{what.decode()} of {brief(queue)}")
             else:
-                self._set_aside(name, what, "it is no job's id")
+                self._set_aside(name, what, "it is no valid job id")
         if gone:
             more = f" and {len(gone) - NAMED} more" if len(gone) > NAMED else ""
-            log.warning("jobs that are gone are skipped: %s%s", ", ".join(gone[:NAMED]), more)
+            log.warning("skipped jobs that no longer exist: %s%s", ", ".join(gone[:NAMED]), more)
 
     def _set_aside(self, queue: str, job_id: bytes, why: str, *removals: Command) -> None:
         self._insist(
             lambda: set_aside(self._client, queue, job_id, why, *removals, worker=self._worker)
         )
 
-    def _complain(self, line: str) -> None:
-        """Say *line* in the log, once in this worker's life."""
+    def _log_once(self, line: str) -> None:
+        """Log *line*, once in this worker's life."""
         if line not in self._said:
             self._said.add(line)
             log.error("%s", line, extra={"action": "queue"})
 
 
 def clean(queue: Queue, worker: BaseWorker) -> None:
-    """Let RQ clean the registries of *queue* in the name of *worker*, unless somebody does.
+    """Let RQ clean the registries of *queue* as *worker*, unless another worker is at it.
 
-    Raises for a Redis that is away; anything else is said in the log, and other queues go on.
+    Raises for a Redis that is away; anything else is logged, and other queues go on.
     """
     if not queue.acquire_maintenance_lock():
         return
     try:
-        _sift(queue, worker.job_class)
+        _check_all(queue, worker.job_class)
         clean_registries(queue, worker._exc_handlers)
         clean_worker_registry(queue)
         queue.intermediate_queue.cleanup(worker, queue)
@@ -217,21 +217,21 @@ def clean(queue: Queue, worker: BaseWorker) -> None:
         queue.release_maintenance_lock()
 
 
-def _sift(queue: Queue, job_class: type[Job]) -> None:
-    """Set aside what RQ's own cleaning would fail on."""
+def _check_all(queue: Queue, job_class: type[Job]) -> None:
+    """Set aside the jobs that RQ's own cleaning would fail on."""
     client: Any = queue.connection  # its types do not know that replies are bytes
     started, waiting = queue.started_job_registry.key, queue.intermediate_queue_key
     for member in client.zrangebyscore(started, 0, current_timestamp()):
         job_id, _, _ = member.rpartition(b":")
-        _sift_out(queue, job_class, job_id, ("ZREM", started, member))
+        _check(queue, job_class, job_id, ("ZREM", started, member))
     ready = f"rq:ready:{queue.name}"  # RQ 3 has there what nobody has enqueued yet
     for job_id in client.zrange(ready, 0, -1):
-        _sift_out(queue, job_class, job_id, ("ZREM", ready, job_id))
+        _check(queue, job_class, job_id, ("ZREM", ready, job_id))
     for job_id in client.lrange(waiting, 0, -1):
-        _sift_out(queue, job_class, job_id, ("LREM", waiting, 0, job_id))
+        _check(queue, job_class, job_id, ("LREM", waiting, 0, job_id))
 
 
-def _sift_out(queue: Queue, job_class: type[Job], job_id: bytes, removal: Command) -> None:
+def _check(queue: Queue, job_class: type[Job], job_id: bytes, removal: Command) -> None:
     """Set the job of this id aside if it cannot be read; leave it if it can, or is gone."""
     try:
         job_class.fetch(job_id.decode(), queue.connection, queue.serializer)

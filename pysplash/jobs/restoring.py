@@ -104,7 +104,7 @@ class Restorer:
         return True
 
     def prepare(self) -> None:
-        """Make what the next job will be, while there is time."""
+        """Make a blank job in advance."""
         if self._spare is None:
             self._spare = self._make()
 
@@ -134,7 +134,7 @@ class Restorer:
 
 
 def called(job: Job) -> Any:
-    """Return what *job* calls, as RQ finds it; what is there already is found without an import."""
+    """Return the function that *job* calls; a module that is loaded is not imported again."""
     module, _, attribute = (job.func_name or "").rpartition(".")
     function = None
     if module in sys.modules and not job._instance:

@@ -1,13 +1,25 @@
-"""What a job leaves: the result as RQ stores it, and what its function changed of the job."""
+"""Results as RQ stores them, how a job's records say it ended, and what its function changed."""
 
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
 from typing import Any
 
-from rq.job import Job
+from rq.job import Job, JobStatus
+from rq.results import Result
+
+#: one entry of a job's result stream: its id and its fields
+ResultEntry = tuple[bytes, Mapping[bytes, bytes]]
+#: the status given to a job of which Redis keeps nothing
+VANISHED = "vanished"
+#: the statuses of jobs that have ended
+ENDED = frozenset(
+    status.value
+    for status in (JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED)
+)
 
 #: longest result in bytes, serialised
 MAX_RESULT = 16 * 2**20
@@ -36,12 +48,22 @@ _attributes = attrgetter(
 )
 
 
+def results_key(job_id: str) -> str:
+    """Return the key of a job's result stream."""
+    return str(Result.get_key(job_id))
+
+
+def as_entry(number: bytes, words: Sequence[bytes]) -> ResultEntry:
+    """Return an entry from its raw form, in which names and values take turns."""
+    return number, dict(zip(words[::2], words[1::2], strict=True))
+
+
 class ResultTooLarge(Exception):
     """A job returned more than may be stored."""
 
 
 def portrait(job: Job) -> tuple[Any, ...]:
-    """Return what of a job its own function may change, and RQ then saves."""
+    """Return those attributes of a job that its function may change and RQ then saves."""
     return (len(job.webhooks), *_attributes(job))
 
 

@@ -1,4 +1,4 @@
-"""What differs between RQ 2 and RQ 3, chosen once: everything else calls RQ through here.
+"""The calls into RQ that differ between RQ 2 and RQ 3, chosen once for all other modules.
 
 :mod:`pysplash.jobs.rq2` and :mod:`pysplash.jobs.rq3` have the same names: how a worker's methods
 are called, and what the scripts that claim jobs write where the two keep Redis differently.
@@ -108,7 +108,7 @@ _STATUSES = frozenset(
 
 
 def strange(worker_class: type[Any] = BaseWorker, statuses: type[Any] = JobStatus) -> list[str]:
-    """Say, a line each, where RQ's worker is not the one these calls are made for."""
+    """Return a line for each way in which the installed RQ differs from what these calls expect."""
     lines = []
     for name, taken in TAKEN.items():
         method = getattr(worker_class, name, None)
@@ -122,7 +122,7 @@ def strange(worker_class: type[Any] = BaseWorker, statuses: type[Any] = JobStatu
 
 
 def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
-    """Put the job at the front of its queue, once, and close *worker*'s execution of it."""
+    """Requeue a job at the front of its queue, and close *worker*'s execution of it."""
     with worker.connection.pipeline() as pipeline:
         close_execution(worker, job, pipeline)
         pipeline.lrem(queue.intermediate_queue_key, 1, job.id)

@@ -75,13 +75,13 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def held(worker: BaseWorker) -> Execution | None:
-    """Return the execution the worker is at, as far as it knows itself."""
+    """Return the worker's current execution, as the worker has it."""
     execution: Execution | None = worker.execution
     return execution
 
 
 def hold(worker: BaseWorker, execution: Execution | None) -> None:
-    """Make *execution* the one the worker is at."""
+    """Make *execution* the worker's current one."""
     worker.execution = execution
 
 
@@ -90,7 +90,7 @@ def recover(queue: Queue) -> None:
 
 
 def perform(worker: Any, job: Job, queue: Queue) -> None:
-    """Let RQ run a job, and store what comes of it."""
+    """Let RQ run a job and store its outcome."""
     worker.perform_job(job, queue)
 
 
@@ -130,7 +130,7 @@ def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:
 
 
 def close_execution(worker: Any, job: Job, pipeline: Pipeline) -> None:
-    """Let the worker let go of a job."""
+    """Close the worker's execution of a job."""
     worker.cleanup_execution(job, pipeline=pipeline)
 
 
@@ -150,7 +150,7 @@ def call_back_stop(job: Any, penalty: type[Any]) -> None:
 
 
 def current_job_ids(worker: BaseWorker) -> list[str]:
-    """Return what the worker is at, as Redis has it."""
+    """Return the ids of the jobs the worker runs, as Redis has them."""
     job_id: str | None = worker.get_current_job_id()
     return [job_id] if job_id else []
 
@@ -164,5 +164,5 @@ def claimed(ask: Callable[..., Any], worker: str, execution: str) -> bytes | Non
 
 
 def unclaimed(worker: str, job_id: bytes, execution: bytes) -> tuple[str | bytes, ...]:
-    """Return the command by which *worker* no longer runs a job."""
+    """Return the command that removes a job from those *worker* runs."""
     return ("HDEL", f"rq:worker:{worker}", "current_job")

@@ -26,7 +26,7 @@ from pysplash.log import logger
 
 from .dependents import releasing_once
 
-#: as in rq_two
+#: as in rq2
 PRESENT = ""
 ABSENT = ""
 RECORDS = """
@@ -84,17 +84,17 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def held(worker: Any) -> Execution | None:
-    """Return the execution the worker is at, as far as it knows itself."""
+    """Return the worker's current execution, as the worker has it."""
     return next(iter(worker.executions.values()), None)
 
 
 def hold(worker: Any, execution: Execution | None) -> None:
-    """Make *execution* the one the worker is at."""
+    """Make *execution* the worker's current one."""
     worker.executions = {} if execution is None else {execution.id: execution}
 
 
 def recover(queue: Any) -> None:
-    """Enqueue what is ready to be and nobody has enqueued, as a worker leaves it that is killed."""
+    """Enqueue jobs left in the ready registry, as by a worker that was killed."""
     ready: Any = queue.connection.zrange(queue.ready_job_registry.key, 0, -1)
     _enqueue_ready(queue, _once, {queue.name: [as_text(job_id) for job_id in ready]})
 
@@ -104,7 +104,7 @@ def _once(call: Callable[[], Any]) -> Any:
 
 
 def _enqueue_ready(queue: Any, insist: Callable[..., Any], ready: dict[str, list[str]]) -> None:
-    """Enqueue jobs that are ready, by queue; RQ gives those up beside which others are enqueued.
+    """Enqueue jobs that are ready, by queue; RQ leaves some behind where others do the same.
 
     *insist* calls each try, until Redis is there for it.
     """
@@ -129,7 +129,10 @@ def _enqueue_ready(queue: Any, insist: Callable[..., Any], ready: dict[str, list
         except AWAY:
             raise
         except Exception:  # as RQ does: what began all this is stored
-            log.exception("queue %s: what is ready waits until it is cleaned", name)
+            log.exception(
+                "queue %s: ready jobs are left until its registries are cleaned",
+                name,
+            )
 
 
 def _persistent(worker: Any, queue: Any) -> Any:
@@ -147,7 +150,7 @@ def _persistent(worker: Any, queue: Any) -> Any:
 
 
 def perform(worker: Any, job: Job, queue: Queue) -> None:
-    """Let RQ run a job, and store what comes of it."""
+    """Let RQ run a job and store its outcome."""
     worker.perform_job(job, queue, held(worker))
 
 
@@ -205,7 +208,7 @@ def retry(worker: Any, job: Job, queue: Queue, wish: Retry) -> None:
 
 
 def close_execution(worker: Any, job: Job, pipeline: Pipeline) -> None:
-    """Let the worker let go of a job."""
+    """Close the worker's execution of a job."""
     worker.cleanup_execution(job, pipeline=pipeline, execution=held(worker))
 
 
@@ -224,11 +227,11 @@ def call_back_stop(job: Job, penalty: type[Any]) -> None:
     try:
         _callbacks.execute_stopped_callback(job, penalty)
     except Exception:
-        log.exception("job %s: its callback for a stop broke", job.id)
+        log.exception("job %s: its on_stopped callback failed", job.id)
 
 
 def current_job_ids(worker: Any) -> list[str]:
-    """Return what the worker is at, as Redis has it."""
+    """Return the ids of the jobs the worker runs, as Redis has them."""
     entries = sorted(entry.decode() for entry in worker.connection.smembers(worker.executions_key))
     on_record = [entry for entry in entries if worker.connection.exists(f"rq:execution:{entry}")]
     return [entry.rpartition(":")[0] for entry in on_record]
@@ -244,5 +247,5 @@ def claimed(ask: Callable[..., Any], worker: str, execution: str) -> bytes | Non
 
 
 def unclaimed(worker: str, job_id: bytes, execution: bytes) -> tuple[str | bytes, ...]:
-    """Return the command by which *worker* no longer runs a job."""
+    """Return the command that removes a job from those *worker* runs."""
     return ("SREM", f"rq:worker:{worker}:executions", job_id + b":" + execution)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pysplash.control.model import Sample
 from pysplash.host.signals import SignalQueue
-from pysplash.jobs.commands import Commands
+from pysplash.jobs.commands import CommandListener
 from pysplash.recording.writer import Recorder
 from pysplash.worker.scoreboard import Scoreboard
 
@@ -102,7 +102,7 @@ class Devices:
     backlog: BacklogLike
     settlement: SettlementLike
     heartbeats: Heartbeats
-    commands: Commands
+    commands: CommandListener
     lessons: LessonStore
     recorder: Recorder | None = None
     presence: Presence | None = None

@@ -33,7 +33,7 @@ from pysplash.errors import ConfigError
 from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.host.signals import SignalQueue
-from pysplash.jobs.commands import Commands
+from pysplash.jobs.commands import CommandListener
 from pysplash.recording.writer import Recorder
 from pysplash.worker.scoreboard import Scoreboard
 from pysplash.worker.worker import Worker
@@ -353,7 +353,7 @@ def open_devices(
         backlog=Backlog(glancing, settings.queues),
         settlement=Settlement(connection, settings, on_crash),
         heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
-        commands=Commands(own(connection, GLANCE)),
+        commands=CommandListener(own(connection, GLANCE)),
         lessons=LessonStore(glancing),
         recorder=recorder,
         presence=Presence(glancing, settings, terminate),

@@ -31,7 +31,7 @@ from pysplash.connections.clients import numbers, own
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import bundles as parts
 from pysplash.jobs.bundles import noted
-from pysplash.jobs.claim_batch import HAND, SCRIPT, Reply, Request, read, words
+from pysplash.jobs.claim_batch import HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.claim_one import Answer, Finish
 from pysplash.jobs.dependents import releasing_once
@@ -144,18 +144,18 @@ class Settlement:
             "01"[not self._has_record(f"{done.job_id}:{done.execution_id}")]
             for done in loss.outcomes
         ]
-        reply = self._ask(loss.worker, Request(loss.outcomes, "".join(marks), back=back))
+        reply = self._ask(loss.worker, BatchRequest(loss.outcomes, "".join(marks), back=back))
         for done, answer in zip(loss.outcomes, reply.outcomes, strict=True):
             if answer is not Answer.EMPTY:
                 self._store_for(worker, loss, done)
         for entry in begun:
-            self._ask(loss.worker, Request(present=entry, record=True, held=" ".join(hand)))
+            self._ask(loss.worker, BatchRequest(present=entry, record=True, held=" ".join(hand)))
 
     def _has_record(self, entry: str) -> bool:
         """Return whether the execution "job:execution" has a record: then its job has begun."""
         return bool(self._connection.exists(f"rq:execution:{entry}"))
 
-    def _ask(self, worker: str, request: Request) -> Reply:
+    def _ask(self, worker: str, request: BatchRequest) -> Reply:
         """Run the batch script with *request* in the name of *worker*."""
         now = time.time()
         head = (worker, now, stamp(now), LEASE, DEATH, 0)
@@ -164,7 +164,7 @@ class Settlement:
 
     def _store_for(self, worker: SimpleWorker, loss: Loss, done: Finish) -> None:
         """Store an outcome with dependents, unless an earlier try has, and release these."""
-        self._ask(loss.worker, Request([done], "2"))
+        self._ask(loss.worker, BatchRequest([done], "2"))
         with contextlib.suppress(NoSuchJobError):
             job = worker.job_class.fetch(done.job_id, self._connection, worker.serializer)
             if job.get_status(refresh=False) == JobStatus.FINISHED:

@@ -1,4 +1,4 @@
-"""Clients for waiting: a connection blocked in a read cannot serve a job's code too."""
+"""Redis clients for blocking reads, apart from those that a job's own code uses."""
 
 from __future__ import annotations
 

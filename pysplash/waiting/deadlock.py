@@ -1,4 +1,4 @@
-"""Who waits for whom: the waits-for graph in Redis, which shows a circle before it closes.
+"""Deadlock detection: the waits-for graph of jobs, kept in Redis.
 
 While a job waits, the set ``pysplash:waits:<its id>`` holds the ids it waits for. It is also how a
 waiting job finds those it may help: nobody else's end brings its own nearer. When the set appears,
@@ -34,14 +34,14 @@ class Edges:
         self._renewal = 0.0
 
     def publish(self, ids: Collection[str]) -> None:
-        """Say that the job waits for *ids*; raise WouldDeadlock if one of them waits for it.
+        """Record that the job waits for *ids*; raise WouldDeadlock if one of them waits for it.
 
         Edges first, then the walk: of two jobs that begin to wait for each other at the same time,
         one at least sees the circle.
         """
         with self.client.pipeline(transaction=True) as pipe:
             pipe.delete(self._key)
-            self._say(pipe, ids)
+            self._write(pipe, ids)
             pipe.xadd(self._fan, {"waits": len(ids)}, maxlen=1)
             pipe.expire(self._fan, TTL)
             for name in ids:
@@ -52,17 +52,17 @@ class Edges:
             raise WouldDeadlock(f"job {self._me} waits for a job that waits for it")
 
     def renew(self, pending: Callable[[], Collection[str]]) -> None:
-        """Say it again, if that is due, for the jobs still *pending*."""
+        """Renew the edges to the jobs still *pending*, if that is due."""
         if time.monotonic() >= self._renewal and (ids := pending()):
             with self.client.pipeline(transaction=True) as pipe:
-                self._say(pipe, ids)
+                self._write(pipe, ids)
                 pipe.execute()
 
     def withdraw(self) -> None:
-        """Say that the job waits no more."""
+        """Remove the job's edges: it waits no more."""
         forget(self.client, self._me)
 
-    def _say(self, pipe: Any, ids: Iterable[str]) -> None:
+    def _write(self, pipe: Any, ids: Iterable[str]) -> None:
         pipe.sadd(self._key, *ids)
         pipe.expire(self._key, TTL)
         self._renewal = time.monotonic() + RENEWAL
@@ -75,7 +75,7 @@ class Edges:
 
 
 def forget(client: Redis, job_id: str) -> None:
-    """Take away the edges of a job that waits no more."""
+    """Remove the edges of a job that waits no more."""
     client.delete(KEY.format(job_id), FAN_KEY.format(job_id))
 
 

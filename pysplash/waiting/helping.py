@@ -1,4 +1,4 @@
-"""A wait that helps: what a waiting job does for those it waits for, before it sleeps.
+"""Helping: a job that waits runs the jobs it waits for, before it sleeps.
 
 The rule is Wagner and Calder's leapfrogging, as Java's fork-join pool has it: run only what brings
 the own end nearer. So what stands on a worker's stack always waits for what stands above it.
@@ -36,38 +36,38 @@ class HelpingWaiter(Waiter):
         self._helper = helper
         self._me = me
         self._search = Search(())
-        self._barren = False
+        self._found_nothing = False
         self._left_to_others = helper.depth < helper.max_nesting
 
     def run(self, me: Job | None, report: Report) -> bool:
-        """Wait, and help; return whether all ended."""
+        """Wait, running jobs meanwhile; return whether all ended."""
         try:
             return super().run(me, report)
         finally:
             self._helper.settle()
 
     def step(self) -> None:
-        """Run what can be run here; if that is nothing, sleep."""
+        """Run jobs that can be run here; if there is none, sleep."""
         if not self._left_to_others:
             self._leave_to_others()
         elif not self._help():
             super().step()
 
     def also_watched(self, number: int) -> dict[Any, Any]:
-        """Return what tells that a running descendant begins to wait for others."""
+        """Return the streams that grow when a running descendant begins to wait."""
         if number != self.clients.of(self._me)[0]:
             return {}
         return {FAN_KEY.format(name): b"0-0" for name in self._search.running[:WATCHED]}
 
     def stuck(self) -> list[tuple[Job, Stuck]]:
-        """Return those too that descendants wait for."""
+        """Return also the queued jobs that descendants wait for."""
         return super().stuck() + [(self._me, stuck) for stuck in self._search.stuck]
 
     def _help(self) -> bool:
         """Run descendants until none is left to claim; return whether any was run."""
         helper = self._helper
-        ids = [job.id for job in self.pending.values() if self._near(job)]
-        search = self._search = Search(ids, MOST if self._barren else FEWEST)
+        ids = [job.id for job in self.pending.values() if self._is_in_our_database(job)]
+        search = self._search = Search(ids, MOST if self._found_nothing else FEWEST)
         ran, glance = False, time.monotonic() + self.rarely(GLANCE)
         while self.left() > 0:
             came_to = self.insist(lambda: helper.help(search))
@@ -77,13 +77,13 @@ class HelpingWaiter(Waiter):
             if time.monotonic() >= glance or (self.raising and came_to is Help.FAILED):
                 self.insist(self.look)
                 glance = time.monotonic() + self.rarely(GLANCE)
-        self._barren = not ran
+        self._found_nothing = not ran
         if ran:
             helper.settle()
             self.insist(self.look)
         return ran
 
-    def _near(self, job: Job) -> bool:
+    def _is_in_our_database(self, job: Job) -> bool:
         """Whether the worker may find the job by its id.
 
         Another server's jobs are looked for in vain, which does no harm; those of another database
@@ -96,7 +96,7 @@ class HelpingWaiter(Waiter):
         return bool(ours == its)
 
     def _leave_to_others(self) -> None:
-        """Deep down, let another worker, with a fresh stack, take the jobs first.
+        """When nested deeply, let another worker take the jobs first.
 
         Patience is halved each time nobody came, so that a chain ends soon on a single worker.
         """

@@ -1,4 +1,4 @@
-"""How jobs ended: one script that reads many jobs and changes nothing, and what it says of each."""
+"""How jobs ended: a script that reads many jobs at once, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 
 from pysplash.errors import JobFailed
+from pysplash.jobs.results import ENDED, VANISHED, ResultEntry, as_entry
 
-#: one entry of a result stream: its id and its fields
-Entry = tuple[bytes, dict[bytes, bytes]]
-
-VANISHED = "vanished"
-_ENDED = frozenset((JobStatus.FINISHED, JobStatus.FAILED, JobStatus.STOPPED, JobStatus.CANCELED))
 _FAILURES = frozenset((Result.Type.FAILED, Result.Type.STOPPED))
 
 
@@ -25,7 +21,7 @@ class Outcome:
 
     job: Job
     status: str
-    entry: Entry | None = None
+    entry: ResultEntry | None = None
 
     @property
     def ok(self) -> bool:
@@ -48,15 +44,10 @@ class Outcome:
             return None
         number, fields = self.entry
         job = self.job
-        return Result.restore(job.id, number.decode(), fields, job.connection, job.serializer)
+        return Result.restore(job.id, number.decode(), dict(fields), job.connection, job.serializer)
 
 
-def stream_key(job: Job) -> str:
-    """Return the key of *job*'s result stream."""
-    return str(Result.get_key(job.id))
-
-
-def classify(job: Job, status: bytes | None, entry: Entry | None) -> Outcome | None:
+def classify(job: Job, status: bytes | None, entry: ResultEntry | None) -> Outcome | None:
     """Return how *job* ended; None if it is still to end.
 
     *status* and *entry* must be read in one step. The status alone decides: an entry may be that
@@ -68,7 +59,7 @@ def classify(job: Job, status: bytes | None, entry: Entry | None) -> Outcome | N
             return Outcome(job, JobStatus.FINISHED.value)
         return Outcome(job, VANISHED)
     text = status.decode()
-    return Outcome(job, text, entry) if text in _ENDED else None
+    return Outcome(job, text, entry) if text in ENDED else None
 
 
 def collect(outcomes: Iterable[Outcome], on_failure: str) -> list[Any]:
@@ -107,15 +98,15 @@ return {statuses, newest}
 
 
 def at(client: Any, ids: Sequence[str], results: bool) -> Any:
-    """Send one look at *ids* by *client*, or put it into that pipeline; return its reply.
+    """Run the script for *ids* on *client*, or add it to that pipeline; return its reply.
 
     With *results* it is told what finished jobs returned.
     """
     return client.eval(SCRIPT, 0, int(results), *ids)
 
 
-def seen(reply: Any) -> Iterator[tuple[bytes | None, Entry | None]]:
-    """Yield from a look's reply, for each id, the status and the newest entry of its results.
+def seen(reply: Any) -> Iterator[tuple[bytes | None, ResultEntry | None]]:
+    """Yield from the script's reply each id's status and newest result entry.
 
     None for the status of a job that is gone, and for an entry that was not asked for.
     """
@@ -123,8 +114,4 @@ def seen(reply: Any) -> Iterator[tuple[bytes | None, Entry | None]]:
     entries = dict(zip(newest[::2], newest[1::2], strict=True))
     for index, status in enumerate(statuses):
         entry = entries.get(index)
-        if entry is None:
-            yield status, None
-        else:
-            number, fields = entry
-            yield status, (number, dict(zip(fields[::2], fields[1::2], strict=True)))
+        yield status, None if entry is None else as_entry(*entry)

@@ -1,4 +1,4 @@
-"""One wait: what is pending, what has ended, and how to sleep until more has."""
+"""One call of wait_jobs: which jobs are pending, which have ended, and how it sleeps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from rq.job import Job, JobStatus
 
-from pysplash.connections.outage import AWAY
+from pysplash.connections.outage import FIRST_PAUSE, patiently
+from pysplash.jobs.results import results_key
 from pysplash.log import logger
 
 from . import outcomes as look
 from .clients import Clients
 from .deadlock import Edges
 from .offer import Stuck
-from .outcomes import Outcome, classify, stream_key
+from .outcomes import Outcome, classify
 from .progress import Report, Tally
 
 #: seconds one blocking read lasts at most at first and later on, where that is a part of the time
@@ -30,8 +31,6 @@ BLOCK, BLOCK_LATER, PART = 1.0, 4.0, 0.25
 BLOCK_DRAWING = 0.25
 #: the shortest of them, for jobs that keep no result and so can wake nobody
 BLOCK_SILENT = 0.05
-#: seconds between two tries while Redis is away: doubled from the first to the last
-BACKOFF = (0.1, 2.0)
 #: seconds without an end before a wait looks whether anybody serves the queues of its jobs
 COMPLAIN = 10.0
 #: jobs whose queues it looks at
@@ -42,8 +41,12 @@ T = TypeVar("T")
 log = logger("wait")
 
 
+class _TimeIsOver(Exception):
+    """The wait ends while Redis is away."""
+
+
 class Waiter:
-    """One call of wait_jobs: what is pending, what ended, and until when."""
+    """The pending and the ended jobs of one wait, and its deadline."""
 
     #: jobs so few that a look at them delays nobody
     few = 64
@@ -68,9 +71,9 @@ class Waiter:
         self._failed = 0
         self._statuses: Counter[str] = Counter()
         self._queued: list[tuple[Job, Stuck]] = []
-        self._complain_at = self._started + COMPLAIN
+        self._warn_at = self._started + COMPLAIN
         self._watched: Key | None = None
-        self._guess, self._left = 0, len(self.pending)
+        self._wrong_guesses, self._left = 0, len(self.pending)
         self._random = random.Random()  # the user's own seed is not ours to use up
         #: seconds a read may block, if not as long as is due
         self.block: float | None = None
@@ -93,35 +96,35 @@ class Waiter:
         return not self.pending
 
     def step(self) -> None:
-        """Sleep until something may have ended, and look."""
+        """Sleep until a job may have ended, then look."""
         self.insist(self._sleep)
-        if self.pending and time.monotonic() >= self._complain_at:
-            self.insist(self._complain)
+        if self.pending and time.monotonic() >= self._warn_at:
+            self.insist(self._warn)
 
     def left(self) -> float:
         """Seconds left to wait."""
         return self._deadline - time.monotonic()
 
     def rarely(self, least: float) -> float:
-        """Return after how many seconds to look again, *least* at first, if nothing is heard."""
+        """Return the seconds until the next look: *least* at first, more the longer the wait."""
         waited = time.monotonic() - self._started
         return max(least, min(PART * waited, BLOCK_LATER))
 
     def insist(self, step: Callable[[], T]) -> T | None:
-        """Do *step*, again and again while Redis is away; None if the time was over first."""
-        pause, last = BACKOFF
-        while True:
-            try:
-                return step()
-            except AWAY as error:
-                if isinstance(error, AuthenticationError | AuthorizationError):
-                    raise
-                if pause == BACKOFF[0]:
-                    log.warning("Redis is away, the wait goes on: %s", error)
-                if self.left() <= 0:
-                    return None
-            time.sleep(max(0.0, min(pause, self.left())))
-            pause = min(2 * pause, last)
+        """Return what *step* returns, retrying while Redis is away; None once the time is over."""
+        with contextlib.suppress(_TimeIsOver):
+            return patiently(step, self._pause)
+        return None
+
+    def _pause(self, error: Exception, seconds: float) -> None:
+        """Sleep until the next try; raise what ends the wait."""
+        if isinstance(error, AuthenticationError | AuthorizationError):
+            raise error
+        if seconds == FIRST_PAUSE:
+            log.warning("Redis is away, the wait goes on: %s", error)
+        if self.left() <= 0:
+            raise _TimeIsOver
+        time.sleep(max(0.0, min(seconds, self.left())))
 
     def look(self) -> None:
         """Move the jobs that have ended from pending to ended: one round trip for many."""
@@ -172,7 +175,7 @@ class Waiter:
             outcome = Outcome(outcome.job, outcome.status)
         self._ended[key] = outcome
         del self.pending[key]
-        self._complain_at = time.monotonic() + COMPLAIN
+        self._warn_at = time.monotonic() + COMPLAIN
 
     def _tally(self) -> Tally:
         return Tally(
@@ -195,7 +198,7 @@ class Waiter:
         number, client = self.clients.of(job)
         seconds = min(longest, self.left())
         milliseconds = max(1, math.ceil(seconds * 1000))  # 0 would block for ever
-        streams: dict[Any, Any] = {stream_key(job): self._last_id.get(key, b"0-0")}
+        streams: dict[Any, Any] = {results_key(job.id): self._last_id.get(key, b"0-0")}
         keys, *others = sorted(self._parts(), key=lambda part: part[0][0] != number)
         with client.pipeline(transaction=False) as pipe:
             pipe.xread(streams | self.also_watched(number), count=1, block=milliseconds)
@@ -229,12 +232,12 @@ class Waiter:
         too, chance decides: about ln(N) reads for N jobs, whatever the order in which they end.
         """
         if self._watched is not None and 2 * len(self.pending) > self._left:
-            self._guess += 1
+            self._wrong_guesses += 1
         self._left = len(self.pending)
-        if self._guess >= 2:
+        if self._wrong_guesses >= 2:
             return self._random.choice(choice)
         late = len(choice) * 3 // 4 if len(choice) > self.few else len(choice) - 1
-        return choice[late if self._guess == 0 else -1 - late]
+        return choice[late if self._wrong_guesses == 0 else -1 - late]
 
     # --- who waits for whom ---
 
@@ -271,16 +274,16 @@ class Waiter:
         """Return some jobs that are queued, each with one whose client reaches its queue."""
         return self._queued
 
-    def _complain(self) -> None:
-        """Say it if a job is waited for whose queue no worker serves."""
-        self._complain_at = time.monotonic() + COMPLAIN
+    def _warn(self) -> None:
+        """Log jobs waited for whose queue no worker serves."""
+        self._warn_at = time.monotonic() + COMPLAIN
         queues: dict[tuple[int, str], tuple[Job, Stuck]] = {}
         for job, stuck in self.stuck():
             queues.setdefault((self.clients.of(job)[0], stuck.queue), (job, stuck))
         for job, stuck in queues.values():
             if not self.clients.of(job)[1].exists(f"rq:workers:{stuck.queue}"):
                 log.warning(
-                    "job %s is waited for since %.0f s in queue %s, which no worker serves: "
+                    "job %s has been waited for %.0f s in queue %s, which no worker serves: "
                     "start one for it, or cancel the job",
                     stuck.job_id,
                     time.monotonic() - self._started,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pysplash.connections.direct import Word
 from pysplash.connections.outage import AWAY, patiently
-from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, Reply, Request, read, words
+from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.jobs.claim_one import Answer, Turn
 
 from .claims import CACHING, REFRESH, Claims, now
@@ -21,7 +21,7 @@ from .claims import CACHING, REFRESH, Claims, now
 class _Sent(NamedTuple):
     """A turn that is under way: what was asked, and the name by which it claims."""
 
-    request: Request
+    request: BatchRequest
     base: str
     refresh: bool
 
@@ -41,7 +41,7 @@ class BatchingClaims(Claims):
         """Whether something was sent whose answer has not been taken in."""
         return self._sent is not None
 
-    def send(self, request: Request) -> None:
+    def send(self, request: BatchRequest) -> None:
         """Ask; the answer is to be had from :meth:`gather` and :meth:`collect`.
 
         Who runs nothing and gets nothing is told when one of the queues changes.

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from pysplash.connections.clients import numbers
-from pysplash.connections.direct import Lane, Word, packed
+from pysplash.connections.direct import DirectConnection, Word, packed
 from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import Descent
@@ -68,7 +68,7 @@ class Claims:
         leaving: Callable[[], bool],
         away: Callable[[Exception, float], float],
     ) -> None:
-        self._lane = Lane(client)
+        self._lane = DirectConnection(client)
         self._worker = worker
         self._idle_ttl = idle_ttl
         self._leaving = leaving

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from rq.job import Job
 
 from pysplash.connections.outage import AWAY
-from pysplash.jobs.claim_batch import MOST, SHARE, Reply, Request
+from pysplash.jobs.claim_batch import MOST, SHARE, BatchRequest, Reply
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.quarantine import described
 from pysplash.log import logger
@@ -277,7 +277,7 @@ class Prefetching:
         returned = self._take_claimed() if back else ()
         present = "" if alone else self._present
         outcomes = self._sent = self._take_unsent()
-        request = Request(
+        request = BatchRequest(
             [outcome.done for outcome in outcomes],
             "".join("01"[outcome.light] for outcome in outcomes),
             sum(outcome.seconds for outcome in outcomes),

@@ -26,7 +26,7 @@ def test_one_that_fails_is_told_with_the_answers_before_it(redis: Redis) -> None
         Bundle(upper, list("abcd"), Job("j", connection=redis)).run()
 
     entries: Any = redis.lrange("pysplash:parts:j", 0, -1)
-    assert parts.read(entries) == parts.Known(["A", "B"], False)
+    assert parts.read(entries) == parts.BundleProgress(["A", "B"], False)
     assert 0 < redis.ttl("pysplash:parts:j") <= parts.TTL
 
 

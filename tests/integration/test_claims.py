@@ -1,4 +1,4 @@
-"""A worker's desk at a real server: listening while others take what comes."""
+"""A worker's claims at a real server: listening while others take what comes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from rq import Queue
 from rq.job import Job
 
 from benchmarks.network import Relay
-from pysplash.connections.direct import Lane
+from pysplash.connections.direct import DirectConnection
 from pysplash.embedded import EmbeddedServer
-from pysplash.jobs.claim_batch import Request
+from pysplash.jobs.claim_batch import BatchRequest
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.worker.batch_claims import BatchingClaims
 from pysplash.worker.claims import Claims
@@ -100,7 +100,7 @@ def test_a_batch_that_is_empty_listens(redis: Redis, never: int, queue: str) -> 
     claims = BatchingClaims(redis, "w", idle_ttl=480, leaving=lambda: False, away=_fail)
     claims.take(None, QUEUES)
     for _ in range(3):
-        claims.send(Request(wanted=4, share=1, queues=QUEUES))
+        claims.send(BatchRequest(wanted=4, share=1, queues=QUEUES))
         reply = claims.gather()
         assert reply is not None
         assert not reply.jobs
@@ -139,15 +139,15 @@ def finish(job: Job, claims: Claims) -> Finish:
 
 
 def test_a_silent_server_is_not_waited_for(redis: Redis) -> None:
-    """A server that does not answer in time counts as away, and the lane opens anew."""
-    lane = Lane(redis, answer=0.3)
-    lane.connect()
+    """A server that does not answer in time counts as away, and the connection opens anew."""
+    connection = DirectConnection(redis, answer=0.3)
+    connection.connect()
     with pytest.raises(RedisTimeoutError):
-        lane.call("BLPOP", "nothing", 30)
-    assert not lane.open
-    lane.connect()
-    assert lane.call("PING") == b"PONG"
-    lane.close()
+        connection.call("BLPOP", "nothing", 30)
+    assert not connection.open
+    connection.connect()
+    assert connection.call("PING") == b"PONG"
+    connection.close()
 
 
 class Cut(Claims):

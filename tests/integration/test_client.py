@@ -21,7 +21,8 @@ from pysplash import (
     UnknownTask,
 )
 from pysplash.client.discovery import read_pools
-from pysplash.client.requests import ENQUEUE, build, find_route
+from pysplash.client.requests import ENQUEUE, build
+from pysplash.client.routing import find_route
 from pysplash.client.terms import Terms
 from pysplash.errors import CallError
 from tests.integration.door_pools import HandPool, Thing

@@ -287,7 +287,7 @@ def test_arguments_that_end_the_process(life: Life) -> None:
 def test_an_entry_that_is_no_id(life: Life, queue: str, entry: bytes) -> None:
     """It is set aside, whether or not there is a job under that key."""
     life.meets(lambda pipeline, _: pipeline.lpush(life.queue(queue).key, entry), queue)
-    assert_set_aside(life, queue, entry, "it is no job's id")
+    assert_set_aside(life, queue, entry, "it is no valid job id")
 
     life.redis.delete(KEY.format(queue))
 
@@ -393,7 +393,7 @@ def test_the_quarantine_is_of_the_wrong_type(life: Life) -> None:
     bad = life.meets(spoiling("created_at", b"yesterday"), "low")
 
     assert life.redis.hget(bad.key, "status") == b"failed"
-    assert "Redis refuses a part of that: WRONGTYPE" in life.lines(bad.id)[-1]
+    assert "Redis refused part of this: WRONGTYPE" in life.lines(bad.id)[-1]
 
 
 # --- what lies in the registries when a worker starts ---
@@ -469,7 +469,7 @@ def test_malformed_commands(
         redis.publish(channel, message)
 
     def ignored() -> int:
-        return log.read_text().count("makes no sense")
+        return log.read_text().count("is not valid: expected")
 
     wait_until(lambda: ignored() == len(MESSAGES), BOUND, "as many lines as messages")
 

@@ -308,7 +308,7 @@ def test_a_child_elsewhere_is_no_worry_of_this_worker(
 
     assert job.return_value() is False
     assert elsewhere.job_ids == [child.id]
-    assert f"job {child.id} is waited for" in caplog.text
+    assert f"job {child.id} has been waited for" in caplog.text
     assert "in queue elsewhere, which no worker serves" in caplog.text
 
 

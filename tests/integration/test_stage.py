@@ -349,7 +349,7 @@ def test_without_redis() -> None:
     """A push that cannot be made raises, and so does a stage that finds nobody to work for."""
     with EmbeddedServer() as server:
         stage = Stage("alone", url=server.url)
-    with pytest.raises(ConnectionFailed, match="0 of 1 items are surely pushed"):
+    with pytest.raises(ConnectionFailed, match="0 of 1 items are known to be pushed"):
         stage.push(b"x")
     with pytest.raises(ConnectionFailed, match="no Redis answers at"):
         stage.run()

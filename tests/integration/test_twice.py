@@ -72,7 +72,7 @@ def test_it_runs_once(redis: Redis, queue: Queue, caplog: pytest.LogCaptureFixtu
     assert queue.job_ids == []
     assert job.get_status() is JobStatus.FINISHED
     assert [r.getMessage() for r in caplog.records if getattr(r, "action", "") == "surplus"] == [
-        "job job is in queue default once more than it may run: passed over"
+        "job job was enqueued more than once in queue default: skipped"
     ]
 
 
@@ -92,17 +92,17 @@ def test_it_is_retried_as_often_as_it_may(redis: Redis, queue: Queue) -> None:
 
 
 @pytest.fixture
-def desks(redis: Redis) -> Iterator[list[Claims]]:
+def claims(redis: Redis) -> Iterator[list[Claims]]:
     """The claims of two workers."""
 
     def away(error: Exception, pause: float) -> float:
         raise error
 
     options: Any = {"idle_ttl": 480, "leaving": lambda: False, "away": away}
-    desks = [Claims(redis, name, **options) for name in ("w1", "w2")]
-    yield desks
-    for desk in desks:
-        desk.close()
+    claims = [Claims(redis, name, **options) for name in ("w1", "w2")]
+    yield claims
+    for each in claims:
+        each.close()
 
 
 def in_turn(claims: Claims) -> Turn:
@@ -121,7 +121,7 @@ claiming = pytest.mark.parametrize("claim", [in_turn, by_name])
 @claiming
 @pytest.mark.parametrize("early", [True, False], ids=["before it starts", "while it runs"])
 def test_it_is_not_claimed_while_it_runs(
-    redis: Redis, queue: Queue, desks: list[Claims], claim: Claim, early: bool
+    redis: Redis, queue: Queue, claims: list[Claims], claim: Claim, early: bool
 ) -> None:
     """Neither by a worker's turn nor by name; whatever RQ writes meanwhile, it is started."""
     job, others = enqueue(redis)
@@ -130,13 +130,13 @@ def test_it_is_not_claimed_while_it_runs(
     queue.enqueue_dependents(others[0])
     if early:
         queue.enqueue_dependents(others[1])
-    assert in_turn(desks[0]).answer is Answer.JOB
+    assert in_turn(claims[0]).answer is Answer.JOB
     if not early:
         queue.enqueue_dependents(others[1])
         assert job.get_status() is JobStatus.QUEUED
     redis.hset(job.key, "status", "queued")  # else who claims by name looks no further
 
-    turn = claim(desks[1])
+    turn = claim(claims[1])
 
     assert turn.answer is Answer.EMPTY
     assert turn.skipped == [[b"surplus", b"default", b"job"]]
@@ -146,12 +146,12 @@ def test_it_is_not_claimed_while_it_runs(
 
 
 def test_who_helps_says_what_is_passed_over(
-    redis: Redis, queue: Queue, desks: list[Claims], caplog: pytest.LogCaptureFixture
+    redis: Redis, queue: Queue, claims: list[Claims], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A job that waits for one that runs elsewhere takes its second id away, and says so."""
     job, others = enqueue(redis)
     release(queue, others)
-    assert in_turn(desks[0]).answer is Answer.JOB
+    assert in_turn(claims[0]).answer is Answer.JOB
     redis.hset(job.key, "status", "queued")
     keeper = queue.enqueue(jobs.wait_for, job.id, max_wait=0.1, at_front=True, job_timeout=60)
     with caplog.at_level(logging.WARNING, "pysplash"):
@@ -159,22 +159,22 @@ def test_who_helps_says_what_is_passed_over(
 
     assert keeper.return_value() is False
     assert said(redis) == queue.job_ids == []
-    assert "job job is in queue default once more than it may run" in caplog.text
+    assert "job job was enqueued more than once in queue default" in caplog.text
 
 
 @claiming
 @pytest.mark.parametrize("lapsed", ["rq:execution:job:*", "rq:wip:default"])
 def test_a_lapsed_execution_is_in_nobodys_way(
-    redis: Redis, queue: Queue, desks: list[Claims], claim: Claim, lapsed: str
+    redis: Redis, queue: Queue, claims: list[Claims], claim: Claim, lapsed: str
 ) -> None:
     """A worker that died, or that RQ's cleaning took for dead, runs nothing that counts."""
     job, others = enqueue(redis)
     release(queue, others)
-    assert in_turn(desks[0]).answer is Answer.JOB
+    assert in_turn(claims[0]).answer is Answer.JOB
     redis.delete(*redis.keys(lapsed))
     redis.hset(job.key, "status", "queued")
 
-    assert claim(desks[1]).answer is Answer.JOB
+    assert claim(claims[1]).answer is Answer.JOB
 
 
 def requeue(job: Job, queue: Queue) -> None:
@@ -199,7 +199,7 @@ def return_it(job: Job, queue: Queue) -> None:
 def test_who_is_put_back_runs_again(
     redis: Redis,
     queue: Queue,
-    desks: list[Claims],
+    claims: list[Claims],
     claim: Claim,
     again: Callable[[Job, Queue], None],
 ) -> None:
@@ -212,17 +212,17 @@ def test_who_is_put_back_runs_again(
     job.refresh()
     again(job, queue)
 
-    assert claim(desks[0]).answer is Answer.JOB
+    assert claim(claims[0]).answer is Answer.JOB
 
 
 @pytest.mark.parametrize("status", ["created", "deferred", "finished", "failed"])
 def test_what_is_pushed_by_hand_runs(
-    redis: Redis, queue: Queue, desks: list[Claims], status: str
+    redis: Redis, queue: Queue, claims: list[Claims], status: str
 ) -> None:
     """A job that depends on none runs as often as its id is pushed, as by RQ's worker."""
     job = queue.enqueue(square, 2)
     redis.hset(job.key, "status", status)
-    assert in_turn(desks[0]).job_id == job.id.encode()
+    assert in_turn(claims[0]).job_id == job.id.encode()
 
 
 # --- failing ---

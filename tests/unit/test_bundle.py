@@ -11,7 +11,7 @@ from rq.job import Job
 from pysplash.application.bundle import Bundle
 from pysplash.client.requests import NOWHERE
 from pysplash.jobs import bundles as parts
-from pysplash.jobs.bundles import AGAIN, HELD, Known, Noted
+from pysplash.jobs.bundles import AGAIN, HELD, BundleProgress, Noted
 
 
 class Notes:
@@ -88,5 +88,7 @@ def test_what_is_noted_in_part_is_nothing_to_go_by(told: Any, known: Noted | Non
 def test_a_list_is_read_as_it_was_written(end: str, again: bool) -> None:
     """Answers in order, and what became of the call after them."""
     (_, _, *entries), _ = parts.commands("j", ['"a"', "null"], end)
-    assert parts.read([str(entry).encode() for entry in entries]) == Known(["a", None], again)
+    assert parts.read([str(entry).encode() for entry in entries]) == BundleProgress(
+        ["a", None], again
+    )
     assert parts.read([]) is None

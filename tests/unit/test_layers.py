@@ -13,8 +13,6 @@ TESTS = pathlib.Path(__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: names by which a test would sleep or patch
 TRICKS = {"sleep", "monkeypatch", "MagicMock", "patch"}
-#: class names that are still taken more than once
-SHARED = {"Answer", "Lane", "Request", "Turn"}
 
 
 def hidden(module: pathlib.Path) -> list[int]:
@@ -44,7 +42,7 @@ def test_no_two_public_classes_share_a_name() -> None:
         for node in source.nodes(module)
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
-    assert {name for name, count in names.items() if count > 1} <= SHARED
+    assert {name for name, count in names.items() if count > 1} == set()
 
 
 def test_files_stay_readable() -> None:

@@ -31,7 +31,7 @@ SETUP = "integration/test_setup.py"
 STAGE = "integration/test_stage.py"
 START_ORDER = "acceptance/test_start_order.py"
 THROTTLE = "acceptance/test_throttle.py"
-WIRE = "unit/test_wire.py"
+FRAMES = "unit/test_frames.py"
 ZMQ_DOOR = "integration/test_zmq_door.py"
 #: by system and by what it could do: the file and the name of the test
 SHOWN: dict[str, dict[str, tuple[str, str]]] = {
@@ -67,11 +67,11 @@ SHOWN: dict[str, dict[str, tuple[str, str]]] = {
     },
     "a daemon around one function": {
         "a small TCP daemon, nothing else to run": (GATEWAY, "test_a_daemon_of_three_lines"),
-        "frames with a length of 4 bytes": (WIRE, "test_the_form_is_exact"),
+        "frames with a length of 4 bytes": (FRAMES, "test_the_form_is_exact"),
         "a raw answer, then the end": (FRAMED_DOOR, "test_foreign_peers_are_answered"),
         "one process per core": (START_ORDER, "test_a_daemon_has_as_many_processes_as_wanted"),
         "request()": (FRAMED_DOOR, "test_foreign_peers_are_answered"),
-        "pack()": (WIRE, "test_what_is_packed_comes_out"),
+        "pack()": (FRAMES, "test_what_is_packed_comes_out"),
         "green sockets": (FRAMED_DOOR, "test_the_caller_uses_whatever_sockets_there_are"),
         "from a program of its own": (EXAMPLES, "test_examples_say_what_they_should"),
     },

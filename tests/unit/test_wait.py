@@ -16,10 +16,11 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 
 from pysplash.errors import JobFailed
+from pysplash.jobs.results import VANISHED, ResultEntry
 from pysplash.waiting.clients import Clients
 from pysplash.waiting.deadlock import reaches
 from pysplash.waiting.offer import Search
-from pysplash.waiting.outcomes import VANISHED, Entry, Outcome, classify, collect
+from pysplash.waiting.outcomes import Outcome, classify, collect
 from pysplash.waiting.progress import Tally
 from pysplash.waiting.wait import check, wait_jobs
 from pysplash.waiting.waiter import Waiter
@@ -33,7 +34,7 @@ def job(name: str = "a", **settings: Any) -> Job:
     return Job.create(print, id=name, connection=UNUSED, **settings)
 
 
-def entry(kind: Result.Type, value: object = None, trace: str = "") -> Entry:
+def entry(kind: Result.Type, value: object = None, trace: str = "") -> ResultEntry:
     """Return an entry of a result stream, as RQ writes it."""
     fields = {b"type": str(kind.value).encode()}
     if value is not None:
@@ -62,7 +63,7 @@ def test_a_finished_job_has_its_newest_value() -> None:
 
 
 @pytest.mark.parametrize("found", [None, entry(Result.Type.SUCCESSFUL)])
-def test_a_finished_job_may_have_no_value(found: Entry | None) -> None:
+def test_a_finished_job_may_have_no_value(found: ResultEntry | None) -> None:
     """A finished job without a stored value gives None."""
     outcome = classify(job(), b"finished", found)
     assert outcome is not None

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis import Redis
 
-from pysplash.client.async_transport import Answers, Outbox
-from pysplash.client.requests import Route, Words, build
+from pysplash.client.async_transport import AnswerStream, SendQueue
+from pysplash.client.requests import Words, build
+from pysplash.client.routing import Route
 from pysplash.client.terms import Terms
 from pysplash.connections.clients import portable
 from pysplash.errors import CallError
@@ -23,18 +24,18 @@ def words(queue: str = "q", pool: str = POOL) -> Words:
     return build(Route("t", queue, None, None, (pool,)), Terms(), (), {}).words
 
 
-def play(redis: Redis, scene: Callable[[Outbox], Awaitable[None]]) -> None:
-    """Run *scene* with an outbox, while there is a pool."""
+def play(redis: Redis, scene: Callable[[SendQueue], Awaitable[None]]) -> None:
+    """Run *scene* with a send queue, while there is a pool."""
     redis.hset(POOL, "open", "1")
 
     async def run() -> None:
-        answers = Answers(portable(redis), "here")
-        outbox = Outbox(answers)
+        answers = AnswerStream(portable(redis), "here")
+        sending = SendQueue(answers)
         try:
             async with asyncio.timeout(BOUND):
-                await scene(outbox)
+                await scene(sending)
         finally:
-            await outbox.close()
+            await sending.close()
             await answers.close()
 
     asyncio.run(run())
@@ -44,9 +45,9 @@ def test_each_is_told_what_became_of_its_own(redis: Redis) -> None:
     """Of calls that go together one is refused, one finds no pool, the others are enqueued."""
     redis.set("rq:queue:odd", "no list")
 
-    async def scene(outbox: Outbox) -> None:
+    async def scene(sending: SendQueue) -> None:
         some = [words(), words("odd"), words(pool="gone"), words()]
-        told = await asyncio.gather(*map(outbox.enqueue, some), return_exceptions=True)
+        told = await asyncio.gather(*map(sending.enqueue, some), return_exceptions=True)
         assert [told[0], told[2], told[3]] == [True, False, True]
         assert isinstance(told[1], CallError)
         assert "refuses" in str(told[1])
@@ -59,13 +60,13 @@ def test_many_go_in_few_packets(redis: Redis) -> None:
     """A hundred calls made at once wait for the server twice, not a hundred times."""
     told: list[int] = []
 
-    class Counting(Outbox):
-        async def _ask(self, mux: object, batch: object) -> None:
+    class Counting(SendQueue):
+        async def _ask(self, batch: object, connection: object) -> None:
             told.append(len(batch))  # type: ignore[arg-type]
-            await super()._ask(mux, batch)  # type: ignore[arg-type]
+            await super()._ask(batch, connection)  # type: ignore[arg-type]
 
-    async def scene(outbox: Outbox) -> None:
-        counting = Counting(outbox._answers)
+    async def scene(sending: SendQueue) -> None:
+        counting = Counting(sending._answers)
         assert all(await asyncio.gather(*(counting.enqueue(words()) for _ in range(100))))
         await counting.close()
 
@@ -78,10 +79,10 @@ def test_many_go_in_few_packets(redis: Redis) -> None:
 def test_a_server_that_has_lost_the_script(redis: Redis) -> None:
     """Each call is enqueued once all the same, in its order."""
 
-    async def scene(outbox: Outbox) -> None:
+    async def scene(sending: SendQueue) -> None:
         for _ in range(3):
             redis.script_flush()
-            assert all(await asyncio.gather(*(outbox.enqueue(words()) for _ in range(5))))
+            assert all(await asyncio.gather(*(sending.enqueue(words()) for _ in range(5))))
 
     play(redis, scene)
     assert redis.llen("rq:queue:q") == 15
@@ -90,16 +91,16 @@ def test_a_server_that_has_lost_the_script(redis: Redis) -> None:
 def test_what_is_given_up_before_it_is_sent_never_is(redis: Redis) -> None:
     """A caller that goes away while others are taken leaves nothing in the queue."""
 
-    async def scene(outbox: Outbox) -> None:
-        first = asyncio.create_task(outbox.enqueue(words()))
+    async def scene(sending: SendQueue) -> None:
+        first = asyncio.create_task(sending.enqueue(words()))
         await asyncio.sleep(0)
-        late = [asyncio.create_task(outbox.enqueue(words())) for _ in range(5)]
+        late = [asyncio.create_task(sending.enqueue(words())) for _ in range(5)]
         await asyncio.sleep(0)
         for each in late[1:]:
             each.cancel()
         assert await first
         assert await late[0]
-        assert not outbox._waiting
+        assert not sending._waiting
 
     play(redis, scene)
     assert redis.llen("rq:queue:q") == 2
@@ -108,25 +109,25 @@ def test_what_is_given_up_before_it_is_sent_never_is(redis: Redis) -> None:
 def test_who_has_just_gone_away_is_passed_over(redis: Redis) -> None:
     """A caller that is gone and was not struck off yet keeps nobody from being served."""
 
-    async def scene(outbox: Outbox) -> None:
+    async def scene(sending: SendQueue) -> None:
         for _ in range(3):
             gone: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
             gone.cancel()
-            outbox._waiting[gone] = words()
-            assert await outbox.enqueue(words())
-            assert not outbox._waiting
+            sending._waiting[gone] = words()
+            assert await sending.enqueue(words())
+            assert not sending._waiting
 
     play(redis, scene)
     assert redis.llen("rq:queue:q") == 3
 
 
 def test_the_end_tells_those_who_wait(redis: Redis) -> None:
-    """Whoever waits while the outbox is closed gets an error."""
+    """Whoever waits while the send queue is closed gets an error."""
 
-    async def scene(outbox: Outbox) -> None:
-        waiting = [asyncio.create_task(outbox.enqueue(words())) for _ in range(3)]
+    async def scene(sending: SendQueue) -> None:
+        waiting = [asyncio.create_task(sending.enqueue(words())) for _ in range(3)]
         await asyncio.sleep(0)
-        await outbox.close()
+        await sending.close()
         for each in waiting:
             with pytest.raises(CallError, match="the client was closed"):
                 await each

@@ -10,7 +10,7 @@ import pytest
 
 from pysplash.client.bundling import MOST, WARY, Bundles
 from pysplash.errors import CallError, ConnectionFailed, ExecutionError
-from pysplash.jobs.bundles import Known
+from pysplash.jobs.bundles import BundleProgress
 
 
 class Job:
@@ -20,6 +20,7 @@ class Job:
         self._hand = hand
         self.texts = list(texts)
         self.id = "job"
+        self.awaited = self
         self.looks = 0
         self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -35,11 +36,11 @@ class Job:
         await asyncio.wait([self.ended])
         return True
 
-    async def result(self, timeout: float) -> Any:
+    def value(self) -> Any:
         """Return its end."""
         return self.ended.result()
 
-    async def parts(self) -> Known | None:
+    async def parts(self) -> BundleProgress | None:
         """Say what is known of how far it got."""
         if isinstance(self._hand.known, Exception):
             raise self._hand.known
@@ -55,7 +56,7 @@ class Hand:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.looks = 0
-        self.known: Known | Exception | None = None
+        self.known: BundleProgress | Exception | None = None
 
     async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
         """Take a job."""
@@ -234,7 +235,7 @@ def test_a_late_call_keeps_no_other() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        hand.looks, hand.known = 2, Known(["A"], False)
+        hand.looks, hand.known = 2, BundleProgress(["A"], False)
         await come(some, told, *"abcd")
         assert told == ["A"]
         assert [job.texts for job in hand.jobs] == [list("abcd"), ["c"], ["d"]]
@@ -271,7 +272,7 @@ def test_a_job_that_failed_is_broken_up(again: bool, sent: list[str]) -> None:
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
         await come(some, told, *"abc")
-        hand.known = Known(["A"], again)
+        hand.known = BundleProgress(["A"], again)
         hand.jobs[0].ended.set_exception(failure)
         await settled()
         assert [job.texts for job in hand.jobs[1:]] == [[text] for text in sent]
@@ -286,9 +287,9 @@ def test_a_late_call_that_is_to_go_again_does() -> None:
 
     async def play(some: Bundles, hand: Hand, told: list[Any]) -> None:
         await warm(some, hand, told)
-        hand.looks, hand.known = 1, Known([], False)
+        hand.looks, hand.known = 1, BundleProgress([], False)
         await come(some, told, *"ab")
-        hand.known = Known([], True)
+        hand.known = BundleProgress([], True)
         hand.jobs[0].ended.set_exception(failure)
         await settled()
         assert [job.texts for job in hand.jobs[1:]] == [["b"], ["a"]]

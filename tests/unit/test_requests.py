@@ -17,7 +17,8 @@ from redis.sentinel import Sentinel
 
 from pysplash.cli.pools import parse_word, show_value
 from pysplash.client.discovery import PoolFacts, Task
-from pysplash.client.requests import Named, Request, Route, build, find_route, read_answer
+from pysplash.client.requests import CallRequest, Named, build, read_answer
+from pysplash.client.routing import Route, find_route
 from pysplash.client.safe_pickle import PrimitiveSerializer
 from pysplash.client.terms import Allowance, Terms, check_terms
 from pysplash.connections.clients import from_url, portable
@@ -342,5 +343,5 @@ def test_sentinels_have_twins_too() -> None:
 def test_requests_are_all_different() -> None:
     """Two calls of the same are two jobs."""
     one, two = (build(ROUTE, Terms(), (), {}) for _ in range(2))
-    assert isinstance(one, Request)
+    assert isinstance(one, CallRequest)
     assert one.job_id != two.job_id
