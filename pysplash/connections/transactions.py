@@ -22,7 +22,7 @@ from redis.exceptions import WatchError
 from .outage import AWAY
 
 
-class _Candid(Pipeline):
+class _StrictPipeline(Pipeline):
     """A pipeline that raises a timeout, which RQ does not ignore, where its connection was lost."""
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -42,7 +42,7 @@ def candid(client: Redis) -> Iterator[None]:
 
     def pipeline(transaction: bool = True, shard_hint: Any = None) -> Pipeline:
         pool, callbacks = client.connection_pool, client.response_callbacks
-        return _Candid(pool, callbacks, transaction, shard_hint)
+        return _StrictPipeline(pool, callbacks, transaction, shard_hint)
 
     vars(client)["pipeline"] = pipeline
     try:
@@ -51,7 +51,7 @@ def candid(client: Redis) -> Iterator[None]:
         del vars(client)["pipeline"]
 
 
-class _Outspoken:
+class _RaisingLogger:
     """A logger that raises the error of a server that is away instead of logging it."""
 
     def __init__(self, log: Any) -> None:
@@ -78,9 +78,9 @@ def _raise_if_away() -> None:
 
 
 @contextlib.contextmanager
-def outspoken(worker: Any) -> Iterator[None]:
+def raising_outages(worker: Any) -> Iterator[None]:
     """Within a block, let RQ's *worker* raise errors of an absent Redis instead of logging them."""
-    said, worker.log = worker.log, _Outspoken(worker.log)
+    said, worker.log = worker.log, _RaisingLogger(worker.log)
     try:
         yield
     finally:

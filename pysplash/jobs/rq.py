@@ -87,7 +87,7 @@ __all__ = [
     "recover",
     "retry",
     "run",
-    "strange",
+    "incompatibilities",
     "succeed",
     "unclaimed",
 ]
@@ -107,7 +107,9 @@ _STATUSES = frozenset(
 )
 
 
-def strange(worker_class: type[Any] = BaseWorker, statuses: type[Any] = JobStatus) -> list[str]:
+def incompatibilities(
+    worker_class: type[Any] = BaseWorker, statuses: type[Any] = JobStatus
+) -> list[str]:
     """Return a line for each way in which the installed RQ differs from what these calls expect."""
     lines = []
     for name, taken in TAKEN.items():

@@ -21,7 +21,7 @@ from rq.queue import Queue
 from rq.utils import as_text
 
 from pysplash.connections.outage import AWAY
-from pysplash.connections.transactions import outspoken
+from pysplash.connections.transactions import raising_outages
 from pysplash.log import logger
 
 from .dependents import releasing_once
@@ -179,7 +179,7 @@ def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
 
     worker._release_slot_safely = follow  # the last that RQ does, if it could store the failure
     try:
-        with outspoken(worker):
+        with raising_outages(worker):
             worker.handle_job_failure(
                 job=job,
                 queue=releasing_once(_persistent(worker, queue)),

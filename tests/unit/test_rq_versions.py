@@ -10,7 +10,7 @@ import re
 from rq.version import VERSION
 from rq.worker import BaseWorker
 
-from pysplash.jobs.rq import strange, succeed
+from pysplash.jobs.rq import incompatibilities, succeed
 
 from . import source
 from .source import PACKAGE
@@ -51,7 +51,7 @@ class NextStatus(enum.Enum):
 
 def test_this_rq_is_the_one_meant() -> None:
     """The methods that are called or overridden take what they are given."""
-    assert not strange(), f"RQ {VERSION}: " + "; ".join(strange())
+    assert not incompatibilities(), f"RQ {VERSION}: " + "; ".join(incompatibilities())
 
 
 def test_the_generation_is_the_installed_one() -> None:
@@ -70,7 +70,7 @@ def test_the_lowest_that_is_promised_is_tested() -> None:
 
 def test_another_rq_is_told_apart() -> None:
     """Each method that has changed is named, with the place to change, and each new status."""
-    lines = strange(NextWorker, NextStatus)
+    lines = incompatibilities(NextWorker, NextStatus)
 
     assert {line.partition(" ")[0] for line in lines[:-1]} == {"handle_job_success", "perform_job"}
     assert lines[0].startswith("handle_job_success takes job outcome, not job queue started_job")
