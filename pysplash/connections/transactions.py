@@ -37,7 +37,7 @@ class _StrictPipeline(Pipeline):
 
 
 @contextlib.contextmanager
-def candid(client: Redis) -> Iterator[None]:
+def raising_lost_connections(client: Redis) -> Iterator[None]:
     """Within a block, let transactions of *client* raise if their connection is lost."""
 
     def pipeline(transaction: bool = True, shard_hint: Any = None) -> Pipeline:

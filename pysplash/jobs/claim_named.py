@@ -100,7 +100,7 @@ return rest('empty')
 
 
 @dataclass(frozen=True, slots=True)
-class Descent:
+class NamedTurn:
     """The script's reply: the claimed job, or where to search next."""
 
     turn: Turn
@@ -112,14 +112,14 @@ class Descent:
     stuck: Sequence[tuple[str, str]] = ()
 
 
-def read(reply: Sequence[Any]) -> Descent:
-    """Return the script's reply as a Descent."""
+def read(reply: Sequence[Any]) -> NamedTurn:
+    """Return the script's reply as a NamedTurn."""
     if len(reply) == 1:
-        return Descent(Turn(Answer(reply[0])))
+        return NamedTurn(Turn(Answer(reply[0])))
     answer, queue, job_id, skipped, raw, seen, beneath, running, stuck = reply
     turn = Turn(Answer(answer), queue.decode(errors="replace"), job_id, skipped, raw)
     beside = [[name.decode(errors="replace") for name in names] for names in (running, stuck)]
-    return Descent(
+    return NamedTurn(
         turn,
         seen,
         [name.decode(errors="replace") for name in beneath],

@@ -147,7 +147,7 @@ class Quarantine:
         self._insist = insist
         self._said: set[str] = set()
 
-    def let_go(
+    def set_aside_claimed(
         self, queue: str, job_id: bytes, execution: str, fields: Mapping[bytes, bytes], why: str
     ) -> None:
         """Set aside a job that the worker has claimed from *queue* as *execution*."""
@@ -161,7 +161,7 @@ class Quarantine:
         )
         self._set_aside(queue, job_id, why, *removals)
 
-    def pass_over(self, skipped: Sequence[Sequence[bytes]]) -> None:
+    def report_skipped(self, skipped: Sequence[Sequence[bytes]]) -> None:
         """Log what the script skipped before it found a job; set aside invalid ids."""
         gone = []
         for kind, queue, what, *why in skipped:

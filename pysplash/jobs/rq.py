@@ -123,7 +123,7 @@ def incompatibilities(
     return lines
 
 
-def put_back(worker: BaseWorker, job: Job, queue: Queue) -> None:
+def requeue(worker: BaseWorker, job: Job, queue: Queue) -> None:
     """Requeue a job at the front of its queue, and close *worker*'s execution of it."""
     with worker.connection.pipeline() as pipeline:
         close_execution(worker, job, pipeline)

@@ -18,7 +18,7 @@ from rq.job import Job, Retry
 from rq.queue import Queue
 from rq.worker import BaseWorker
 
-from pysplash.connections.transactions import candid, raising_outages
+from pysplash.connections.transactions import raising_lost_connections, raising_outages
 
 from .dependents import releasing_once
 
@@ -106,7 +106,7 @@ def fail(worker: Any, job: Job, queue: Queue, text: str) -> bool:
     or nothing was stored.
     """
     execution = held(worker)
-    with candid(worker.connection), raising_outages(worker):
+    with raising_lost_connections(worker.connection), raising_outages(worker):
         worker.handle_job_failure(
             job=job,
             queue=releasing_once(queue),

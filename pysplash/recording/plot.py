@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MISSING = "matplotlib is missing: pip install 'pysplash[plot]'"
+MISSING = "matplotlib is missing: pip install matplotlib"
 ENDINGS = (".png", ".svg")
 #: inches, and dots an inch: 1200 x 800
 SIZE, DOTS = (12.0, 8.0), 100

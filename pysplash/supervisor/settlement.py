@@ -37,7 +37,7 @@ from pysplash.jobs.claim_one import Answer, Finish
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, diagnosis
 from pysplash.jobs.restoring import stamp
-from pysplash.jobs.rq import current_job_ids, fail, held, hold, put_back, recover
+from pysplash.jobs.rq import current_job_ids, fail, held, hold, recover, requeue
 from pysplash.log import logger
 from pysplash.waiting.deadlock import forget
 
@@ -258,7 +258,7 @@ class Settlement:
         open_ = held(worker) is not None
         if status == JobStatus.QUEUED and (open_ or not loss.execution_id):
             forget(self._connection, job.id)
-            put_back(worker, job, queue)
+            requeue(worker, job, queue)
             return "returned"
         if not open_ or status != JobStatus.STARTED:
             return "kept"
@@ -273,7 +273,7 @@ class Settlement:
             return self._settle_memory_kill(worker, job, queue, loss)
         deaths = self._count_death(DEATHS_KEY.format(loss.job_id)) if loss.suspect else 0
         if self._requeue and deaths < MOST_DEATHS:
-            put_back(worker, job, queue)
+            requeue(worker, job, queue)
             return "requeued"
         if deaths >= MOST_DEATHS:
             job.retries_left = 0
@@ -300,7 +300,7 @@ class Settlement:
         """Requeue a job that was killed for its memory; the third time, fail it."""
         kills = self._count_death(RELIEFS_KEY.format(job.id))
         if kills < MOST_DEATHS:
-            put_back(worker, job, queue)
+            requeue(worker, job, queue)
             return "requeued"
         job.retries_left = 0
         cause = f"{loss.cause}, {kills} times: it needs more memory than the pool's limit leaves"
@@ -310,7 +310,7 @@ class Settlement:
         """Quarantine a job that cannot be read."""
         origin = self._origin(job_id)
         known = ExecutionRegistry(job_id, self._connection).get_execution_ids()
-        Quarantine(self._connection, loss.worker, lambda call: call()).let_go(
+        Quarantine(self._connection, loss.worker, lambda call: call()).set_aside_claimed(
             origin.decode(errors="replace") or self._settings.queues[0],
             job_id.encode(),
             loss.execution_id or next(iter(known), ""),

@@ -52,10 +52,10 @@ class BatchingClaims(Claims):
         try:
             words = self._turn_of(self._sent)
             if request.present or not request.queues:
-                self._lane.send(*words)
+                self._connection.send(*words)
             else:
-                self._lane.rung = False
-                self._answer = self._lane.call_all(CACHING, words)[1]
+                self._connection.notified = False
+                self._answer = self._connection.call_all(CACHING, words)[1]
         except AWAY:
             return
 
@@ -68,12 +68,12 @@ class BatchingClaims(Claims):
         sent = self._sent
         if sent is None:
             return None
-        if not self._lane.open:
+        if not self._connection.open:
             reply = self._recover(sent)
         elif self._answer is None:
-            reply = read(self._lane.reply(), sent.base)
+            reply = read(self._connection.reply(), sent.base)
         else:
-            reply = read(self._lane.checked(self._answer), sent.base)
+            reply = read(self._connection.checked(self._answer), sent.base)
             self.watching = not reply.jobs and not reply.skipped
         self._sent = self._answer = None
         self._resting = False
@@ -85,17 +85,17 @@ class BatchingClaims(Claims):
 
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
         if not self._batch:
-            self._batch = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+            self._batch = self._connection.call("SCRIPT", "LOAD", SCRIPT).decode()
         head = self._head(self._batch, now(), sent.refresh)
         return (*head, *words(sent.request, sent.base))
 
     def _recover(self, sent: _Sent) -> Reply:
         """Connect; return what came of a turn whose answer was lost, or take it once more."""
         self._connect()
-        named = self._lane.call("HMGET", f"rq:worker:{self._worker}", BASE, HAND)
+        named = self._connection.call("HMGET", f"rq:worker:{self._worker}", BASE, HAND)
         base, hand = (word.decode() if word else "" for word in named)
         if base != sent.base:
-            return read(self._lane.call(*self._turn_of(sent)), sent.base)
+            return read(self._connection.call(*self._turn_of(sent)), sent.base)
         outcomes = [
             Answer.DEPENDENTS
             if self._has_record(f"{done.job_id}:{done.execution_id}")
@@ -108,7 +108,7 @@ class BatchingClaims(Claims):
         return Reply(answer, outcomes, [job for job in jobs if job.raw])
 
     def _has_record(self, entry: str) -> bool:
-        return bool(self._lane.call("EXISTS", f"rq:execution:{entry}"))
+        return bool(self._connection.call("EXISTS", f"rq:execution:{entry}"))
 
     def _claimed(self, entry: str, *, light: bool) -> Turn:
         job_id, _, execution = entry.rpartition(":")

@@ -22,7 +22,7 @@ from pysplash.connections.clients import numbers
 from pysplash.connections.direct import DirectConnection, Word, packed
 from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
-from pysplash.jobs.claim_named import Descent
+from pysplash.jobs.claim_named import NamedTurn
 from pysplash.jobs.claim_one import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 from pysplash.jobs.restoring import stamp, written
 from pysplash.jobs.rq import claimed
@@ -68,7 +68,7 @@ class Claims:
         leaving: Callable[[], bool],
         away: Callable[[Exception, float], float],
     ) -> None:
-        self._lane = DirectConnection(client)
+        self._connection = DirectConnection(client)
         self._worker = worker
         self._idle_ttl = idle_ttl
         self._leaving = leaving
@@ -104,7 +104,7 @@ class Claims:
         while True:
             try:
                 turn = None
-                if not self._lane.open:
+                if not self._connection.open:
                     asked, turn = None, self._lost_claim(execution)
                 if turn is None:
                     asked = asked or self._begin_turn(done, queues, execution, seconds)
@@ -126,7 +126,7 @@ class Claims:
         If Redis does not say it stays :attr:`unsure`.
         """
         try:
-            self._lane.close()
+            self._connection.close()
             turn = self._lost_claim(execution)
         except AWAY:
             self.unsure = execution
@@ -145,7 +145,7 @@ class Claims:
     @property
     def may_ask(self) -> bool:
         """Whether a turn could be begun without anything else to be asked of the server."""
-        return self._lane.open and self._counters is not None
+        return self._connection.open and self._counters is not None
 
     def ask(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> None:
         """Begin a turn; the next :meth:`take`, with the same arguments, ends it.
@@ -156,18 +156,18 @@ class Claims:
         try:
             self._begin_turn(done, queues, self._draw(), seconds, moment)
         except AWAY:
-            return  # the lane is closed, and it is known by which execution a job may be claimed
+            return  # the connection is closed; by its execution a claim can be found again
 
     def prepare(self) -> None:
         """Have ready what the next turns take, while there is time."""
         self._fresh = [os.urandom(16).hex() for _ in range(2)]
-        if self._counters is None and self._lane.open:
+        if self._counters is None and self._connection.open:
             self._learn_counters()
 
     def _draw(self) -> str:
         return self._fresh.pop() if self._fresh else os.urandom(16).hex()
 
-    def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> Descent:
+    def take_named(self, done: Finish | None, named: Sequence[Word], seconds: float) -> NamedTurn:
         """Store *done*, which took *seconds*, and claim one of the jobs *named*.
 
         *named* is from :func:`descent.words`. Waits for Redis as long as there is an outcome to
@@ -175,9 +175,9 @@ class Claims:
         """
         execution = self.unsure or os.urandom(16).hex()
 
-        def attempt() -> Descent:
+        def attempt() -> NamedTurn:
             lost = self._lost_claim(execution)
-            return Descent(lost) if lost else self._descend(done, named, execution, seconds)
+            return NamedTurn(lost) if lost else self._descend(done, named, execution, seconds)
 
         try:
             found = attempt() if done is None else patiently(attempt, self._away)
@@ -192,15 +192,15 @@ class Claims:
 
     def _descend(
         self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
-    ) -> Descent:
+    ) -> NamedTurn:
         if not self._descent:
-            self._descent = self._lane.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
+            self._descent = self._connection.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
         counters = self._count(seconds) if done is not None else _NO_JOB
         words = self._words(self._descent, now(), True, counters, done or NOTHING, execution)
         try:
-            found = descent.read(self._lane.call(*words, *named))
+            found = descent.read(self._connection.call(*words, *named))
         except ResponseError as error:
-            found = Descent(self._reopen(done, error))
+            found = NamedTurn(self._reopen(done, error))
         if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = counters
         if found.turn.answer is Answer.JOB:
@@ -233,42 +233,42 @@ class Claims:
         key = f"rq:worker:{self._worker}"
 
         def attempt() -> bool:
-            if not self._lane.open:
+            if not self._connection.open:
                 self._connect()
-            replies = self._lane.call_all(
+            replies = self._connection.call_all(
                 ("HSET", key, "last_heartbeat", stamp(time.time())),
                 ("EXPIRE", key, self._idle_ttl),
                 ("EXISTS", f"rq:execution:{job_id}:{self.execution}"),
             )
-            return bool([self._lane.checked(reply) for reply in replies][-1])
+            return bool([self._connection.checked(reply) for reply in replies][-1])
 
         return patiently(attempt, self._away)
 
     @property
-    def rung(self) -> bool:
+    def notified(self) -> bool:
         """Whether the server has told of a change since the last turn."""
-        return self._lane.rung
+        return self._connection.notified
 
     def listen(self, seconds: float, also: int) -> bool:
         """Wait until a watched queue changes, *also* is readable, or *seconds* have passed.
 
         Returns whether *also* is.
         """
-        return self._lane.listen(seconds, also)
+        return self._connection.listen(seconds, also)
 
     def look(self, queues: Sequence[str]) -> bool:
         """Return whether anything waits in *queues*; the server goes on telling of changes.
 
         Cheaper than a turn, for a worker that will probably come too late.
         """
-        self._lane.rung = False
+        self._connection.notified = False
         keys = [f"rq:queue:{name}" for name in queues]
-        _, count = self._lane.call_all(CACHING, ("EXISTS", *keys))
+        _, count = self._connection.call_all(CACHING, ("EXISTS", *keys))
         return bool(count)
 
     def close(self) -> None:
         """Leave the server; raise redis's error where a claim may have been made, unheard."""
-        self._lane.close()
+        self._connection.close()
         if self.unsure:
             raise RedisConnectionError("a job may have been claimed, for all that is known")
 
@@ -279,7 +279,7 @@ class Claims:
 
     def _learn_counters(self) -> tuple[int, float]:
         names = ("successful_job_count", "total_working_time")
-        jobs, worked = self._lane.call("HMGET", f"rq:worker:{self._worker}", *names)
+        jobs, worked = self._connection.call("HMGET", f"rq:worker:{self._worker}", *names)
         self._counters = (int(jobs or 0), float(worked or 0))
         return self._counters
 
@@ -303,8 +303,8 @@ class Claims:
         words = self._words(self._script, moment or now(), refresh, counters, outcome, execution)
         packet = before + packed(*words, *queues)
         asked = self._asked = _Asked(execution, refresh, counters, after)
-        self._lane.rung, self.watching = False, done is None
-        self._lane.post(packet)
+        self._connection.notified, self.watching = False, done is None
+        self._connection.post(packet)
         return asked
 
     def _watch(self, queues: Sequence[str]) -> bytes:
@@ -318,16 +318,16 @@ class Claims:
         """Return what became of a turn."""
         self._asked = None
         if asked.after:
-            self._lane.post(asked.after)
-        replies = self._lane.replies(3 if asked.after else 2 if done is None else 1)
+            self._connection.post(asked.after)
+        replies = self._connection.replies(3 if asked.after else 2 if done is None else 1)
         try:
-            turn = read(self._lane.checked(replies[done is None]))
+            turn = read(self._connection.checked(replies[done is None]))
         except ResponseError as error:
             turn = self._reopen(done, error)
         if done is not None and turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = asked.counters
         if asked.after:
-            count = self._lane.checked(replies[2])
+            count = self._connection.checked(replies[2])
             self.watching = turn.answer is Answer.EMPTY and count == 0
         if asked.refresh and turn.answer is Answer.JOB:
             self._refreshed_at = time.time()
@@ -338,12 +338,12 @@ class Claims:
         if done is None or "WRONGTYPE" not in str(error):
             raise error
         key = f"rq:execution:{done.job_id}:{done.execution_id}"
-        self._lane.call("HSET", key, "id", done.execution_id, "worker_name", self._worker)
+        self._connection.call("HSET", key, "id", done.execution_id, "worker_name", self._worker)
         return Turn(Answer.DEPENDENTS)
 
     def cut_off_others(self) -> None:
         """Have the server close all other connections of this worker; see :meth:`_cut_off`."""
-        if not self._lane.open:
+        if not self._connection.open:
             self._connect()
         self._cut_off(lambda number: number != self._number)
 
@@ -354,33 +354,33 @@ class Claims:
         is made after somebody looked for it.
         """
         with contextlib.suppress(ResponseError):
-            for number in numbers(self._lane.call("CLIENT", "LIST"), self._worker):
+            for number in numbers(self._connection.call("CLIENT", "LIST"), self._worker):
                 if lost(number):
-                    self._lane.call("CLIENT", "KILL", "ID", number)
+                    self._connection.call("CLIENT", "KILL", "ID", number)
 
     def _connect(self) -> None:
         """Connect, and ask to be told when what an idle worker has just looked at changes."""
-        self._lane.connect()
-        self._lane.call("CLIENT", "SETNAME", self._worker)
-        before, self._number = self._number, self._lane.call("CLIENT", "ID")
+        self._connection.connect()
+        self._connection.call("CLIENT", "SETNAME", self._worker)
+        before, self._number = self._number, self._connection.call("CLIENT", "ID")
         if before:
             self._cut_off(lambda number: number == before != self._number)
-        self._lane.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-        self._script = self._lane.call("SCRIPT", "LOAD", SCRIPT).decode()
+        self._connection.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
+        self._script = self._connection.call("SCRIPT", "LOAD", SCRIPT).decode()
         self._descent = ""
         self.recount()
 
     def _lost_claim(self, execution: str) -> Turn | None:
         """Connect if need be; return the job that was claimed before the connection was lost."""
-        if self._lane.open:
+        if self._connection.open:
             return None
         self._connect()
-        job_id = claimed(self._lane.call, self._worker, execution)
+        job_id = claimed(self._connection.call, self._worker, execution)
         return None if job_id is None else self._found(job_id)
 
     def _found(self, job_id: bytes) -> Turn:
         """Return the turn that claimed *job_id*."""
-        reply: Any = self._lane.call("HGETALL", b"rq:job:" + job_id)
+        reply: Any = self._connection.call("HGETALL", b"rq:job:" + job_id)
         if isinstance(reply, dict):
             reply = [word for pair in reply.items() for word in pair]
         fields = dict(zip(reply[::2], reply[1::2], strict=True))

@@ -35,7 +35,7 @@ class Idling:
         Return whether a queue has changed.
         """
         while not self._leaving():
-            if self._claims.rung and self._is_needed(queues, slot):
+            if self._claims.notified and self._is_needed(queues, slot):
                 return True
             left = until - time.monotonic()
             if left <= 0:

@@ -19,9 +19,9 @@ from rq.queue import Queue
 from rq.utils import as_text, now
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
-from pysplash.jobs.claim_named import Descent, words
+from pysplash.jobs.claim_named import NamedTurn, words
 from pysplash.jobs.claim_one import Answer, Turn
-from pysplash.jobs.rq import held, hold, put_back
+from pysplash.jobs.rq import held, hold, requeue
 from pysplash.log import logger
 from pysplash.waiting.clients import waiting_client
 from pysplash.waiting.offer import Help, Search, Stuck
@@ -183,11 +183,11 @@ class Nest:
             job = worker.job_class.fetch(as_text(turn.job_id), worker.connection, worker.serializer)
             hold(worker, self._outcomes.execution(job))
             queue = worker.queue_class(turn.queue, connection=worker.connection)
-            put_back(worker, job, queue)
+            requeue(worker, job, queue)
         finally:
             self._resume(level)
 
-    def _descend(self, names: Sequence[str]) -> Descent:
+    def _descend(self, names: Sequence[str]) -> NamedTurn:
         """Store the last outcome and claim one of the jobs *names*."""
         pending = self._one_by_one.take()
         worker, keeper = self._worker, get_current_job()
@@ -257,7 +257,7 @@ class Nest:
         if not outcomes.may_store(job):
             return
         if worker.on_crash == "requeue":
-            outcomes.store(job, queue, lambda: put_back(worker, job, queue))
+            outcomes.store(job, queue, lambda: requeue(worker, job, queue))
             worker._job_failed = True
             return
         job.ended_at = now()

@@ -13,7 +13,7 @@ from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
-from pysplash.connections.transactions import candid
+from pysplash.connections.transactions import raising_lost_connections
 from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, described, is_kept
@@ -101,7 +101,7 @@ class Outcomes:
                 extra={"action": "fenced", "job": job_id},
             )
         if turn.skipped:
-            self._quarantine.pass_over(turn.skipped)
+            self._quarantine.report_skipped(turn.skipped)
 
     def settle_earlier(self, turn: Turn, pending: Pending | None) -> None:
         """Do so for a job other than the one that runs, under that job's execution."""
@@ -169,7 +169,7 @@ class Outcomes:
             return
         job._status = JobStatus.FINISHED
         call_back_success(job, self._worker.death_penalty_class, value)
-        with candid(self._worker.connection):
+        with raising_lost_connections(self._worker.connection):
             self.store(job, queue, lambda: succeed(self._worker, job, queue))
         job.send_webhooks(JobStatus.FINISHED)
 
@@ -230,7 +230,7 @@ class Outcomes:
         worker, why = self._worker, f"its outcome cannot be stored ({described(error)})"
         if not worker._insist(lambda: is_kept(worker.connection, job.origin, job.id)):
             fields = {b"origin": job.origin.encode()}
-            self._quarantine.let_go(
+            self._quarantine.set_aside_claimed(
                 queue.name, job.id.encode(), self._claims.execution, fields, why
             )
         else:

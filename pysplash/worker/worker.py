@@ -196,7 +196,7 @@ class Worker(Supervised, SimpleWorker):
             heard = self._idling.wait(time.monotonic() + seconds, queues, self.slot)
             if heard and not hasty:
                 self._claims.ask(None, queues)
-            elif self.slot is not None and not self._claims.rung:
+            elif self.slot is not None and not self._claims.notified:
                 self._disconnect()
         except AWAY as error:
             self._redis_is_away(error)
@@ -250,7 +250,9 @@ class Worker(Supervised, SimpleWorker):
     def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
         fields = turn.hash()
         why = reason(lambda some: self._restore(turn.job_id, some), fields, error)
-        self._quarantine.let_go(turn.queue, turn.job_id, self._claims.execution, fields, why)
+        self._quarantine.set_aside_claimed(
+            turn.queue, turn.job_id, self._claims.execution, fields, why
+        )
 
     def _restored(self, turn: Turn) -> tuple[Job, bool]:
         """Return a claimed job, and whether its success is RQ's business."""

@@ -60,10 +60,10 @@ def test_a_look_goes_on_listening(redis: Redis, claims: Claims, never: int, queu
     for _ in range(3):
         redis.rpush(f"rq:queue:{queue}", "job")
         claims.listen(10, never)
-        assert claims.rung
+        assert claims.notified
         redis.lpop(f"rq:queue:{queue}")
         assert not claims.look(QUEUES)
-        assert not claims.rung
+        assert not claims.notified
 
 
 def test_a_look_sees_what_is_left(redis: Redis, claims: Claims) -> None:
@@ -76,10 +76,10 @@ def test_a_look_sees_what_is_left(redis: Redis, claims: Claims) -> None:
 def assert_listening(redis: Redis, claims: Claims, never: int, queue: str) -> None:
     """Fail unless *claims* have heard of nothing yet, and hear of the next job on *queue*."""
     assert claims.watching
-    assert not claims.rung
+    assert not claims.notified
     redis.rpush(f"rq:queue:{queue}", "sign")
     claims.listen(10, never)
-    assert claims.rung
+    assert claims.notified
     redis.lpop(f"rq:queue:{queue}")
 
 
@@ -159,7 +159,7 @@ class Cut(Claims):
         turn = super()._end_turn(*arguments)
         if not self.cut:
             self.cut = True
-            self._lane.close()
+            self._connection.close()
             raise RedisConnectionError("the reply was lost")
         return turn
 
@@ -181,11 +181,11 @@ def test_a_claim_begun_ahead_is_made_once(redis: Redis, claims: Claims, sent: bo
     """Also if the connection is lost before the server has it, or before its answer is read."""
     jobs = [Queue("high", connection=redis).enqueue("it.square", number) for number in range(2)]
     if not sent:
-        claims._lane.close()
+        claims._connection.close()
     claims.ask(None, QUEUES)
     if sent:
         wait_until(lambda: redis.llen("rq:queue:high") == 1, 30)
-        claims._lane.close()
+        claims._connection.close()
     turn = claims.take(None, QUEUES)
 
     assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, jobs[0].id)
@@ -203,7 +203,7 @@ def test_an_outcome_sent_ahead_is_stored_once(redis: Redis, claims: Claims, lost
     claims.ask(done, QUEUES, 0.5)
     wait_until(lambda: redis.llen("rq:queue:low") == 0, 30)
     if lost:
-        claims._lane.close()
+        claims._connection.close()
     turn = claims.take(done, QUEUES, 0.5)
 
     assert (turn.answer, turn.job_id.decode()) == (Answer.JOB, job.id)

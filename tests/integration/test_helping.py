@@ -413,8 +413,8 @@ def test_lost_connections_are_made_again(redis: Redis, queue: Queue, worker: Wor
 
 def lose_replies(worker: Worker, count: int, *, seconds_away: float = 0.0) -> None:
     """Have *worker*'s connection break after its next claims of named jobs, unheard."""
-    lane = worker._claims._lane
-    call, connect, left, away_until = lane.call, lane.connect, [count], [0.0]
+    connection = worker._claims._connection
+    call, connect, left, away_until = connection.call, connection.connect, [count], [0.0]
 
     def lossy(*words: Any) -> Any:
         reply = call(*words)
@@ -422,7 +422,7 @@ def lose_replies(worker: Worker, count: int, *, seconds_away: float = 0.0) -> No
         if named and left[0] and reply[0] == b"job":
             left[0] -= 1
             away_until[0] = time.monotonic() + seconds_away
-            lane.close()
+            connection.close()
             raise RedisConnectionError("the reply was lost")
         return reply
 
@@ -431,7 +431,7 @@ def lose_replies(worker: Worker, count: int, *, seconds_away: float = 0.0) -> No
             raise RedisConnectionError("refused")
         connect()
 
-    lane.call, lane.connect = lossy, late  # type: ignore[method-assign]
+    connection.call, connection.connect = lossy, late  # type: ignore[method-assign]
 
 
 def test_a_claim_whose_reply_was_lost_is_found(redis: Redis, queue: Queue, worker: Worker) -> None:

@@ -21,7 +21,7 @@ from rq.timeouts import TimerDeathPenalty
 
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import portable
-from pysplash.jobs.claim_named import Descent
+from pysplash.jobs.claim_named import NamedTurn
 from pysplash.jobs.claim_one import Turn
 from pysplash.supervisor.settlement import Loss, Settlement
 from pysplash.worker.scoreboard import Scoreboard, Slot
@@ -436,7 +436,7 @@ def stop_as_it_claims(worker: Worker) -> Worker:
     """Have a worker's outermost job stopped while it claims one to run inside it."""
     descend = worker._nest._descend
 
-    def stopping(names: Sequence[str]) -> Descent:
+    def stopping(names: Sequence[str]) -> NamedTurn:
         if worker._stopped_job_id is None:
             worker._stopped_job_id = "0"
             worker.kill_horse()

@@ -197,7 +197,7 @@ def cut_off(other: str, early: bool) -> str:
     if other:
         await_in_hand(redis, other)
     if early:
-        present_worker()._claims._lane.close()
+        present_worker()._claims._connection.close()
     for client in redis.client_list():
         if client["name"] == NAME:
             redis.client_kill_filter(_id=client["id"])

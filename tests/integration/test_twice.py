@@ -15,7 +15,7 @@ from rq.worker import BaseWorker
 from pysplash.jobs.claim_named import words
 from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import fail as fail_by_worker
-from pysplash.jobs.rq import put_back
+from pysplash.jobs.rq import requeue as requeue_by_worker
 from pysplash.worker.claims import Claims
 from pysplash.worker.worker import Worker
 from tests.generation import since_3
@@ -191,7 +191,7 @@ def enqueue_again(job: Job, queue: Queue) -> None:
 
 def return_it(job: Job, queue: Queue) -> None:
     """Put it back as a pool does whose worker died."""
-    put_back(BaseWorker([queue], connection=queue.connection), job, queue)
+    requeue_by_worker(BaseWorker([queue], connection=queue.connection), job, queue)
 
 
 @claiming

@@ -95,4 +95,4 @@ def door_module(kind: str) -> Any:
     try:
         return importlib.import_module(f".{module}", __package__)
     except ImportError as error:
-        raise ConfigError(f"{error.name} is missing: pip install 'pysplash[gateway]'") from error
+        raise ConfigError(f"{error.name} is missing: pip install h11 pyzmq") from error
