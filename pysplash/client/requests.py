@@ -13,9 +13,9 @@ import math
 import os
 import time
 import zlib
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from rq.results import Result
 from rq.serializers import resolve_serializer
 
 from pysplash.errors import CallError, ExecutionError, NoWorkerError, UnknownTask
+from pysplash.jobs import bundles as parts
 from pysplash.jobs.restoring import stamp
 
 from .discovery import PoolFacts
@@ -101,6 +102,8 @@ class Route:
     timeout: int | None
     serializer: str | None
     pools: tuple[str, ...]
+    #: whether each pool that may take the job knows bundles of bytes
+    takes_bytes: bool = False
 
 
 def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
@@ -131,7 +134,9 @@ def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
         for pool, other in serving
         if other.queue == task.queue and pool.serializer == youngest.serializer
     ]
-    return Route(name, task.queue, task.timeout, youngest.serializer, tuple(alike))
+    takes_bytes = all(pool.takes_bytes for pool in pools if task.queue in pool.queues)
+    serializer = youngest.serializer
+    return Route(name, task.queue, task.timeout, serializer, tuple(alike), takes_bytes)
 
 
 def _serializer(terms: Terms, route: Route) -> Any:
@@ -159,6 +164,8 @@ class Request:
     words: Words
     #: whether its result is JSON text
     plain: bool = False
+    #: whether it is a bundle of bytes, with a result of that form
+    as_bytes: bool = False
 
 
 def build(
@@ -190,6 +197,29 @@ def build(
     job_id = new_id()
     words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
     return Request(job_id, route.task, route.queue, serializer, words, terms.plain)
+
+
+def build_bundle(route: Route, terms: Terms, payloads: Sequence[bytes], ttl: float) -> Request:
+    """Return the calls of a task, one with each of *payloads*, as one job.
+
+    The bytes travel as they are where all pools of the queue know that and pickles carry them;
+    else as base64 texts.
+    """
+    entry = parts.PLACE + route.task
+    if route.takes_bytes and terms.serializer is None and _is_pickle(route.serializer):
+        request = build(route, terms, tuple(payloads), dict(parts.BYTES), ttl, entry)
+        return replace(request, plain=False, as_bytes=True)
+    texts = tuple(b64encode(payload).decode() for payload in payloads)
+    return build(route, terms, texts, {}, ttl, entry)
+
+
+def _is_pickle(serializer: str | None) -> bool:
+    return serializer in _SERIALIZERS and _SERIALIZERS[serializer] is None
+
+
+def has_large(arguments: Sequence[Any]) -> bool:
+    """Return whether making a job of these takes long enough to keep others waiting."""
+    return any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +294,8 @@ def _read_value(request: Request, stored: bytes | None) -> Answer:
         value = None if stored is None else request.serializer.loads(b64decode(stored))
         if request.plain:
             value = json.loads(str(value))
+        elif request.as_bytes:
+            value = parts.opened(value)
     except Exception as error:
         return Answer(JobStatus.FINISHED.value, None, _unread(request, error))
     return Answer(JobStatus.FINISHED.value, value)

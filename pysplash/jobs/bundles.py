@@ -3,23 +3,32 @@
 Such a job answers its calls in order. What it has answered it notes where its pool finds it should
 it die; what is known at an end that comes early, or late, stands in a list in Redis: the answers,
 and then what became of the call in hand. Those after that one have not begun and never will here.
+
+A job has one of two forms. With :data:`BYTES` among its named arguments it takes bytes, and its
+result is a list: the seconds it took, then for each answer the bytes of a handler, or JSON text.
+Without, it takes base64 texts and its result is such a list as one JSON text. Callers use the first
+only where every pool of the queue says that it knows it; one that does not fails on the argument.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 #: where a worker finds such jobs
 PLACE = "pysplash.bundled_tasks."
 #: the list of a job, and seconds it is kept
 KEY, TTL = "pysplash:parts:{}", 300
-#: what an entry begins with that is an answer; the entries for a call in hand that goes on or came
-#: to nothing, and for one that is to be made again
-ANSWER, HELD, AGAIN = "=", "-", "+"
+#: the named argument of a job that takes bytes
+BYTES: Mapping[str, Any] = {"as_bytes": True}
+#: what an entry begins with that is an answer, in JSON or as bytes
+ANSWER, RAW = "=", b":"
+#: the entries for a call in hand that goes on or came to nothing, and for one that is to be made
+#: again
+HELD, AGAIN = "-", "+"
 _NOTE = "part"
-Words = tuple[str, ...]
+Words = tuple[str | bytes, ...]
 #: keeps a note, or says that there is no room
 Keep = Callable[[Words], bool]
 
@@ -40,9 +49,21 @@ class Notes:
     keep: ClassVar[Keep] = staticmethod(lambda _: True)
 
 
-def note(job_id: str, count: int, answer: str = "") -> Words:
-    """Return the note that a job begins (*count* 0), or what its *count*th call answered."""
-    return (_NOTE, job_id, str(count), answer)
+def entry(answer: str | bytes) -> str | bytes:
+    """Return the entry for an answer: bytes, or anything else as JSON text."""
+    return RAW + answer if isinstance(answer, bytes) else ANSWER + answer
+
+
+def opened(result: Any) -> Any:
+    """Return the result of a job that takes bytes, with what is no bytes read from its JSON."""
+    if not isinstance(result, list):
+        return result
+    return [json.loads(each) if isinstance(each, str) else each for each in result]
+
+
+def note(job_id: str, count: int, entry: str | bytes = "") -> Words:
+    """Return the note that a job begins (*count* 0), or the entry for its *count*th answer."""
+    return (_NOTE, job_id, str(count), entry)
 
 
 class Noted(NamedTuple):
@@ -50,29 +71,36 @@ class Noted(NamedTuple):
 
     #: whether any of its calls was made, or was about to be
     begun: bool
-    #: as JSON, in the order of the calls
-    answers: list[str]
+    #: as entries, in the order of the calls
+    answers: list[bytes]
 
 
 def noted(notes: Iterable[Sequence[str]], job_id: str) -> Noted | None:
-    """Return what a job has noted; None if some of it is missing."""
+    """Return what a job has noted, as read from its memory; None if some of it is missing."""
     mine = {words[2]: words[3] for words in notes if len(words) == 4 and words[1] == job_id}
     numbers = [str(number) for number in range(len(mine))]
     if any(number not in mine for number in numbers):
         return None
-    return Noted(bool(mine), [mine[number] for number in numbers[1:]])
+    answers = [mine[number].encode(errors="surrogateescape") for number in numbers[1:]]
+    return Noted(bool(mine), answers)
 
 
-def commands(job_id: str, answers: Iterable[str], end: str) -> tuple[Words, tuple[str | int, ...]]:
-    """Return the commands that write a job's list; *answers* are JSON."""
+def commands(
+    job_id: str, entries: Iterable[str | bytes], end: str
+) -> tuple[Words, tuple[str | int, ...]]:
+    """Return the commands that write a job's list: the *entries* of its answers, and the *end*."""
     key = KEY.format(job_id)
-    return ("RPUSH", key, *(ANSWER + answer for answer in answers), end), ("EXPIRE", key, TTL)
+    return ("RPUSH", key, *entries, end), ("EXPIRE", key, TTL)
 
 
 def read(entries: Sequence[bytes]) -> Known | None:
     """Return what a job's list says; None if there is none."""
     if not entries:
         return None
-    texts = [entry.decode() for entry in entries]
-    answers = [json.loads(text[1:]) for text in texts if text.startswith(ANSWER)]
-    return Known(answers, texts[-1] == AGAIN)
+    answer = (RAW, ANSWER.encode())
+    answers = [
+        each[1:] if each.startswith(RAW) else json.loads(each[1:])
+        for each in entries
+        if each.startswith(answer)
+    ]
+    return Known(answers, entries[-1] == AGAIN.encode())

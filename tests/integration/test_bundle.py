@@ -46,4 +46,4 @@ def test_without_redis_all_is_noted_once_more() -> None:
             bundle.run()
 
     assert len(kept) == 6
-    assert parts.noted(kept[3:], "j") == parts.Noted(True, ['"A"', '"B"'])
+    assert kept[3:] == [parts.note("j", 0), parts.note("j", 1, '="A"'), parts.note("j", 2, '="B"')]

@@ -16,9 +16,9 @@ from pysplash.jobs.bundles import Known
 class Job:
     """A job by hand: its calls, and how they end."""
 
-    def __init__(self, hand: Hand, texts: Sequence[str]) -> None:
+    def __init__(self, hand: Hand, payloads: Sequence[bytes]) -> None:
         self._hand = hand
-        self.texts = list(texts)
+        self.texts = [payload.decode() for payload in payloads]
         self.id = "job"
         self.looks = 0
         self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -57,9 +57,9 @@ class Hand:
         self.looks = 0
         self.known: Known | Exception | None = None
 
-    async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
+    async def submit_together(self, task: str, payloads: Sequence[bytes], ttl: float) -> Job:
         """Take a job."""
-        self.jobs.append(Job(self, texts))
+        self.jobs.append(Job(self, payloads))
         self.jobs[-1].looks = self.looks
         return self.jobs[-1]
 
@@ -92,7 +92,7 @@ async def settled() -> None:
 def add(some: Bundles, told: list[Any], *texts: str) -> None:
     """Make calls at the same moment."""
     for text in texts:
-        some.add(text, lambda answer, error: told.append(error or answer))
+        some.add(text.encode(), lambda answer, error: told.append(error or answer))
 
 
 async def come(some: Bundles, told: list[Any], *texts: str) -> None:
