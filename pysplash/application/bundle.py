@@ -19,7 +19,7 @@ from rq.job import Job
 from rq.timeouts import BaseTimeoutException
 
 from pysplash.connections.direct import Lane
-from pysplash.jobs.bundles import HELD, Keep, Notes, commands, entry, note
+from pysplash.jobs.bundles import HELD, Keep, Notes, commands, note
 from pysplash.log import logger
 from pysplash.worker.timeouts import StackingDeathPenalty
 
@@ -93,8 +93,7 @@ class Bundle:
         """Note what is done; return whether there was room."""
         if self._job is None or len(self._payloads) == 1:
             return True
-        last = [entry(answer) for answer in self._answers[-1:]]
-        return self._keep(note(self._job.id, len(self._answers), *last))
+        return self._keep(note(self._job.id, len(self._answers), *self._answers[-1:]))
 
     def _watch(self) -> AbstractContextManager[Any]:
         """Return a block in which a late call keeps no other waiting."""
@@ -113,12 +112,12 @@ class Bundle:
         lane = Lane(self._job.connection)  # another than the one the function may be just using
         try:
             lane.connect()
-            for reply in lane.call_all(*commands(self._job.id, map(entry, self._answers), HELD)):
+            for reply in lane.call_all(*commands(self._job.id, self._answers, HELD)):
                 lane.checked(reply)
         except Exception as error:
             log.warning("job %s: its callers wait for all of it: %s", self._job.id, error)
-            for count, told in enumerate(("", *map(entry, self._answers))):
-                self._keep(note(self._job.id, count, told))
+            for count, answer in enumerate(("", *self._answers)):
+                self._keep(note(self._job.id, count, answer))
         finally:
             lane.close()
 

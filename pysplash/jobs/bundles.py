@@ -49,11 +49,6 @@ class Notes:
     keep: ClassVar[Keep] = staticmethod(lambda _: True)
 
 
-def entry(answer: str | bytes) -> str | bytes:
-    """Return the entry for an answer: bytes, or anything else as JSON text."""
-    return RAW + answer if isinstance(answer, bytes) else ANSWER + answer
-
-
 def opened(result: Any) -> Any:
     """Return the result of a job that takes bytes, with what is no bytes read from its JSON."""
     if not isinstance(result, list):
@@ -61,9 +56,12 @@ def opened(result: Any) -> Any:
     return [json.loads(each) if isinstance(each, str) else each for each in result]
 
 
-def note(job_id: str, count: int, entry: str | bytes = "") -> Words:
-    """Return the note that a job begins (*count* 0), or the entry for its *count*th answer."""
-    return (_NOTE, job_id, str(count), entry)
+def note(job_id: str, count: int, answer: str | bytes = "") -> Words:
+    """Return the note that a job begins (*count* 0), or what its *count*th call answered.
+
+    That is JSON text, or bytes, which are told from it by what they begin with in a note.
+    """
+    return (_NOTE, job_id, str(count), answer if isinstance(answer, str) else RAW + answer)
 
 
 class Noted(NamedTuple):
@@ -71,8 +69,8 @@ class Noted(NamedTuple):
 
     #: whether any of its calls was made, or was about to be
     begun: bool
-    #: as entries, in the order of the calls
-    answers: list[bytes]
+    #: as JSON or bytes, in the order of the calls
+    answers: list[str | bytes]
 
 
 def noted(notes: Iterable[Sequence[str]], job_id: str) -> Noted | None:
@@ -81,15 +79,21 @@ def noted(notes: Iterable[Sequence[str]], job_id: str) -> Noted | None:
     numbers = [str(number) for number in range(len(mine))]
     if any(number not in mine for number in numbers):
         return None
-    answers = [mine[number].encode(errors="surrogateescape") for number in numbers[1:]]
-    return Noted(bool(mine), answers)
+    return Noted(bool(mine), [_answer(mine[number]) for number in numbers[1:]])
+
+
+def _answer(word: str) -> str | bytes:
+    """Return the answer in a note as it was read; no JSON begins as bytes do there."""
+    raw = word.encode(errors="surrogateescape")
+    return raw[1:] if raw.startswith(RAW) else word
 
 
 def commands(
-    job_id: str, entries: Iterable[str | bytes], end: str
+    job_id: str, answers: Iterable[str | bytes], end: str
 ) -> tuple[Words, tuple[str | int, ...]]:
-    """Return the commands that write a job's list: the *entries* of its answers, and the *end*."""
+    """Return the commands that write a job's list; *answers* are JSON or bytes."""
     key = KEY.format(job_id)
+    entries = (ANSWER + each if isinstance(each, str) else RAW + each for each in answers)
     return ("RPUSH", key, *entries, end), ("EXPIRE", key, TTL)
 
 
