@@ -15,7 +15,7 @@ import time
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -175,10 +175,13 @@ def build(
     named: dict[str, Any],
     ttl: float | None = None,
     entry: str | None = None,
+    *,
+    as_bytes: bool = False,
 ) -> Request:
     """Return the call of a task; it is dropped unstarted after *ttl* seconds.
 
-    *entry* is where a worker finds the task, if not as the terms say. Raises :class:`CallError`
+    *entry* is where a worker finds the task, if not as the terms say. Its result is that of a
+    bundle of bytes if *as_bytes*. Raises :class:`CallError`
     for arguments that cannot be serialised. The job's description is the task's name alone:
     arguments are nobody's business in a log.
     """
@@ -196,7 +199,8 @@ def build(
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
     job_id = new_id()
     words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
-    return Request(job_id, route.task, route.queue, serializer, words, terms.plain)
+    plain = terms.plain and not as_bytes
+    return Request(job_id, route.task, route.queue, serializer, words, plain, as_bytes)
 
 
 def build_bundle(route: Route, terms: Terms, payloads: Sequence[bytes], ttl: float) -> Request:
@@ -207,8 +211,7 @@ def build_bundle(route: Route, terms: Terms, payloads: Sequence[bytes], ttl: flo
     """
     entry = parts.PLACE + route.task
     if route.takes_bytes and terms.serializer is None and _is_pickle(route.serializer):
-        request = build(route, terms, tuple(payloads), dict(parts.BYTES), ttl, entry)
-        return replace(request, plain=False, as_bytes=True)
+        return build(route, terms, tuple(payloads), parts.BYTES, ttl, entry, as_bytes=True)
     texts = tuple(b64encode(payload).decode() for payload in payloads)
     return build(route, terms, texts, {}, ttl, entry)
 

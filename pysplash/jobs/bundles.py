@@ -13,7 +13,7 @@ only where every pool of the queue says that it knows it; one that does not fail
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 #: where a worker finds such jobs
@@ -21,7 +21,7 @@ PLACE = "pysplash.bundled_tasks."
 #: the list of a job, and seconds it is kept
 KEY, TTL = "pysplash:parts:{}", 300
 #: the named argument of a job that takes bytes
-BYTES: Mapping[str, Any] = {"as_bytes": True}
+BYTES: dict[str, Any] = {"as_bytes": True}
 #: what an entry begins with that is an answer, in JSON or as bytes
 ANSWER, RAW = "=", b":"
 #: the entries for a call in hand that goes on or came to nothing, and for one that is to be made
