@@ -20,7 +20,7 @@ from pysplash.jobs.results import VANISHED
 
 from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
 from .discovery import READ, PoolFacts, in_order
-from .requests import CANCEL, LARGE, Named, build, job_key
+from .requests import CANCEL, CallRequest, Named, build, build_bundle, has_large, job_key
 from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
@@ -125,13 +125,14 @@ class AsyncClient:
         """Enqueue a call of the task *name* and return its handle; all arguments are the task's."""
         return await self._submit(name, arguments, named)
 
-    async def submit_together(self, name: str, texts: Sequence[str], ttl: float) -> AsyncCall:
-        """Enqueue calls of the task *name* as one job, with each of *texts*; return its handle.
+    async def submit_together(self, name: str, payloads: Sequence[bytes], ttl: float) -> AsyncCall:
+        """Enqueue calls of the task *name* as one job, with each of *payloads*; return its handle.
 
-        Its result is as :class:`~pysplash.application.bundle.Bundle` returns it. Not begun
-        within *ttl* seconds, it is dropped.
+        Its result is a list: the seconds it took, and what each call answered. Not begun within
+        *ttl* seconds, it is dropped.
         """
-        return await self._submit(name, tuple(texts), {}, ttl, True, parts.PLACE + name)
+        make = partial(build_bundle, terms=self._terms, payloads=payloads, ttl=ttl)
+        return await self._submit_made(name, make, has_large(payloads), True)
 
     async def map(
         self, name: str, /, *iterables: Iterable[Any], timeout: float | None = None
@@ -205,13 +206,16 @@ class AsyncClient:
         named: dict[str, Any],
         ttl: float | None = None,
         cancels: bool = False,
-        entry: str | None = None,
+    ) -> AsyncCall:
+        make = partial(build, terms=self._terms, arguments=arguments, named=named, ttl=ttl)
+        return await self._submit_made(name, make, has_large(arguments), cancels)
+
+    async def _submit_made(
+        self, name: str, make: Callable[[Route], CallRequest], large: bool, cancels: bool
     ) -> AsyncCall:
         for _ in range(TRIES):
             route = await self._route(name)
-            built = (route, self._terms, arguments, named, ttl, entry)
-            large = any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
-            request = await asyncio.to_thread(build, *built) if large else build(*built)
+            request = await asyncio.to_thread(make, route) if large else make(route)
             call = AsyncCall(self, Awaited(request))
             if await self._enqueue(call, cancels):
                 return call

@@ -33,15 +33,16 @@ LATE, SELDOM = 0.02, 2.0
 
 log = logger("gateway")
 
-#: told what a call answered, or why there is no answer
+#: told what a call answered, bytes or the base64 text of a worker of earlier releases, or of a
+#: task that is no handler; or why there is no answer
 Done = Callable[[Any, Exception | None], None]
 
 
 class _Call:
-    __slots__ = ("done", "over", "text", "until")
+    __slots__ = ("done", "over", "payload", "until")
 
-    def __init__(self, text: str, until: float, done: Done) -> None:
-        self.text = text
+    def __init__(self, payload: bytes, until: float, done: Done) -> None:
+        self.payload = payload
         self.until = until
         self.done = done
         self.over = False
@@ -54,7 +55,7 @@ class _Call:
 
 
 class Bundles:
-    """Bundles the calls of *task*, from text to text, of one door; each may take *timeout* seconds.
+    """Bundles the calls of *task*, a handler, of one door; each may take *timeout* seconds.
 
     While others are on their way, calls wait for more at most *gather* seconds.
     """
@@ -75,13 +76,13 @@ class Bundles:
         self._due = self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
 
-    def add(self, text: str, done: Done) -> None:
+    def add(self, payload: bytes, done: Done) -> None:
         """Make a call; *done* is called with its answer or error, in the running loop."""
         until = asyncio.get_running_loop().time() + self._timeout
-        self._waiting.append(_Call(text, until, done))
+        self._waiting.append(_Call(payload, until, done))
         self._soon()
 
-    async def ask(self, text: str) -> Any:
+    async def ask(self, payload: bytes) -> Any:
         """Make a call and return its answer; raise its error."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -93,7 +94,7 @@ class Bundles:
             else:
                 answered.set_exception(error)
 
-        self.add(text, done)
+        self.add(payload, done)
         return await answered
 
     async def close(self) -> None:
@@ -140,9 +141,9 @@ class Bundles:
     def _some(self) -> list[_Call]:
         """Take the calls of the next job from the queue."""
         some = [self._waiting.popleft()]
-        size = len(some[0].text)
+        size = len(some[0].payload)
         while self._waiting and len(some) < self._reach:
-            size += len(self._waiting[0].text)
+            size += len(self._waiting[0].payload)
             if size > BYTES or abs(self._waiting[0].until - some[0].until) > APART:
                 break
             some.append(self._waiting.popleft())
@@ -174,9 +175,9 @@ class Bundles:
         """Return the job of *some* calls once it has ended; then send those that wait."""
         until = max(call.until for call in some)
         left = max(0.0, until - asyncio.get_running_loop().time())
-        texts = [call.text for call in some]
+        payloads = [call.payload for call in some]
         try:
-            job = await self._client.submit_together(self._task, texts, left + 1)
+            job = await self._client.submit_together(self._task, payloads, left + 1)
             try:
                 await self._wait(job, some, until)
             except asyncio.CancelledError:

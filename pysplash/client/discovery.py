@@ -53,6 +53,8 @@ class PoolFacts:
     queues: tuple[str, ...]
     serializer: str | None
     tasks: tuple[Task, ...] = ()
+    #: whether its workers know bundles of bytes; earlier releases do not say so, and do not
+    takes_bytes: bool = False
     #: whether it takes jobs; False once it is stopping
     open: bool = True
     #: its last tick, as in a record

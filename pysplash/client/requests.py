@@ -13,8 +13,8 @@ import math
 import os
 import time
 import zlib
-from base64 import b64decode
-from collections.abc import Callable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,6 +25,7 @@ from rq.results import Result
 from rq.serializers import resolve_serializer
 
 from pysplash.errors import CallError, ExecutionError
+from pysplash.jobs import bundles as parts
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.results import ENDED, VANISHED, ResultEntry
 
@@ -109,6 +110,8 @@ class CallRequest:
     words: Words
     #: whether its result is JSON text
     plain: bool = False
+    #: whether it is a bundle of bytes, with a result of that form
+    as_bytes: bool = False
 
 
 def build(
@@ -118,10 +121,13 @@ def build(
     named: dict[str, Any],
     ttl: float | None = None,
     entry: str | None = None,
+    *,
+    as_bytes: bool = False,
 ) -> CallRequest:
     """Return the call of a task; it is dropped unstarted after *ttl* seconds.
 
-    *entry* is where a worker finds the task, if not as the terms say. Raises :class:`CallError`
+    *entry* is where a worker finds the task, if not as the terms say. Its result is that of a
+    bundle of bytes if *as_bytes*. Raises :class:`CallError`
     for arguments that cannot be serialised. The job's description is the task's name alone:
     arguments are nobody's business in a log.
     """
@@ -139,7 +145,30 @@ def build(
     lasts = 0 if ttl is None else max(1, math.ceil(ttl))
     job_id = new_id()
     words: Words = [job_id, route.queue, lasts, len(route.pools), *route.pools, *fields]
-    return CallRequest(job_id, route.task, route.queue, serializer, words, terms.plain)
+    plain = terms.plain and not as_bytes
+    return CallRequest(job_id, route.task, route.queue, serializer, words, plain, as_bytes)
+
+
+def build_bundle(route: Route, terms: Terms, payloads: Sequence[bytes], ttl: float) -> CallRequest:
+    """Return the calls of a task, one with each of *payloads*, as one job.
+
+    The bytes travel as they are where all pools of the queue know that and pickles carry them;
+    else as base64 texts.
+    """
+    entry = parts.PLACE + route.task
+    if route.takes_bytes and terms.serializer is None and _is_pickle(route.serializer):
+        return build(route, terms, tuple(payloads), parts.BYTES, ttl, entry, as_bytes=True)
+    texts = tuple(b64encode(payload).decode() for payload in payloads)
+    return build(route, terms, texts, {}, ttl, entry)
+
+
+def _is_pickle(serializer: str | None) -> bool:
+    return serializer in _SERIALIZERS and _SERIALIZERS[serializer] is None
+
+
+def has_large(arguments: Sequence[Any]) -> bool:
+    """Return whether making a job of these takes long enough to keep others waiting."""
+    return any(isinstance(one, str | bytes) and len(one) > LARGE for one in arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +240,8 @@ def _read_value(request: CallRequest, stored: bytes | None) -> CallAnswer:
         value = None if stored is None else request.serializer.loads(b64decode(stored))
         if request.plain:
             value = json.loads(str(value))
+        elif request.as_bytes:
+            value = parts.opened(value)
     except Exception as error:
         return CallAnswer(JobStatus.FINISHED.value, None, _unread(request, error))
     return CallAnswer(JobStatus.FINISHED.value, value)
@@ -244,8 +275,9 @@ class Named:
 NOWHERE = Redis()
 #: bytes up to which arguments are not made smaller: that would take longer than all the rest
 SMALL = 1024
-#: bytes from which on they are made smaller in a hurry; and whoever has others to see to lets a
-#: thread pack or read them
+#: bytes from which on a sample of them shows whether they can be made smaller, and its size
+TRIED, SAMPLE = 2**13, 512
+#: bytes from which on whoever has others to see to lets a thread pack or read them
 LARGE = 2**16
 #: fields that differ from call to call
 _OWN = ("created_at", "enqueued_at", "data")
@@ -263,6 +295,12 @@ def job_fields(
     now = stamp(time.time())
     alike = _alike(function, queue, timeout, ttls, description)
     return ["created_at", now, "enqueued_at", now, "data", packed(data), *alike]
+
+
+def _is_dense(data: bytes) -> bool:
+    """Return whether a sample from the middle is made smaller by less than an eighth."""
+    sample = data[len(data) // 2 :][:SAMPLE]
+    return len(zlib.compress(sample, 1)) > len(sample) * 7 // 8
 
 
 def new_id() -> str:
@@ -290,10 +328,13 @@ def _alike(
 
 
 def packed(data: bytes) -> bytes:
-    """Return *data* in the form of zlib, as RQ keeps it; what is small is not made smaller."""
+    """Return *data* in the form of zlib, as RQ keeps it.
+
+    What is small is not made smaller, nor is what a sample shows to be dense already.
+    """
     size = len(data)
     if size > SMALL:
-        return zlib.compress(data, 1 if size > LARGE else -1)
+        return zlib.compress(data, 0 if size > TRIED and _is_dense(data) else 1)
     length = size.to_bytes(2, "little")
     inverse = (size ^ 0xFFFF).to_bytes(2, "little")
     return b"".join((_STORED, length, inverse, data, zlib.adler32(data).to_bytes(4, "big")))

@@ -27,6 +27,8 @@ class Route:
     timeout: int | None
     serializer: str | None
     pools: tuple[str, ...]
+    #: whether each pool that may take the job knows bundles of bytes
+    takes_bytes: bool = False
 
 
 def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
@@ -57,7 +59,9 @@ def find_route(pools: Sequence[PoolFacts], name: str) -> Route:
         for pool, other in serving
         if other.queue == task.queue and pool.serializer == youngest.serializer
     ]
-    return Route(name, task.queue, task.timeout, youngest.serializer, tuple(alike))
+    takes_bytes = all(pool.takes_bytes for pool in pools if task.queue in pool.queues)
+    serializer = youngest.serializer
+    return Route(name, task.queue, task.timeout, serializer, tuple(alike), takes_bytes)
 
 
 class Routes:

@@ -1,7 +1,7 @@
 """Pickles of plain values only: written as any, read without ever importing or calling anything.
 
-A door that answers strangers reads what workers stored with this: nothing but texts, numbers,
-lists and mappings can come of it, whatever the bytes.
+A door that answers strangers reads what workers stored with this: nothing but texts, bytes,
+numbers, lists and mappings can come of it, whatever was stored.
 """
 
 from __future__ import annotations

@@ -84,6 +84,7 @@ class Presence:
             queues=settings.queues,
             serializer=settings.serializer,
             tasks=offered(specs, settings.queues),
+            takes_bytes=True,
         )
         self._about = write_about(facts)
 

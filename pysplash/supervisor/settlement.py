@@ -74,7 +74,11 @@ class Loss:
 
 def legible(outcomes: Sequence[Sequence[str]]) -> list[Finish]:
     """Return those *outcomes* of a worker's journal that can be read."""
-    return [Finish(*words) for words in outcomes if len(words) == len(Finish._fields)]  # type: ignore[arg-type]
+    return [
+        Finish(*(word.encode(errors="surrogateescape").decode(errors="replace") for word in words))  # type: ignore[arg-type]
+        for words in outcomes
+        if len(words) == len(Finish._fields)
+    ]
 
 
 def is_bundle(job: Job) -> bool:

@@ -26,7 +26,7 @@ class PoolSlot(Protocol):
     def held(self) -> float:
         """Return the seconds for which the pool held this process so far."""
 
-    def note(self, words: Sequence[str]) -> bool:
+    def note(self, words: Sequence[str | bytes]) -> bool:
         """Write words down where they outlive this process; return False if there is no room."""
 
 

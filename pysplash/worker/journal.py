@@ -62,12 +62,12 @@ class Journal:
             _LENGTH.pack_into(self._memory, side, 0)
 
     def read(self) -> list[tuple[str, ...]]:
-        """Return what is written down, as words."""
+        """Return what is written down, as words; a byte that is no UTF-8 as a surrogate."""
         found: list[tuple[str, ...]] = []
         for side in self._sides:
             used = min(_LENGTH.unpack_from(self._memory, side)[0], SIDE - _LENGTH.size)
             begin = side + _LENGTH.size
-            reader = hiredis.Reader(encoding="utf-8", errors="replace")
+            reader = hiredis.Reader(encoding="utf-8", errors="surrogateescape")
             reader.feed(self._memory[begin : begin + used])
             with contextlib.suppress(hiredis.ProtocolError):
                 while (words := reader.gets()) is not False:

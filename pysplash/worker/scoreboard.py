@@ -273,7 +273,7 @@ class Slot:
         held: float = _HELD.unpack_from(self._map, self._held_place)[0]
         return held
 
-    def note(self, words: Sequence[str]) -> bool:
+    def note(self, words: Sequence[str | bytes]) -> bool:
         """Write words down where they outlive this process; return False if there is no room."""
         return self.journal.note(words)
 

@@ -20,7 +20,6 @@ import pytest
 from rq import Queue
 
 from pysplash import AsyncClient, CallTimeout, DoorClosed, ExecutionError, framed
-from pysplash.application.handlers import decode, encode
 from pysplash.client.bundling import Bundles
 from tests.acceptance.command import QUICK, READY, Command, Start
 from tests.waiting import wait_until
@@ -45,12 +44,12 @@ def together(url: str, payloads: Sequence[bytes], timeout: float = BOUND) -> dic
 
         def end(payload: bytes, answer: Any, error: Exception | None) -> None:
             assert payload not in ended, "told twice"
-            ended[payload] = error or decode(answer)
+            ended[payload] = error or answer
             if len(ended) == len(payloads):
                 over.set()
 
         for payload in payloads:
-            bundles.add(encode(payload), lambda *told, payload=payload: end(payload, *told))
+            bundles.add(payload, lambda *told, payload=payload: end(payload, *told))
         await asyncio.wait_for(over.wait(), 2 * BOUND)
         await bundles.close()
         await client.close()

@@ -37,9 +37,9 @@ SQUARE = TaskSpec("it.square", signature="(number: int) -> int")
 REGISTRY.add(Handler(double), DOUBLE)
 
 
-def announce(redis: Redis) -> HandPool:
+def announce(redis: Redis, **settings: Any) -> HandPool:
     """Say that there is a pool, which serves what gateways call in tests."""
-    pool = HandPool(redis)
+    pool = HandPool(redis, **settings)
     pool.presence.set_tasks((*(spec for spec in SPECS if spec.name != SQUARE.name), SQUARE, DOUBLE))
     pool.stay()
     return pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
 import socket
 import struct
 import sys
@@ -23,7 +24,7 @@ from pysplash.gateway.auth import TRIES
 from pysplash.gateway.memory import REFUSING, DoorCounts, Memory
 from pysplash.gateway.shutdown import Shutdown
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
-from tests.integration.rq_life import work, workers
+from tests.integration.rq_life import ThreadWorker, work, workers
 from tests.waiting import wait_until
 
 LIMIT = 1000
@@ -75,6 +76,35 @@ def test_foreign_peers_are_answered(url: str, redis: Redis, queue: Queue) -> Non
         assert said(address, frame(b"abc"), end=True) == b"abcabc"
         assert said(address, frame(b"one") + frame(b"two")) == b"oneone"
         assert framed.request(address, b"ours", BOUND) == b"oursours"
+        wait_until(lambda: at_rest(gateway), BOUND)
+
+
+@pytest.mark.parametrize(
+    ("serializer", "without", "sent"),
+    [
+        (None, "", b"\xffabc"),
+        (None, "takes_bytes", "/2FiYw=="),
+        ("json", "", "/2FiYw=="),
+    ],
+    ids=["bytes", "a pool of an earlier release", "JSON"],
+)
+def test_bytes_travel_as_the_pool_takes_them(
+    url: str, redis: Redis, serializer: str | None, without: str, sent: bytes | str
+) -> None:
+    """As they are where the pool says that it knows that form, as base64 text where not."""
+    pool = announce(redis, serializer=serializer)
+    about = json.loads(str(redis.hget(pool.key, "about").decode()))  # type: ignore[union-attr]
+    about.pop(without, None)
+    redis.hset(pool.key, "about", json.dumps(about))
+    queue = Queue("default", connection=redis, serializer=serializer)
+    with opened(url, limit=LIMIT, tcp="127.0.0.1:0", handler="it.double") as gateway:
+        with dial(gateway.addresses["framed"]) as peer:
+            peer.sendall(frame(b"\xffabc"))
+            wait_until(lambda: queue.count == 1, BOUND)
+            assert [tuple(job.args) for job in queue.jobs] == [(sent,)]
+            worker = ThreadWorker([queue], connection=redis, serializer=serializer)
+            worker.work(burst=True, logging_level="ERROR")
+            assert hear(peer) == b"\xffabc" * 2
         wait_until(lambda: at_rest(gateway), BOUND)
 
 

@@ -434,10 +434,11 @@ def test_an_idle_worker_only_leaves_its_key(redis: Redis, queue: Queue) -> None:
         ((("0", ""),), True, "fail", [b"-"]),
         ((("0", ""), ("1", '"a"')), True, "fail", [b'="a"', b"-"]),
         ((("0", ""), ("1", '"a"')), True, "requeue", [b'="a"', b"+"]),
+        ((("0", ""), ("1", ":\udcff\x00")), True, "fail", [b":\xff\x00", b"-"]),
         ((("1", '"a"'),), True, "requeue", []),
         ((), False, "requeue", []),
     ],
-    ids=["not begun", "first", "second", "again", "some missing", "nobody knows"],
+    ids=["not begun", "first", "second", "again", "bytes", "some missing", "nobody knows"],
 )
 def test_a_job_of_several_calls_is_broken_up(
     redis: Redis,

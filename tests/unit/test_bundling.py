@@ -16,9 +16,9 @@ from pysplash.jobs.bundles import BundleProgress
 class Job:
     """A job by hand: its calls, and how they end."""
 
-    def __init__(self, hand: Hand, texts: Sequence[str]) -> None:
+    def __init__(self, hand: Hand, payloads: Sequence[bytes]) -> None:
         self._hand = hand
-        self.texts = list(texts)
+        self.texts = [payload.decode() for payload in payloads]
         self.id = "job"
         self.awaited = self
         self.looks = 0
@@ -58,9 +58,9 @@ class Hand:
         self.looks = 0
         self.known: BundleProgress | Exception | None = None
 
-    async def submit_together(self, task: str, texts: Sequence[str], ttl: float) -> Job:
+    async def submit_together(self, task: str, payloads: Sequence[bytes], ttl: float) -> Job:
         """Take a job."""
-        self.jobs.append(Job(self, texts))
+        self.jobs.append(Job(self, payloads))
         self.jobs[-1].looks = self.looks
         return self.jobs[-1]
 
@@ -93,7 +93,7 @@ async def settled() -> None:
 def add(some: Bundles, told: list[Any], *texts: str) -> None:
     """Make calls at the same moment."""
     for text in texts:
-        some.add(text, lambda answer, error: told.append(error or answer))
+        some.add(text.encode(), lambda answer, error: told.append(error or answer))
 
 
 async def come(some: Bundles, told: list[Any], *texts: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import zlib
 from typing import Any
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rq.job import Job, JobStatus
 
-from pysplash.client.requests import LARGE, NOWHERE, SMALL, job_fields, packed
+from pysplash.client.requests import LARGE, NOWHERE, SMALL, TRIED, job_fields, packed
 
 
 @given(st.binary(max_size=SMALL + 50))
@@ -25,6 +26,14 @@ def test_what_is_large_is_made_smaller() -> None:
         data = b"x" * size
         assert zlib.decompress(packed(data)) == data
         assert len(packed(data)) <= max(SMALL + 11, size // 20)
+
+
+def test_what_is_dense_is_left_as_it_is() -> None:
+    """That would take long and save nothing: it comes back, hardly longer than it was."""
+    for size in (TRIED, TRIED + 1, LARGE, 10 * LARGE):
+        data = os.urandom(size)
+        assert zlib.decompress(packed(data)) == data
+        assert len(packed(data)) <= size + 100
 
 
 def read(fields: dict[str, Any]) -> dict[str, Any]:

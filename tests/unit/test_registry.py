@@ -247,6 +247,11 @@ def test_pools_of_other_versions() -> None:
     """Fields of a later version are passed over; a pool that makes no sense hides no other."""
     about = json.loads(write_about(PoolFacts("p", "h", 1, "9", 5.5, ("a",), None)))
     later = json.dumps(about | {"colour": "blue", "tasks": [dict.fromkeys("xy", 1) | TASK]})
+    earlier = json.loads(later)
+    del earlier["takes_bytes"]
+    assert [
+        pool.takes_bytes for pool in in_order([[json.dumps(earlier).encode(), b"1", None]])
+    ] == [False]
     odd = [b"[]", b"{", b'{"name": 1}', b"5", None]
     found = in_order([*([text, b"1", b"null"] for text in odd), [later.encode(), b"0", None]])
     assert [(pool.name, pool.open, pool.task("t") is not None) for pool in found] == [

@@ -8,6 +8,7 @@ import json
 import math
 import pickle
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from redis.sentinel import Sentinel
 
 from pysplash.cli.pools import parse_word, show_value
 from pysplash.client.discovery import PoolFacts, Task
-from pysplash.client.requests import CallRequest, Named, build, read_answer
+from pysplash.client.requests import CallRequest, Named, build, build_bundle, read_answer
 from pysplash.client.routing import Route, find_route
 from pysplash.client.safe_pickle import PrimitiveSerializer
 from pysplash.client.terms import Allowance, Terms, check_terms
@@ -93,6 +94,77 @@ def test_a_plain_call_asks_for_json() -> None:
     answer = read_answer(request, "finished", entry(1, value='{"a": [1]}'))
     assert answer is not None
     assert answer.get() == {"a": [1]}
+
+
+@pytest.mark.parametrize(
+    ("others", "takes_bytes"),
+    [
+        ([], True),
+        ([pool("b", ADD, takes_bytes=True)], True),
+        ([pool("b", ADD)], False),
+        ([pool("b")], False),
+        ([pool("b", ADD, open=False)], False),
+        ([pool("b", queues=("other",))], True),
+    ],
+    ids=["alone", "alike", "earlier", "earlier, without the task", "earlier, leaving", "elsewhere"],
+)
+def test_bytes_go_where_every_pool_of_the_queue_takes_them(
+    others: list[PoolFacts], takes_bytes: bool
+) -> None:
+    """Any of them may get the job; one of an earlier release says nothing and has text."""
+    route = find_route([pool("a", ADD, takes_bytes=True), *others], "add")
+    assert route.takes_bytes is takes_bytes
+
+
+TAKES = Route("math.add", "fast", 5, None, ("k",), takes_bytes=True)
+
+
+def carried(request: CallRequest) -> Any:
+    """Return what a worker is given of a job."""
+    fields = dict(zip(request.words[5::2], request.words[6::2], strict=True))
+    return request.serializer.loads(zlib.decompress(fields["data"]))  # type: ignore[arg-type]
+
+
+def test_a_bundle_of_bytes() -> None:
+    """Its arguments are bytes, and a name beside them that workers of earlier releases refuse."""
+    request = build_bundle(TAKES, Terms(plain=True), [b"\xff", b""], 5)
+    place = "pysplash.bundled_tasks.math.add"
+    assert carried(request) == (place, None, (b"\xff", b""), {"as_bytes": True})
+    answer = read_answer(request, "finished", entry(1, value=[0.5, b"\xff", '"text"', "null"]))
+    assert answer is not None
+    assert answer.get() == [0.5, b"\xff", "text", None]
+
+
+@pytest.mark.parametrize(
+    ("route", "terms"),
+    [
+        (ROUTE, Terms(plain=True)),
+        (replace(TAKES, serializer="json"), Terms(plain=True)),
+        (TAKES, Terms(plain=True, serializer="json")),
+    ],
+    ids=["a pool of an earlier release", "JSON", "a serializer of the client's"],
+)
+def test_a_bundle_of_texts(route: Route, terms: Terms) -> None:
+    """Where bytes are not known, or cannot be carried, they are base64 both ways."""
+    request = build_bundle(route, terms, [b"\xff", b""], 5)
+    place, _, arguments, named = carried(request)
+    assert (place, list(arguments), named) == (
+        "pysplash.bundled_tasks.math.add",
+        ["/w==", ""],
+        {},
+    )
+    assert request.plain
+    assert not request.as_bytes
+
+
+@pytest.mark.parametrize("value", [OSError("x"), [0.5, OSError], [0.5, {1, base64.b64encode}]])
+def test_what_is_no_plain_value_is_not_read(value: Any) -> None:
+    """A bundle's result is read as any other: nothing is imported by a name in it."""
+    request = build_bundle(TAKES, Terms(plain=True), [b"a"], 5)
+    answer = read_answer(request, "finished", entry(1, value=value))
+    assert answer is not None
+    with pytest.raises(CallError, match="cannot be read here"):
+        answer.get()
 
 
 def test_arguments_that_cannot_be_sent() -> None:

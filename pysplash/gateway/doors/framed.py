@@ -11,7 +11,7 @@ import socket
 from functools import partial
 from typing import Any
 
-from pysplash.application.handlers import decode, encode
+from pysplash.application.handlers import decode
 from pysplash.client.requests import LARGE
 from pysplash.errors import Busy, CallError, ConnectionFailed, FrameError, NotBytes
 from pysplash.framed import HEADER, FrameReader, is_whole
@@ -24,7 +24,7 @@ from pysplash.log import logger
 from .pacing import CHUNK
 from .peers import Peer, Peers
 
-#: bytes of a request, or characters of an answer, up to which a call needs no task of its own
+#: bytes of a request, or of an answer, up to which a call needs no task of its own
 SMALL = 4096
 
 log = logger("gateway")
@@ -38,6 +38,11 @@ def _tell(error: Exception) -> None:
         log.warning("a framed request was lost: %s", error)
     else:
         log.info("a framed request failed: %s", error)
+
+
+def _as_bytes(answer: Any) -> bytes:
+    """Return what a call answered; raise :class:`NotBytes` for what is no base64 text either."""
+    return answer if isinstance(answer, bytes) else decode(answer)
 
 
 class FramedDoor:
@@ -87,7 +92,7 @@ class FramedDoor:
         """Make a peer's call without a task, if nothing has to be waited for; return whether."""
         if self._logins is not None:
             return False
-        data = peer.look(SMALL)
+        data = peer.look(HEADER + SMALL)
         if not is_whole(data) or len(data) - HEADER > self._limit:
             return False
         if not self._calls.step_in():
@@ -98,10 +103,10 @@ class FramedDoor:
         except Busy:
             self._calls.leave()
             return False
-        self._bundles.add(encode(data[HEADER:]), partial(self._answer_at_once, peer, held))
+        self._bundles.add(data[HEADER:], partial(self._answer_at_once, peer, held))
         return True
 
-    def _answer_at_once(self, peer: Peer, held: int, text: Any, error: Exception | None) -> None:
+    def _answer_at_once(self, peer: Peer, held: int, answer: Any, error: Exception | None) -> None:
         """Send a peer its answer; a large one in a task of its own."""
         self._memory.free(held)
         self._calls.leave()
@@ -110,16 +115,16 @@ class FramedDoor:
         if error is not None:
             _tell(error)
             peer.reset()
-        elif isinstance(text, str) and len(text) > SMALL:
-            self._peers.serve(peer, partial(self._send_large, text))
+        elif isinstance(answer, str | bytes) and len(answer) > SMALL:
+            self._peers.serve(peer, partial(self._send_large, answer))
             return
         else:
-            self._send_at_once(peer, text)
+            self._send_at_once(peer, answer)
         self._peers.let_go(peer)
 
-    def _send_at_once(self, peer: Peer, text: Any) -> None:
+    def _send_at_once(self, peer: Peer, told: Any) -> None:
         try:
-            answer = decode(text)
+            answer = _as_bytes(told)
             if peer.send_at_once(answer, last=True) == len(answer):
                 peer.finish()
                 return
@@ -129,8 +134,8 @@ class FramedDoor:
             log.debug("a framed peer has disconnected: %s", error)
         peer.reset()  # so small an answer always fits the send buffer of a sound connection
 
-    async def _send_large(self, text: str, peer: Peer) -> None:
-        await self._send(peer, await self._decoded(text))
+    async def _send_large(self, answer: str | bytes, peer: Peer) -> None:
+        await self._send(peer, await self._decoded(answer))
 
     # --- all others ---
 
@@ -154,17 +159,15 @@ class FramedDoor:
         try:
             until = asyncio.get_running_loop().time() + self._deadline
             payload, held = await self._request(peer, until)
-            large = held > LARGE
             async with self._calls.admission(held):
-                asked = await asyncio.to_thread(encode, payload) if large else encode(payload)
-                text: str = await self._bundles.ask(asked)
+                answer = await self._bundles.ask(payload)
         finally:
             self._memory.free(held)
-        return await self._decoded(text)
+        return await self._decoded(answer)
 
-    async def _decoded(self, text: str) -> bytes:
-        large = isinstance(text, str) and len(text) > LARGE
-        return await asyncio.to_thread(decode, text) if large else decode(text)
+    async def _decoded(self, answer: Any) -> bytes:
+        large = isinstance(answer, str) and len(answer) > LARGE
+        return await asyncio.to_thread(decode, answer) if large else _as_bytes(answer)
 
     async def _send(self, peer: Peer, answer: bytes) -> None:
         self._memory.keep(len(answer))
