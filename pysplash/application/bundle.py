@@ -116,19 +116,18 @@ class Bundle:
         if self._handed_in or self._job is None or len(self._payloads) == 1:
             return
         self._handed_in = True
-        lane = DirectConnection(
-            self._job.connection
-        )  # another than the one the function may be just using
+        # Not the connection that the function may be using at this moment.
+        connection = DirectConnection(self._job.connection)
         try:
-            lane.connect()
-            for reply in lane.call_all(*commands(self._job.id, self._answers, HELD)):
-                lane.checked(reply)
+            connection.connect()
+            for reply in connection.call_all(*commands(self._job.id, self._answers, HELD)):
+                connection.checked(reply)
         except Exception as error:
             log.warning("job %s: its callers wait for all of it: %s", self._job.id, error)
             for count, answer in enumerate(("", *self._answers)):
                 self._keep(note(self._job.id, count, answer))
         finally:
-            lane.close()
+            connection.close()
 
 
 def _through(

@@ -51,9 +51,9 @@ class Notes:
     def noted(self) -> Noted | None:
         """Return what a pool finds noted."""
         memory = mmap.mmap(-1, SIZE)
-        slate = Journal(memory, 0)
-        assert all(slate.note(words) for words in self.kept)
-        found = parts.noted(slate.read(), "j")
+        journal = Journal(memory, 0)
+        assert all(journal.note(words) for words in self.kept)
+        found = parts.noted(journal.read(), "j")
         memory.close()
         return found
 
