@@ -120,7 +120,7 @@ class Worker(Supervised, SimpleWorker):
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
 
-        Raises :class:`~pysplash.errors.ConfigError` where RQ's keys have a prefix of the user's own.
+        Raises :class:`~pysplash.errors.ConfigError` where RQ's keys have another prefix.
         """
         check_prefix()
         super().bootstrap(*arguments, **settings)
