@@ -35,7 +35,7 @@ NOTHING = ("",) * 10
 def script() -> str:
     """Return PySplash's script; empty where there is none."""
     try:
-        return str(import_module("pysplash.jobs.claim_one").SCRIPT)
+        return str(import_module("pysplash.jobs.store_and_claim").SCRIPT)
     except (ImportError, AttributeError):
         return ""
 

@@ -18,18 +18,18 @@ from .options import EPILOG
 
 #: the module that has each command, by its name
 HOMES = {
-    "call": "pools",
+    "call": "call",
     "daemon": "serve",
     "demo": "demo",
-    "health": "pools",
+    "health": "status",
     "plot": "record",
-    "purge": "pools",
+    "purge": "purge",
     "replay": "record",
     "serve": "serve",
     "stages": "serve",
     "start": "start",
-    "status": "pools",
-    "tasks": "pools",
+    "status": "status",
+    "tasks": "call",
 }
 
 

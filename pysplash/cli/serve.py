@@ -20,7 +20,7 @@ from pysplash.gateway.gateway import Gateway
 from pysplash.log import configure
 
 from .place import Place, takes_place
-from .pools import print_table
+from .table import print_table
 
 TOKEN_VARIABLE = "PYSPLASH_TOKEN"
 

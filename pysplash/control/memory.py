@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from .cpu import lesson_of
+from .cpu_headroom import lesson_of
 from .model import ANY, Lesson, Limits, PoolView, WorkerState, WorkerView
 
 #: bytes one worker is taken to need before any has been measured

@@ -5,8 +5,8 @@ every decision can be made again.
 
 :func:`decide` is read from the top: a stopping pool empties itself; workers that hang are
 escalated; then the first rule that applies sets the size. Growth and shrinking are damped apart,
-memory pressure is not damped at all. What CPU and memory allow is computed in :mod:`.cpu` and
-:mod:`.memory`, whom to stop when a limit is passed in :mod:`.shedding`.
+memory pressure is not damped at all. What CPU and memory allow is computed in :mod:`.cpu_headroom`
+and :mod:`.memory`, whom to stop when a limit is passed in :mod:`.shedding`.
 
 Sources: steps of 1, 2, 4, 8 and "a starting server counts as idle" from Apache's prefork; one
 stop at a time from uWSGI's cheaper; headroom less what young workers have not shown yet from
@@ -20,7 +20,7 @@ import math
 from dataclasses import replace
 from types import MappingProxyType
 
-from .cpu import active, cpu_excess, cpu_room, learn_cores
+from .cpu_headroom import active, cpu_excess, cpu_room, learn_cores
 from .memory import memory_pressed, memory_room
 from .model import (
     Action,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from .cpu import cpu_excess, surplus
+from .cpu_headroom import cpu_excess, surplus
 from .memory import MEMORY_FIRM, MEMORY_HARD, MEMORY_SOFT, memory_limit
 from .model import Decision, Kill, Limits, PoolView, Reason, Stop, WorkerState, WorkerView
 

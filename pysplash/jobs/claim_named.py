@@ -1,8 +1,8 @@
 """The script by which a job that waits has its worker claim one of the jobs it waits for, by id.
 
-As in :mod:`pysplash.jobs.claim_one` all is done in one step: the outcome of the last nested job is
-stored, and of the named candidates the first that is queued is taken off its queue and registered
-as started. For candidates that are not queued the script returns the jobs they wait for in turn: a
+As in :mod:`pysplash.jobs.store_and_claim` all is done in one step: the outcome of the last nested
+job is stored, and of the named candidates the first that is queued is taken off its queue and
+registered as started. For candidates that are not queued the script returns the jobs they wait for in turn: a
 running job may wait for others, a deferred one depends on others, one held back by a rate limit
 waits for those that are not. With each claim the worker's stack of jobs is stored, so that they
 are known if it dies.
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .claim_one import AT_ONCE, BUSY, REGISTER, Answer, Turn
 from .rq import PRESENT
+from .store_and_claim import AT_ONCE, BUSY, REGISTER, Answer, Turn
 
 #: the jobs a worker holds, outermost first, as "job:execution"; only while it holds several
 STACK_KEY = "pysplash:stack:{}"

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from redis import Redis
 
-from pysplash.jobs.claim_batch import HAND
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.rq import PROLONGED
+from pysplash.jobs.store_and_claim_batch import HAND
 from pysplash.waiting.deadlock import KEY as WAITS_KEY
 
 #: seconds a job's lease runs from its last renewal

@@ -31,13 +31,13 @@ from pysplash.connections.clients import numbers, own
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import bundles as parts
 from pysplash.jobs.bundles import noted
-from pysplash.jobs.claim_batch import HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.jobs.claim_named import STACK_KEY
-from pysplash.jobs.claim_one import Answer, Finish
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, diagnosis
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.rq import current_job_ids, fail, held, hold, recover, requeue
+from pysplash.jobs.store_and_claim import Answer, Finish
+from pysplash.jobs.store_and_claim_batch import HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.log import logger
 from pysplash.waiting.deadlock import forget
 

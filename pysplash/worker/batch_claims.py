@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from pysplash.connections.direct import Word
 from pysplash.connections.outage import AWAY, patiently
-from pysplash.jobs.claim_batch import BASE, HAND, SCRIPT, BatchRequest, Reply, read, words
-from pysplash.jobs.claim_one import Answer, Turn
+from pysplash.jobs.store_and_claim import Answer, Turn
+from pysplash.jobs.store_and_claim_batch import BASE, HAND, SCRIPT, BatchRequest, Reply, read, words
 
 from .claims import CACHING, REFRESH, Claims, now
 

@@ -23,9 +23,9 @@ from pysplash.connections.direct import DirectConnection, Word, packed
 from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import NamedTurn
-from pysplash.jobs.claim_one import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 from pysplash.jobs.restoring import stamp, written
 from pysplash.jobs.rq import claimed
+from pysplash.jobs.store_and_claim import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0

@@ -20,8 +20,8 @@ from rq.utils import as_text, now
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.jobs.claim_named import NamedTurn, words
-from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import held, hold, requeue
+from pysplash.jobs.store_and_claim import Answer, Turn
 from pysplash.log import logger
 from pysplash.waiting.clients import waiting_client
 from pysplash.waiting.offer import Help, Search, Stuck

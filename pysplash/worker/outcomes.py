@@ -14,7 +14,6 @@ from rq.queue import Queue
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.connections.transactions import raising_lost_connections
-from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, described, is_kept
 from pysplash.jobs.rq import (
@@ -28,6 +27,7 @@ from pysplash.jobs.rq import (
     retry,
     succeed,
 )
+from pysplash.jobs.store_and_claim import Answer, Finish, Turn
 from pysplash.log import logger
 
 from .claims import Claims

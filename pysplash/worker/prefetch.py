@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from rq.job import Job
 
 from pysplash.connections.outage import AWAY
-from pysplash.jobs.claim_batch import MOST, SHARE, BatchRequest, Reply
-from pysplash.jobs.claim_one import Answer, Finish, Turn
 from pysplash.jobs.quarantine import described
+from pysplash.jobs.store_and_claim import Answer, Finish, Turn
+from pysplash.jobs.store_and_claim_batch import MOST, SHARE, BatchRequest, Reply
 from pysplash.log import logger
 
 from .batch_claims import BatchingClaims

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pysplash.control.model import WorkerState
-from pysplash.jobs.claim_one import MAX_JOB_ID
+from pysplash.jobs.store_and_claim import MAX_JOB_ID
 
 from .journal import SIZE, Journal
 from .row import FIELDS, STATES, VALUES, Row, decode

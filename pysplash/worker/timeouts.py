@@ -28,7 +28,7 @@ from typing import Any
 
 from rq.timeouts import BaseDeathPenalty, BaseTimeoutException
 
-from pysplash.jobs.claim_one import MOST_SECONDS
+from pysplash.jobs.store_and_claim import MOST_SECONDS
 from pysplash.log import logger
 from pysplash.waiting.offer import attached
 

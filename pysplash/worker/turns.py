@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pysplash.jobs.claim_one import Answer, Turn
+from pysplash.jobs.store_and_claim import Answer, Turn
 
 from .claims import Claims
 from .outcomes import Outcomes, Pending

@@ -1,7 +1,7 @@
 """The worker: RQ's bookkeeping at one round trip a job.
 
-A turn (:mod:`pysplash.jobs.claim_one`) stores what one job returned and claims the next. What a
-turn does not cover goes through RQ's own methods: failures, ``Retry``, callbacks, dependents,
+A turn (:mod:`pysplash.jobs.store_and_claim`) stores what one job returned and claims the next. What
+a turn does not cover goes through RQ's own methods: failures, ``Retry``, callbacks, dependents,
 repeats, webhooks, results that cannot be serialised or are not kept, and classes of the user's own.
 :meth:`Worker._finish` is the one place that chooses; the debug log says what it chose.
 """
@@ -23,12 +23,12 @@ from rq.worker import SimpleWorker, WorkerStatus
 
 from pysplash.connections.clients import check_prefix
 from pysplash.connections.outage import AWAY
-from pysplash.jobs.claim_one import MOST_SECONDS, Answer, Finish, Turn
 from pysplash.jobs.commands import NAMED, Command
 from pysplash.jobs.quarantine import Quarantine, reason
 from pysplash.jobs.restoring import Restorer, called, written
 from pysplash.jobs.results import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from pysplash.jobs.rq import enter, hold, leave, perform, run
+from pysplash.jobs.store_and_claim import MOST_SECONDS, Answer, Finish, Turn
 from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 

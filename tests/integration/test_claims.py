@@ -20,8 +20,8 @@ from rq.job import Job
 from benchmarks.network import Relay
 from pysplash.connections.direct import DirectConnection
 from pysplash.embedded import EmbeddedServer
-from pysplash.jobs.claim_batch import BatchRequest
-from pysplash.jobs.claim_one import Answer, Finish, Turn
+from pysplash.jobs.store_and_claim import Answer, Finish, Turn
+from pysplash.jobs.store_and_claim_batch import BatchRequest
 from pysplash.worker.batch_claims import BatchingClaims
 from pysplash.worker.claims import Claims
 from pysplash.worker.idling import Idling

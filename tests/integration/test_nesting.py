@@ -22,7 +22,7 @@ from rq.timeouts import TimerDeathPenalty
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import portable
 from pysplash.jobs.claim_named import NamedTurn
-from pysplash.jobs.claim_one import Turn
+from pysplash.jobs.store_and_claim import Turn
 from pysplash.supervisor.settlement import Loss, Settlement
 from pysplash.worker.scoreboard import Scoreboard, Slot
 from pysplash.worker.timeouts import TIMERS, StackingDeathPenalty

@@ -17,8 +17,8 @@ from pysplash import wait_jobs
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import portable
 from pysplash.connections.outage import WritesRefused
-from pysplash.jobs.claim_batch import HAND
 from pysplash.jobs.quarantine import clean
+from pysplash.jobs.store_and_claim_batch import HAND
 from pysplash.supervisor.heartbeats import Heartbeats, Pulse
 from pysplash.supervisor.settlement import Loss, Settlement, legible
 from pysplash.waiting.offer import at_hand

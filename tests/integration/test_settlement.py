@@ -22,9 +22,9 @@ from pysplash.connections.clients import portable
 from pysplash.connections.outage import AWAY
 from pysplash.control.model import WorkerState
 from pysplash.embedded import EmbeddedServer
-from pysplash.jobs.claim_batch import HAND
-from pysplash.jobs.claim_one import Finish
 from pysplash.jobs.rq import fail, perform
+from pysplash.jobs.store_and_claim import Finish
+from pysplash.jobs.store_and_claim_batch import HAND
 from pysplash.supervisor.accounting import Accounting
 from pysplash.supervisor.exits import Exits
 from pysplash.supervisor.settlement import MOST_DEATHS, Loss, Settlement

@@ -13,9 +13,9 @@ from rq.job import Dependency, Job, JobStatus
 from rq.worker import BaseWorker
 
 from pysplash.jobs.claim_named import words
-from pysplash.jobs.claim_one import Answer, Turn
 from pysplash.jobs.rq import fail as fail_by_worker
 from pysplash.jobs.rq import requeue as requeue_by_worker
+from pysplash.jobs.store_and_claim import Answer, Turn
 from pysplash.worker.claims import Claims
 from pysplash.worker.worker import Worker
 from tests.generation import since_3

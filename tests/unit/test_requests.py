@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.sentinel import Sentinel
 
-from pysplash.cli.pools import parse_word, show_value
+from pysplash.cli.call import parse_word, show_value
 from pysplash.client.discovery import PoolFacts, Task
 from pysplash.client.requests import CallRequest, Named, build, build_bundle, read_answer
 from pysplash.client.routing import Route, find_route

@@ -1,29 +1,22 @@
-"""Commands about pools on a Redis: tasks, status, health, call, purge."""
+"""``pysplash tasks`` and ``call``: the tasks that pools serve, and a call of one."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from pysplash.application.registry import parse_parameters
 from pysplash.client.client import Client
 from pysplash.client.discovery import PoolFacts, read_pools
-from pysplash.config import ON_CRASH
-from pysplash.errors import ConfigError, ExecutionError, NoWorkerError
+from pysplash.errors import ConfigError, ExecutionError
 from pysplash.log import redact
-from pysplash.supervisor.purge import purge as purge_leftovers
 
 from .place import Place, takes_place
-
-#: width of a table in characters where the output is no terminal
-WIDTH = 160
+from .table import print_table, printable
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -48,43 +41,6 @@ def tasks(place: Place, as_json: bool) -> None:
         for task in found
     ]
     print_table(("task", "queue", "timeout", "served by", "what it does"), rows)
-
-
-@click.command()
-@takes_place
-@_json
-def status(place: Place, as_json: bool) -> None:
-    """Show every pool on this Redis, on any host; changes nothing."""
-    pools = read_pools(place.open())
-    if as_json:
-        click.echo(json.dumps([asdict(pool) for pool in pools], indent=2))
-        return
-    print_table(
-        ("pool", "host", "pid", "queues", "up", "workers", "queued", "CPU", "memory", "why"),
-        [_status_row(pool) for pool in pools],
-    )
-
-
-@click.command()
-@click.argument("queues", nargs=-1)
-@takes_place
-@click.option("--pool", help="Name of a pool that must be alive.")
-def health(queues: tuple[str, ...], place: Place, pool: str | None) -> None:
-    """Check that a running pool serves each of QUEUES, or that any pool runs.
-
-    Exit status 0: it does; 9: it does not; 1: no Redis answers.
-    """
-    alive = [found for found in read_pools(place.open()) if found.open]
-    if pool is not None:
-        alive = [found for found in alive if found.name == pool]
-    if not alive:
-        raise NoWorkerError(f"no pool is alive{f' by the name of {pool}' if pool else ''}")
-    served = {queue for found in alive for queue in found.queues}
-    missing = [queue for queue in queues if queue not in served]
-    if missing:
-        raise NoWorkerError(f"no pool that is alive serves {', '.join(missing)}")
-    names = ", ".join(found.name for found in alive)
-    click.echo(f"alive: {names}; serving {', '.join(sorted(served))}")
 
 
 @click.command()
@@ -125,28 +81,9 @@ def call(
         except ExecutionError as error:
             if traceback:
                 for line in error.traceback.splitlines():
-                    click.echo(_plain(redact(line)), err=True)
+                    click.echo(printable(redact(line)), err=True)
             raise
     click.echo(show_value(value))
-
-
-@click.command()
-@takes_place
-@click.option(
-    "--on-crash",
-    type=click.Choice(ON_CRASH),
-    default="fail",
-    show_default=True,
-    help="What to do with a job whose worker is gone.",
-)
-def purge(place: Place, on_crash: str) -> None:
-    """Settle the jobs and remove the workers that killed pools have left in Redis."""
-    found = 0
-    for leftover in purge_leftovers(place.open(), on_crash):
-        found += 1
-        click.echo(_plain(f"{leftover.worker or 'pool ' + leftover.pool}: {leftover.fate}"))
-    if not found:
-        click.echo("nothing to purge")
 
 
 def parse_word(word: str) -> Any:
@@ -185,43 +122,3 @@ def _offers(pools: Iterable[PoolFacts]) -> list[dict[str, Any]]:
             if pool.open and task.queue in pool.queues:
                 offer["pools"].append(pool.name)
     return [offers[key] for key in sorted(offers)]
-
-
-def _status_row(pool: PoolFacts) -> tuple[str, ...]:
-    state = pool.state or {}
-    kinds = ("starting", "idle", "busy", "waiting", "stopping")
-    workers = " ".join(f"{state[kind]} {kind}" for kind in kinds if state.get(kind))
-    return (
-        pool.name,
-        pool.host,
-        str(pool.pid),
-        ", ".join(pool.queues),
-        f"{max(0.0, time.time() - pool.started):.0f} s",
-        f"{workers or 'none'} of {state.get('target', '?')}",
-        _number(state.get("queued")),
-        _number(state.get("cpu"), " %"),
-        _number(state.get("mem"), " %"),
-        str(state.get("reason", "?")) if pool.open else "stopping",
-    )
-
-
-def _number(value: Any, unit: str = "") -> str:
-    return "?" if value is None else f"{value:g}{unit}"
-
-
-def print_table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Print a table, as wide as the terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    console.print(table)
-
-
-def _plain(cell: str) -> str:
-    """Return *cell* without control characters: its text is from other programs."""
-    return "".join(c if c.isprintable() else "?" for c in cell)

@@ -13,8 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from .claim_one import CLAIM, HEAD, MAX_JOB_ID, MOST_SECONDS, REGISTER, WRITE, Answer, Finish, Turn
 from .rq import ABSENT, PRESENT
+from .store_and_claim import (
+    CLAIM,
+    HEAD,
+    MAX_JOB_ID,
+    MOST_SECONDS,
+    REGISTER,
+    WRITE,
+    Answer,
+    Finish,
+    Turn,
+)
 
 #: jobs in a batch at most, and of how many that wait it takes one, as the others are for others
 MOST, SHARE = 16, 4
