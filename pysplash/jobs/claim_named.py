@@ -4,8 +4,8 @@ As in :mod:`pysplash.jobs.store_and_claim` all is done in one step: the outcome 
 job is stored, and of the named candidates the first that is queued is taken off its queue and
 registered as started. For candidates that are not queued the script returns the jobs they wait for
 in turn: a running job may wait for others, a deferred one depends on others, one held back by a
-rate limit waits for those that are not. With each claim the worker's stack of jobs is stored, so that they
-are known if it dies.
+rate limit waits for those that are not. With each claim the worker's stack of jobs is stored, so
+that they are known if it dies.
 """
 
 from __future__ import annotations
