@@ -8,11 +8,14 @@ import platform
 import re
 import statistics
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+#: characters a line of a document may have, tables aside
+WIDTH = 120
 INTRODUCTION = """\
 # Benchmarks
 
@@ -151,10 +154,16 @@ def notes(server: str, found: dict[str, dict[str, str]], dropped: dict[str, str]
     ]
 
 
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines that fit into a document."""
+    return textwrap.fill(text, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 def write(path: Path, marker: str, tables: Sequence[Table], below: Sequence[str]) -> None:
     """Put the tables into a document, in place of those that stand between its two comments."""
     begin, end = f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->"
-    body = "\n\n".join([f"`{command()}`", *(table.markdown() for table in tables), *below])
+    parts = [wrapped(f"`{command()}`"), *(table.markdown() for table in tables)]
+    body = "\n\n".join([*parts, *map(wrapped, below)])
     block = f"{begin}\n{body}\n{end}"
     text = path.read_text() if path.exists() else INTRODUCTION
     if begin in text and end in text:
