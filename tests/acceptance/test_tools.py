@@ -64,8 +64,13 @@ class Shop:
         return {worker.pid or 0: worker for worker in Worker.all(connection=self.redis)}
 
     def busy(self) -> BaseWorker:
-        """Return the one worker that works."""
-        (worker,) = (w for w in self.workers().values() if w.get_current_job_id())
+        """Return the one worker that works, once no other still says that it does."""
+
+        def working() -> list[BaseWorker]:
+            return [w for w in self.workers().values() if w.get_current_job_id()]
+
+        wait_until(lambda: len(working()) == 1, ROOM, "one worker at work")
+        (worker,) = working()
         return worker
 
 
