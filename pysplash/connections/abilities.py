@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, Protocol
 
 import hiredis
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ClusterError, RedisError, ResponseError
 
 from pysplash.errors import ConnectionFailed
 
 from .clients import address
 from .direct import DirectConnection, Word
 from .outage import AWAY
+from .refusals import refusal
 
 #: the id of a connection that does not exist
 NOBODY = 2**62
@@ -116,19 +117,9 @@ def check_abilities(client: Redis) -> None:
     """Raise :class:`ConnectionFailed`, naming what is missing, for a server that cannot be used."""
     try:
         client.eval(_NEEDED, len(_KEYS), *_KEYS)
+    except ClusterError as error:
+        raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
     except AWAY:
         raise
     except ResponseError as error:
-        raise ConnectionFailed(f"Redis at {address(client)} {_missing(error)}") from error
-
-
-def _missing(error: ResponseError) -> str:
-    text = str(error)
-    lower = text.lower()
-    if "crossslot" in lower or "cluster" in lower or lower.startswith("moved"):
-        return f"is a cluster ({text}): RQ and PySplash need a single server, or one with Sentinel"
-    if "key" in lower and "permission" in lower:
-        return f"refuses keys that PySplash uses ({text}): allow the user rq:* and pysplash:*"
-    if "unknown command" in lower or "permission" in lower or "not supported" in lower:
-        return f"does not run scripts ({text}): PySplash needs EVAL, EVALSHA and SCRIPT LOAD"
-    return f"is too old ({text}): PySplash needs Redis 6.2 or newer, or Valkey"
+        raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
