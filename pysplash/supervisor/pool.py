@@ -54,6 +54,8 @@ from .settlement import Settlement
 
 #: seconds within which Redis has to answer at the start
 START = 10.0
+#: seconds between two signs of life of an idle worker, if that is well within zombie_timeout
+IDLE_BEAT = 10.0
 Importable = str | type[Any] | Callable[..., Any]
 
 log = logger("pool")
@@ -203,6 +205,7 @@ class Pool:
                 max_age_delta=max_age_delta,
                 max_nesting=max_nesting,
                 on_crash=on_crash,
+                idle_beat=_idle_beat(zombie_timeout),
                 params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
@@ -334,6 +337,15 @@ def _can_throttle(worker_class: Importable) -> bool:
     known = ("pysplash.worker.Worker", "pysplash.Worker")
     ours = isinstance(worker_class, type) and issubclass(worker_class, Worker)
     return sys.platform == "linux" and (ours or worker_class in known)
+
+
+def _idle_beat(zombie_timeout: float) -> float:
+    """Return the seconds between two signs of life of an idle worker.
+
+    Where the kernel does not end workers with their fork server they look each second whether it
+    is there.
+    """
+    return min(IDLE_BEAT, zombie_timeout / 3) if sys.platform == "linux" else 1.0
 
 
 def default_name() -> str:

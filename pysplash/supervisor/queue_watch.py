@@ -14,12 +14,16 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.suspension import WORKERS_SUSPENDED
 
+from pysplash.connections.direct import DirectConnection, Word
 from pysplash.log import logger
 from pysplash.worker.notices import LONGEST_PAUSE, pause_after
 from pysplash.worker.scoreboard import Scoreboard
 
 from .backlog import QUEUE_KEY
 
+#: seconds the server has to answer
+GLANCE = 0.4
+EXISTS_SUSPENDED = ("EXISTS", WORKERS_SUSPENDED)
 #: seconds until its thread has ended, once it is told to
 END = 5.0
 
@@ -31,13 +35,13 @@ class QueueWatch:
 
     def __init__(
         self,
-        connection: Redis,
+        client: Redis,
         queues: Sequence[str],
         board: Scoreboard,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._connection = connection
-        self._keys = [QUEUE_KEY.format(name) for name in queues]
+        self._connection = DirectConnection(client, GLANCE)
+        self._looks: list[tuple[Word, ...]] = [("LLEN", QUEUE_KEY.format(name)) for name in queues]
         self._board = board
         self._clock = clock
         self._came_at = clock()
@@ -76,11 +80,9 @@ class QueueWatch:
 
     def _waiting(self) -> int:
         """Return how many jobs wait; none do while RQ is suspended."""
-        with self._connection.pipeline(transaction=False) as pipeline:
-            for key in self._keys:
-                pipeline.llen(key)
-            pipeline.exists(WORKERS_SUSPENDED)
-            *lengths, suspended = pipeline.execute(raise_on_error=False)
-        if isinstance(suspended, Exception):
-            raise suspended
-        return 0 if suspended else sum(each for each in lengths if isinstance(each, int))
+        if not self._connection.open:
+            self._connection.connect()
+        *lengths, suspended = self._connection.call_all(*self._looks, EXISTS_SUSPENDED)
+        if self._connection.checked(suspended):
+            return 0
+        return sum(each for each in lengths if isinstance(each, int))

@@ -19,7 +19,7 @@ from .notices import pause_after
 from .scoreboard import Slot
 from .signals import WakeUp
 
-#: seconds between two signs of life of an idle worker
+#: seconds for which a worker without a pool listens at most before it looks whether it is to leave
 BEAT = 1.0
 #: idle workers of a pool that answer at once when a queue changes; each further one waits for
 #: PATIENCE seconds longer
@@ -54,17 +54,17 @@ class Idling:
             now = time.monotonic()
             if until <= now:
                 return False
-            left = min(BEAT, until - now)
+            left = until - now
             if slot is not None:
                 slot.beat()
-                if self._listen(left, slot):
+                if self._listen(min(slot.idle_beat, left), slot):
                     return True
             elif looks:
                 self._listen(min(left, pause_after(now - idle_since)))
                 if self._claims.look(queues):
                     return True
             else:
-                self._listen(left)
+                self._listen(min(BEAT, left))
         return False
 
     def _listen(self, seconds: float, slot: Slot | None = None) -> bool:

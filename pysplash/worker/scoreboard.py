@@ -165,6 +165,8 @@ class Slot:
 
     #: whether this worker heeds requests to stop a job
     listens = False
+    #: seconds between two signs of life while it is idle
+    idle_beat = 1.0
 
     def __init__(
         self,

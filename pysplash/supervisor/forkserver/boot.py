@@ -107,6 +107,7 @@ def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supe
 def run_worker(settings: WorkerSettings, name: str, slot: Slot, maintain: bool) -> None:
     """Be one worker of a pool until stopped; *maintain*: clean RQ's registries at start."""
     attach(slot)
+    slot.idle_beat = settings.idle_beat
     os.environ["RQ_WORKER_ID"] = name
     os.environ["PYSPLASH_POOL"] = settings.pool
     connection = connect(settings, name)
