@@ -59,6 +59,8 @@ class Supervised(BaseWorker):
 
     _stop_signal_at: float | None = None
     _job_failed = False
+    #: whether a job that was claimed by a turn runs through RQ's methods: the turns see to the rest
+    _is_hooked = False
     _storing_success = False
     #: whether the worker may leave after the job that comes next, or runs
     _may_be_last = False
@@ -305,6 +307,9 @@ class Supervised(BaseWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run one job as the class beneath does, its state on the scoreboard."""
+        if self._is_hooked:
+            super().execute_job(job, queue)
+            return
         os.environ["RQ_JOB_ID"] = job.id
         self._job_failed = False
         try:

@@ -14,6 +14,7 @@ import signal
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from rq.job import Job, JobStatus, Retry
@@ -34,6 +35,8 @@ from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
 from .batch_claims import BatchingClaims
+from .hooked_run import HookedRun
+from .hooks import Hooks, HookWatch
 from .idling import Idling
 from .interrupts import Interrupts
 from .nesting import Nest
@@ -106,6 +109,8 @@ class Worker(Supervised, SimpleWorker):
         one_by_one = OneByOne(*common)
         self._turns = Prefetching(*common, self._interrupts, one_by_one)
         self._nest = Nest(*common, self._interrupts, one_by_one, self._turns, self._run)
+        self._hooks = HookWatch(self, self._note_hooks)
+        self._hooked = HookedRun(self, self._interrupts, self._outcomes, self._nest.fail)
 
     def _clear_way(self) -> None:
         self._turns.clear_way()
@@ -233,7 +238,10 @@ class Worker(Supervised, SimpleWorker):
             self._turns.look_ahead(job, function)
         lost = False
         try:
-            if self._plain:
+            self._hooks.look()
+            if self._plain and self._hooks.hooks.around:
+                self._hooked.run(job, queue, partial(self._store, special))
+            elif self._plain:
                 self._perform(job, queue, special)
             else:
                 log.debug("job %s: slow: a class of the user's own", job.id)
@@ -291,12 +299,27 @@ class Worker(Supervised, SimpleWorker):
         try:
             with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
                 value = self._call(job)
-            if value is SETTLED:
-                self._claims.recount()
-                return
-            self._finish(job, queue, value, began, slow or portrait(job) != before)
+            self._store(slow, job, queue, value, began, portrait(job) != before)
         except BaseException:
             self._nest.fail(job, queue)
+
+    def _store(
+        self, slow: bool, job: Job, queue: Queue, value: Any, began: int, changed: bool
+    ) -> None:
+        """Store what a job returned, unless it has done so itself."""
+        if value is SETTLED:
+            self._claims.recount()
+        else:
+            slow = slow or changed or bool(self._hooks.hooks.storing)
+            self._finish(job, queue, value, began, slow)
+
+    def _note_hooks(self, hooks: Hooks) -> None:
+        """Say which methods of RQ are patched, and see that they are called."""
+        self._hooked.prepares = any("prepare_job_execution" in name for name in hooks.around)
+        if hooks.around or hooks.storing:
+            log.info("RQ's methods are called, as they are patched: %s", ", ".join(hooks.called))
+        for name in hooks.never_called:
+            log.warning("%s is patched and never called: this worker does not fork", name)
 
     def _call(self, job: Job) -> Any:
         """Call the job's function as RQ's perform does; the key was persisted with the claim."""
