@@ -1,8 +1,8 @@
-"""Hooks: whether a tool has patched RQ's methods around the run of a job, and if so which.
+"""Hooks: whether methods of RQ around the run of a job were patched or overridden, and which.
 
 Tracing tools replace methods of RQ's classes by their own, at any time and in their own ways. A
 method counts as patched where what the class has is no plain function of RQ's or ours: so it does
-not matter who came first, nor how the tool wraps.
+not matter who came first, nor how the tool wraps. A subclass that has its own counts the same.
 """
 
 from __future__ import annotations

@@ -55,8 +55,6 @@ LISTEN = 10.0
 SUSPENDED = 1.0
 #: fields of a job's hash that make its success RQ's business
 SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left", b"rate_limit_key")
-#: methods a subclass may have made its own; then they are called
-OVERRIDABLE = ("execute_job", "perform_job", "handle_job_success", "prepare_job_execution")
 
 log = logger("worker")
 
@@ -89,15 +87,7 @@ class Worker(Supervised, SimpleWorker):
         self._wake_up = WakeUp()
         self._idling = Idling(self._claims, self._leaving, self._wake_up)
         self._build()
-        own = type(self)
-        self._plain = (
-            self.queue_class is Queue
-            and self.job_class is Job
-            and all(
-                getattr(own, name) in (getattr(Worker, name), getattr(SimpleWorker, name))
-                for name in OVERRIDABLE
-            )
-        )
+        self._plain = self.queue_class is Queue and self.job_class is Job
 
     def _build(self) -> None:
         """Make the parts; each knows those before it."""

@@ -75,6 +75,10 @@ def stop_me_twice(seconds: float) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
+class OwnQueue(Queue):
+    """A queue of a user's own."""
+
+
 class Unheard(Worker):
     """A worker of a user's own, to which Redis does not answer in the middle of a job."""
 
@@ -452,7 +456,8 @@ def test_a_job_without_an_end_stays_in_its_row(
 ) -> None:
     """What its worker could not store before it ended is for the pool to settle."""
     job = queue.enqueue(nap, 0)
-    worker = Unheard([queue], connection=redis, name="w")
+    queues = [OwnQueue("default", connection=redis)]
+    worker = Unheard(queues, connection=redis, name="w", queue_class=OwnQueue)
     worker.slot = Slot(board, 0, "w")
     with pytest.raises(RedisConnectionError, match="unheard"):
         worker.work(burst=True)
