@@ -35,6 +35,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks.ledger import FAULTS, Account
 from benchmarks.network import TROUBLES
+from benchmarks.servers import add_server
 from benchmarks.storm import Settings, Storm, weathered
 from benchmarks.supervisors import COMMANDS
 from benchmarks.weather import SIGNALS
@@ -80,6 +81,7 @@ def arguments() -> argparse.Namespace:
         default="",
         help="what befalls connections, some of " + ",".join(TROUBLES),
     )
+    add_server(parser)
     given = parser.parse_args()
     for option, known in (("signals", SIGNALS), ("troubles", TROUBLES)):
         named = tuple(name for name in getattr(given, option).split(",") if name)
@@ -94,12 +96,13 @@ def main() -> int:
     given = arguments()
     began = time.monotonic()
     weather = (given.seconds, given.signals, given.troubles)
-    settings = Settings(given.against, given.jobs, given.seed, *weather)
+    settings = Settings(given.against, given.jobs, given.seed, *weather, given.server)
     with weathered(settings) as storm:
         account = storm.account()
     if given.log:
         given.log.write_text(storm.words)
-    print(f"{given.against}, seed {given.seed}, {time.monotonic() - began:.0f} s")
+    took = time.monotonic() - began
+    print(f"{given.against} on {storm.server}, seed {given.seed}, {took:.0f} s")
     print("\n".join(summary(storm, account)))
     return int(bool(account.faults))
 

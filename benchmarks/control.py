@@ -29,6 +29,7 @@ from benchmarks.loads import (
 )
 from benchmarks.peers import Peer, Unavailable
 from benchmarks.report import Frozen, Table, cores, notes, write
+from benchmarks.servers import add_server
 from pysplash.control.model import Spawn
 from pysplash.recording.plot import compare, plot, save
 
@@ -191,7 +192,7 @@ def _tell(
     below = [told, *notes(site.version(), found, {})]
     print("", *(f"{table.text()}\n" for table in tables), *below, sep="\n")
     if path is not None:
-        write(path, marker, tables, below)
+        write(path, site.section(marker), tables, below)
 
 
 def parse() -> argparse.Namespace:
@@ -204,6 +205,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a quarter of the time")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
     parser.add_argument("--pictures", type=Path, help="folder that gets the two pictures")
+    add_server(parser)
     options = parser.parse_args()
     options.scenario = options.scenario or every
     return options
@@ -213,7 +215,7 @@ def main() -> None:
     """Read the command line and run."""
     options = parse()
     end_on_signals()
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options)
 
 

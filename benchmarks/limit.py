@@ -89,7 +89,7 @@ def serve(url: str) -> None:
             time.sleep(PAUSE)
 
 
-def measure(runs: int, numbers: list[int]) -> None:
+def measure(runs: int, numbers: list[int], program: str | None) -> None:
     """Print jobs a second for each number of processes."""
     sys.path.append(str(Path(__file__).parents[1]))
     # the processes that serve need none of this, and throughput.py needs this module
@@ -103,7 +103,7 @@ def measure(runs: int, numbers: list[int]) -> None:
             rates[number].append(session.measure("noop", jobs))
 
     harness.end_on_signals()
-    with harness.open_site() as site:
+    with harness.open_site(program) as site:
         harness.take_turns([peers.BARE], numbers, runs, 120.0, turn)
         rows = [[f"{number} processes", report.spread(rates[number])] for number in numbers]
         print(report.Table("One script a job, and nothing else", ["", "jobs/s"], rows).text())
@@ -116,6 +116,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=3, help="rounds")
+    parser.add_argument("--server", metavar="PATH", help="the server's program; see throughput.py")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if reason := missing():
@@ -123,7 +124,7 @@ def main() -> None:
     elif options.serve:
         serve(options.serve)
     else:
-        measure(options.runs, [1, 2])
+        measure(options.runs, [1, 2], options.server)
 
 
 if __name__ == "__main__":

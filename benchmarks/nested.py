@@ -31,6 +31,7 @@ from benchmarks import apps
 from benchmarks.harness import LOOK, Session, Site, end_on_signals, open_site, take_turns
 from benchmarks.peers import CELERY, PYSPLASH, RQ_POOL, Command, Peer
 from benchmarks.report import Frozen, Table, notes, ratio, spread, write
+from benchmarks.servers import add_server
 
 #: seconds of work in each job
 WORK = 0.01
@@ -263,7 +264,7 @@ def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
     below = [told, *notes(site.version(), figures.versions, dropped)]
     print("", *(f"{part.text()}\n" for part in found), *below, sep="\n")
     if options.write is not None:
-        write(options.write, "nested", found, below)
+        write(options.write, site.section("nested"), found, below)
 
 
 def numbers(text: str) -> list[int]:
@@ -281,6 +282,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(THEIRS), help="whom to measure")
     parser.add_argument("--quick", action="store_true", help="fewer trees, 1 and 4 workers")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
+    add_server(parser)
     options = parser.parse_args()
     unknown = set(filter(None, options.peers.split(","))) - set(THEIRS)
     if unknown:
@@ -294,7 +296,7 @@ def main() -> None:
     options = parse()
     end_on_signals()
     peers = [OURS, *(THEIRS[name] for name in options.peers.split(",") if name)]
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options, peers)
 
 

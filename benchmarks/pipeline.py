@@ -38,6 +38,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from benchmarks import census
 from benchmarks.pipeline_stages import FIRST, FLOW, OUT, drips, parts
+from benchmarks.servers import add_server, version
 from benchmarks.supervisors import Supervisor
 from benchmarks.weather import LOOK, SIGNALS, Strikes, Tide, wait
 from pysplash import Stage
@@ -65,6 +66,8 @@ class Settings:
     signals: tuple[str, ...] = ("KILL",)
     #: seconds after which no more signals come
     seconds: float = 300.0
+    #: the server's program; None: the embedded server's
+    server: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,7 @@ def _numbers(items: int) -> Iterator[bytes]:
 def endured(settings: Settings) -> Iterator[Pipeline]:
     """Yield a pipeline that is over, its pool gone, with all that it left in Redis."""
     with (
-        EmbeddedServer() as server,
+        EmbeddedServer(program=settings.server) as server,
         tempfile.TemporaryDirectory() as name,
         Redis.from_url(server.url) as redis,
     ):
@@ -213,11 +216,12 @@ def arguments() -> Settings:
         "--seconds", type=float, default=300.0, help="time after which no more signals come"
     )
     parser.add_argument("--signals", default="KILL", help=f"some of {','.join(SIGNALS)}")
+    add_server(parser)
     given = parser.parse_args()
     signals = tuple(name for name in given.signals.split(",") if name)
     if unknown := set(signals).difference(SIGNALS):
         parser.error(f"--signals: {', '.join(unknown)}: choose from {', '.join(SIGNALS)}")
-    return Settings(given.items, given.seed, signals, given.seconds)
+    return Settings(given.items, given.seed, signals, given.seconds, given.server)
 
 
 def main() -> int:
@@ -225,7 +229,8 @@ def main() -> int:
     settings = arguments()
     with endured(settings) as pipeline:
         account = pipeline.account()
-    print(f"seed {settings.seed}, {pipeline.seconds:.0f} s")
+        server = version(pipeline.redis)
+    print(f"on {server}, seed {settings.seed}, {pipeline.seconds:.0f} s")
     print("\n".join(summary(pipeline, account)))
     return int(bool(account.faults))
 

@@ -170,5 +170,5 @@ def write(path: Path, marker: str, tables: Sequence[Table], below: Sequence[str]
         span = re.escape(begin) + ".*?" + re.escape(end)
         text = re.sub(span, lambda _: block, text, flags=re.DOTALL)
     else:
-        text = f"{text.rstrip()}\n\n## {marker.capitalize()}\n\n{block}\n"
+        text = f"{text.rstrip()}\n\n## {marker[0].upper()}{marker[1:]}\n\n{block}\n"
     path.write_text(text)

@@ -32,6 +32,9 @@ from typing import Any
 import psutil
 from redis import Redis
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks.servers import add_server, version_at
 from pysplash import EmbeddedServer
 
 QUEUE = "default"
@@ -47,7 +50,7 @@ SINGLES = 20
 POOL = """
 import json, os, sys
 from pysplash import Pool
-from pysplash.state import WorkerState
+from pysplash.control.model import WorkerState
 
 url, fd, least = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 
@@ -427,11 +430,13 @@ def main() -> None:
     parser.add_argument("--idle", type=int, default=128, help="workers that idle")
     parser.add_argument("--runs", type=int, default=5, help="rounds; half as many of idling")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of one idling")
+    add_server(parser)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what runs is ended on the way out
     load = os.getloadavg()[0]
     print(f"{psutil.cpu_count()} CPUs, load {load:.1f} at the start, {options.runs} runs")
-    with EmbeddedServer() as server:
+    with EmbeddedServer(program=options.server) as server:
+        print(f"server: {version_at(server.url)}")
         run(Site(server.url), options.workers, options.idle, options.runs, options.seconds)
 
 

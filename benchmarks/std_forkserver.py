@@ -8,6 +8,7 @@ fact is measured in a parent process of its own, which may be killed for it. Nee
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import multiprocessing.forkserver
@@ -30,6 +31,9 @@ import psutil
 from redis import Redis
 from rq.utils import now
 
+sys.path.append(str(Path(__file__).parents[1]))
+
+from benchmarks.servers import add_server, version_at
 from pysplash import EmbeddedServer, Pool
 from pysplash.config import WorkerSettings
 from pysplash.supervisor.forkserver.boot import build_worker, connect
@@ -494,9 +498,13 @@ def holds_alive_pipe(subject: Parent) -> bool:
 
 def main() -> None:
     """Measure all of it."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_server(parser)
+    program = parser.parse_args().server
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what runs is ended on the way out
     print(f"Python {sys.version.split()[0]}, {psutil.cpu_count()} CPUs")
-    with EmbeddedServer() as server, tempfile.TemporaryDirectory() as folder:
+    with EmbeddedServer(program=program) as server, tempfile.TemporaryDirectory() as folder:
+        print(f"server: {version_at(server.url)}")
         for name, text in BROKEN.items():
             Path(folder, f"{name}.py").write_text(text)
         os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{folder}"

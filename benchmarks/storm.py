@@ -18,6 +18,7 @@ from rq import Queue, Retry
 from benchmarks import census
 from benchmarks.ledger import Account, Task, judge, plan, read_runs
 from benchmarks.network import Relay, Troubles
+from benchmarks.servers import version
 from benchmarks.storm_jobs import RUNS
 from benchmarks.supervisors import Supervisor
 from benchmarks.weather import LOOK, SIGNALS, Strikes, Tide, wait
@@ -53,6 +54,8 @@ class Settings:
     signals: tuple[str, ...] = SIGNALS
     #: what befalls connections to the server, by name; none: there is nothing between
     troubles: tuple[str, ...] = ()
+    #: the server's program; None: the embedded server's
+    server: str | None = None
 
 
 class Storm:
@@ -63,6 +66,8 @@ class Storm:
     ) -> None:
         self.redis = redis
         self.folder = folder
+        #: what kind of server it was on, with its version
+        self.server = version(redis)
         #: what the supervisor has said
         self.words = ""
         #: faults of the supervisor itself
@@ -168,7 +173,7 @@ class Storm:
 def weathered(settings: Settings) -> Iterator[Storm]:
     """Yield a storm that is over, its supervisor gone, with all that it left in Redis."""
     with (
-        EmbeddedServer() as server,
+        EmbeddedServer(program=settings.server) as server,
         tempfile.TemporaryDirectory() as name,
         Redis.from_url(server.url) as redis,
     ):

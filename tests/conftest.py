@@ -8,12 +8,18 @@ import pytest
 from redis import Redis
 
 from pysplash.embedded import EmbeddedServer
+from tests.servers import own_server, version
+
+
+def pytest_report_header() -> str:
+    """Say which server the tests run on."""
+    return f"server: {version()}"
 
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
     """A server of the test's own."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         yield server
 
 

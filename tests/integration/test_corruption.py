@@ -24,6 +24,7 @@ from pysplash import Worker
 from pysplash.embedded import EmbeddedServer
 from pysplash.jobs.quarantine import KEY
 from tests.malformed import MESSAGES
+from tests.servers import own_server
 from tests.waiting import wait_until
 
 from .one_worker import NAME
@@ -159,7 +160,7 @@ class Life:
 @pytest.fixture(scope="module")
 def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     """One worker's life."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         life = Life(server, tmp_path_factory.mktemp("life") / "log")
         yield life
         life.end()

@@ -11,8 +11,8 @@ import pytest
 from redis import Redis
 from rq.executions import Execution
 
-from pysplash.embedded import EmbeddedServer
 from tests.generation import RQ_3, since_3
+from tests.servers import own_server
 
 from . import scenario_jobs as jobs
 from .scenarios import ONE_JOB
@@ -159,7 +159,7 @@ def permitted(line: str, allowed: Iterable[str]) -> bool:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Return the address of the one server on which all is played."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         yield server.url
 
 

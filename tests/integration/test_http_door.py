@@ -17,6 +17,7 @@ from pysplash import EmbeddedServer, Gateway
 from pysplash.gateway.auth import TRIES
 from tests.integration.gateways import BOUND, announce, dial, hear, opened, said
 from tests.integration.rq_life import work, workers
+from tests.servers import own_server
 from tests.waiting import wait_until
 
 LIMIT = 10_000
@@ -67,7 +68,7 @@ class Web:
 @pytest.fixture(scope="module")
 def web() -> Iterator[Web]:
     """A caller at a door that stays open for many tests, with a worker behind it."""
-    with EmbeddedServer() as server, Redis.from_url(server.url) as redis:
+    with own_server() as server, Redis.from_url(server.url) as redis:
         queue = Queue("default", connection=redis)
         with door(server.url, redis) as gateway, workers(queue, 1), Web(gateway) as web:
             yield web

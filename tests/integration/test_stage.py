@@ -13,10 +13,11 @@ from rq import Queue, SimpleWorker, get_current_job
 from rq.job import Job
 from rq.registry import FailedJobRegistry
 
-from pysplash import ConnectionFailed, EmbeddedServer, NotBytes, Stage, Worker, wait_jobs
+from pysplash import ConnectionFailed, NotBytes, Stage, Worker, wait_jobs
 from pysplash.application.forwarding import MOST, read_stages
 from pysplash.application.stage import STAGES
 from tests.generation import at_work_on, since_3
+from tests.servers import own_server
 
 #: what handlers were given, and what they are to make of it
 SEEN: list[tuple[str, bytes]] = []
@@ -33,7 +34,7 @@ def handle(stage: Stage, data: bytes) -> Any:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[str]:
     """One server for all tests of this module, which leave nothing running."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         yield server.url
 
 
@@ -347,7 +348,7 @@ def test_a_stop_ends_a_stage_between_items(redis: Redis, first: Stage) -> None:
 
 def test_without_redis() -> None:
     """A push that cannot be made raises, and so does a stage that finds nobody to work for."""
-    with EmbeddedServer() as server:
+    with own_server() as server:
         stage = Stage("alone", url=server.url)
     with pytest.raises(ConnectionFailed, match="0 of 1 items are known to be pushed"):
         stage.push(b"x")

@@ -15,7 +15,6 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from pysplash.embedded import EmbeddedServer
 from pysplash.errors import JobFailed
 from pysplash.waiting.wait import wait_jobs
 from tests.integration.rq_life import (
@@ -27,6 +26,7 @@ from tests.integration.rq_life import (
     square,
     work,
 )
+from tests.servers import own_server
 
 
 def second_try() -> Any:
@@ -179,7 +179,7 @@ def test_a_job_may_be_named_twice(queue: Queue) -> None:
 
 def test_jobs_of_two_servers(queue: Queue) -> None:
     """Jobs of different servers can be waited for together."""
-    with EmbeddedServer() as server, Redis.from_url(server.url) as elsewhere:
+    with own_server() as server, Redis.from_url(server.url) as elsewhere:
         there = Queue("there", connection=elsewhere)
         jobs = [there.enqueue(square, 2), queue.enqueue(square, 3), there.enqueue(square, 4)]
         waiting = aside(wait_jobs, jobs, 20, True)

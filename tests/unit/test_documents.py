@@ -33,6 +33,7 @@ FOREIGN = {
     "--jobs",
     "--items",
     "--seed",
+    "--server",
     "--signals",
     "--troubles",
     "--against",
