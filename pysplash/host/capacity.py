@@ -25,11 +25,13 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
 from pysplash.log import logger
+
+from .footprint import UNREADABLE
 
 PROC_CGROUP = Path("/proc/self/cgroup")
 PROC_PRESSURE = Path("/proc/pressure/memory")
@@ -67,41 +69,51 @@ class CpuTimes(Protocol):
         """Yield the seconds of every way, `idle` included."""
 
 
-def allowed_cpus() -> Collection[int]:
-    """Numbers of the CPUs this process may run on."""
-    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+#: tells the CPUs a process may run on, where the system can tell
+_AFFINITY: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
+
+
+def allowed_cpus(
+    affinity: Callable[[int], set[int]] | None = _AFFINITY,
+) -> Collection[int]:
+    """Numbers of the CPUs this process may run on; all of them where it cannot be asked."""
     if affinity is not None:
         with contextlib.suppress(OSError):
             return affinity(0)
     return range(os.cpu_count() or 1)
 
 
-def host_cpu_times() -> Sequence[CpuTimes]:
+def host_cpu_times(
+    read: Callable[..., Sequence[CpuTimes]] = psutil.cpu_times,
+) -> Sequence[CpuTimes]:
     """Times of each CPU of the host, in the order of their numbers; none where they are hidden."""
     try:
-        return psutil.cpu_times(percpu=True)
-    except (OSError, ValueError, IndexError, TypeError, psutil.Error):
+        return read(percpu=True)
+    except (IndexError, TypeError, *UNREADABLE):
         return ()
 
 
-def host_memory() -> MemoryUse:
-    """Memory of the host, what the kernel could free at once counted as free."""
+def host_memory(read: Callable[[], Any] = psutil.virtual_memory) -> MemoryUse:
+    """Memory of the host, what the kernel could free at once counted as free.
+
+    Where /proc/meminfo is hidden, cache counts as used: sysconf(3) tells no more.
+    """
     try:
-        memory = psutil.virtual_memory()
-    except (OSError, ValueError, KeyError, psutil.Error):
+        memory = read()
+    except (KeyError, *UNREADABLE):
         page = os.sysconf("SC_PAGE_SIZE")
         total, free = (os.sysconf(name) * page for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
         return MemoryUse(total - free, total)
     return MemoryUse(memory.total - memory.available, memory.total)
 
 
-def host_swaps() -> tuple[float, float]:
+def host_swaps(read: Callable[[], Any] = psutil.swap_memory) -> tuple[float, float]:
     """Bytes ever swapped in and out; 0 where they are not counted."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no /proc/vmstat
-            swap = psutil.swap_memory()
-    except (OSError, RuntimeError, ValueError, psutil.Error):
+            swap = read()
+    except (RuntimeError, *UNREADABLE):
         return 0.0, 0.0
     return float(swap.sin), float(swap.sout)
 
