@@ -27,7 +27,7 @@ from pysplash.config import (
     import_path,
     parse_size,
 )
-from pysplash.connections.clients import check, from_url, own, portable
+from pysplash.connections.clients import check, check_scripts, from_url, native, own, portable
 from pysplash.control.model import Limits
 from pysplash.errors import ConfigError
 from pysplash.host.capacity import Host
@@ -147,7 +147,8 @@ class Pool:
         devices: Devices | None = None,
     ) -> None:
         named = _Queues(queues)
-        self.connection = _connection(connection or named.connection, url, host, port, db, password)
+        given = named.connection if connection is None else connection
+        self.connection = native(_connection(given, url, host, port, db, password))
         self.name = name or default_name()
         self.limits = check_limits(
             Limits(
@@ -223,6 +224,7 @@ class Pool:
         if devices is None:
             with own(self.connection, START) as asking:
                 check(asking)
+                check_scripts(asking)
             devices = self._open()
         supervisor = self._supervisor = self.supervise(devices)
         try:

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from redis import Redis
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
-from pysplash.connections.clients import check_prefix
+from pysplash.connections.clients import check_prefix, native
 from pysplash.connections.outage import AWAY
 from pysplash.jobs.commands import NAMED, Command
 from pysplash.jobs.quarantine import Quarantine, reason
@@ -38,6 +39,7 @@ from .interrupts import Interrupts
 from .nesting import Nest
 from .outcomes import Outcomes, Pending
 from .prefetch import Prefetching
+from .rq_way import hindrance, over_redis_py
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
 from .timeouts import TIMERS, StackingDeathPenalty
@@ -70,9 +72,13 @@ class Worker(Supervised, SimpleWorker):
 
     death_penalty_class = StackingDeathPenalty
     max_result = MAX_RESULT
+    #: why everything is left to RQ's own code; empty if it is not
+    _rq_way = ""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.queues = over_redis_py(self.queues)
+        self._ordered_queues = self.queues[:]
         self._claims = BatchingClaims(
             self.connection,
             self.name,
@@ -111,6 +117,11 @@ class Worker(Supervised, SimpleWorker):
 
     # --- the loop ---
 
+    def _set_connection(self, connection: Any) -> Redis:
+        """Set the timeout as RQ does, of redis-py's client to wherever *connection* leads."""
+        client: Redis = super()._set_connection(native(connection))
+        return client
+
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()
         offer(self._nest)
@@ -123,7 +134,11 @@ class Worker(Supervised, SimpleWorker):
         Raises :class:`~pysplash.errors.ConfigError` where RQ's keys have another prefix.
         """
         check_prefix()
+        self._rq_way = "" if self.slot is not None else hindrance(self.connection)
         super().bootstrap(*arguments, **settings)
+        if self._rq_way:
+            offer(None)
+            log.info("worker %s runs jobs in RQ's own way: %s", self.name, self._rq_way)
         if self.slot is not None:
             self._claims.lease_cap = LEASE
             self.slot.listens = True
@@ -154,6 +169,8 @@ class Worker(Supervised, SimpleWorker):
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
+        if self._rq_way:
+            return super()._turn(burst, max_idle_time)
         idle_since = time.monotonic()
         while self._claims.asked or not self._leaving():
             turn = self._turns.next()
