@@ -233,6 +233,8 @@ def _address(client: Any) -> Address:
     redis_class: type[Any]
     if is_of_redis_py(client):
         redis_class, connection_class, options = parse_connection(client)
+        if redis_class.__module__ == "__main__":  # which in another process is another module
+            redis_class = Redis
     else:
         redis_class, (connection_class, options) = Redis, equivalent(client)
     sentinels = _sentinels(pool) if hasattr(pool, "sentinel_manager") else None
@@ -247,7 +249,7 @@ def native(client: Any) -> Redis:
     """
     check_client(client)
     decodes = client.connection_pool.connection_kwargs.get("decode_responses")
-    if (is_of_redis_py(client) or is_in_process(client)) and not decodes:
+    if is_in_process(client) or (is_of_redis_py(client) and not decodes):
         return client  # type: ignore[no-any-return]
     return reach(_address(client))
 
@@ -291,9 +293,14 @@ def reach(address: Address, **changes: Any) -> Redis:
         pool = SentinelConnectionPool(
             asked.service, manager, connection_class=mended(address.connection_class), **options
         )
+    return over(pool, address.redis_class)
+
+
+def over(pool: ConnectionPool, kind: type[Any]) -> Redis:
+    """Return a client of this *kind* over *pool*; a subclass that takes no pool stays out of it."""
     try:
-        return address.redis_class(connection_pool=pool)  # type: ignore[no-any-return]
-    except TypeError:  # a subclass that is made in a way of its own
+        return kind(connection_pool=pool)  # type: ignore[no-any-return]
+    except TypeError:
         return Redis(connection_pool=pool)
 
 

@@ -69,6 +69,12 @@ def equivalent(client: Any) -> tuple[type[Any], dict[str, Any]]:
     return kind, {name: it for name, it in settings.items() if name in taken and name not in _OWN}
 
 
+def understood(kind: type[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return *options* without those that are off and that the class of connections has not."""
+    taken = _parameters(kind)
+    return {name: it for name, it in options.items() if name in taken or it not in (None, False)}
+
+
 def _namesake(name: str) -> type[Any] | None:
     if name in ("AbstractConnection", "object"):
         return None
