@@ -38,6 +38,7 @@ from .idling import Idling
 from .interrupts import Interrupts
 from .nesting import Nest
 from .outcomes import Outcomes, Pending
+from .oversize import LARGE
 from .prefetch import Prefetching
 from .rq_way import hindrance, over_redis_py
 from .signals import WakeUp, handle_job_stops, stop_own_job
@@ -338,7 +339,7 @@ class Worker(Supervised, SimpleWorker):
         ttl, payload = min(kept, MOST_SECONDS), None
         if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
             payload = serialised(job, value, self.max_result)
-        if payload is None:
+        if payload is None or len(payload) >= LARGE:  # what is large may be refused
             log.debug("job %s: slow: RQ stores it", job.id)
             self._outcomes.finish(job, queue, value)
             return
