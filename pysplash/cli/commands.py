@@ -14,6 +14,7 @@ from pysplash.errors import EXIT_CONNECTION, EXIT_OK, EXIT_USAGE, SplashError
 from pysplash.log import redact
 from pysplash.version import __version__
 
+from . import output
 from .options import EPILOG
 
 #: the module that has each command, by its name
@@ -66,6 +67,21 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
+    output.replace_what_cannot_be_shown()
+    try:
+        status = _run(argv)
+        output.flush()
+    except OSError as error:
+        if not output.is_of_writing(error):
+            raise
+        output.abandon()
+        if isinstance(error, BrokenPipeError):  # whoever read it, `head` say, has seen enough
+            return EXIT_CONNECTION
+        return _complain(f"output cannot be written: {error.strerror}", EXIT_CONNECTION)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
         status = cli.main(
             args=None if argv is None else list(argv), prog_name="pysplash", standalone_mode=False

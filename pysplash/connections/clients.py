@@ -11,7 +11,7 @@ import redis
 from redis import ConnectionPool, Redis
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.connection import DefaultParser
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 from redis.sentinel import (
@@ -26,7 +26,14 @@ from rq.job import Job
 from pysplash.errors import ConfigError, ConnectionFailed
 
 from .address import Address, Sentinels
-from .outage import REFUSALS, UNREACHABLE
+from .foreign import (
+    check_client,
+    check_client_class,
+    equivalent,
+    is_in_process,
+    is_of_redis_py,
+)
+from .outage import AWAY, REFUSALS, UNREACHABLE, said
 from .refusals import refusal
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
@@ -42,6 +49,7 @@ ASKED = 1.0
 #: what a connection pool keeps for itself among its options, by the versions of redis-py
 STAYS_HERE = {
     "connection_pool",
+    "decode_responses",  # RQ's are bytes, always
     "event_dispatcher",
     "himport_registry",
     "maint_notifications_config",
@@ -96,7 +104,9 @@ class Parser(DefaultParser):  # type: ignore[valid-type, misc]
 
 def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
     """Return a client for *url*; raise :class:`ConfigError` if it does not parse."""
+    check_client_class(redis_class)
     try:
+        url = in_words_of(redis_class, url)
         client: Redis = redis_class.from_url(url)
         parts = urlsplit(url)
         if parts.scheme in ("redis", "rediss") and parts.path.strip("/"):
@@ -113,11 +123,18 @@ def from_url(url: str, redis_class: type[Redis] = Redis) -> Redis:
     return client
 
 
+def in_words_of(redis_class: type[Any], url: str) -> str:
+    """Return *url* with the scheme by which redis-py knows it: ``valkey://`` is the same to it."""
+    if issubclass(redis_class, Redis) and url.startswith(("valkey://", "valkeys://")):
+        return "redis" + url.removeprefix("valkey")
+    return url
+
+
 def address(client: Redis) -> str:
     """Say where *client* connects to, without its password."""
-    pool = client.connection_pool
+    pool: Any = client.connection_pool
     options = pool.connection_kwargs
-    if isinstance(pool, SentinelConnectionPool):
+    if hasattr(pool, "sentinel_manager"):
         places = ", ".join(f"{host}:{port}" for host, port in _places(pool))
         return f"{pool.service_name}/{options.get('db', 0)} (by Sentinel at {places})"
     if "path" in options:
@@ -149,6 +166,31 @@ def check(client: Redis) -> None:
         raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
 
 
+def refusal_of_scripts(client: Redis) -> str:
+    """Say how the server refuses to run scripts; empty if it runs them. Raise if it is away."""
+    try:
+        client.evalsha(str(client.script_load("return 1")), 0)
+    except (NoScriptError, *AWAY) as error:  # the script may have been flushed between the two
+        if isinstance(error, AWAY):
+            raise
+    except ResponseError as error:
+        return said(error)
+    return ""
+
+
+def check_scripts(client: Redis) -> None:
+    """Raise :class:`ConnectionFailed`, saying what to do, for a server that runs no scripts."""
+    try:
+        refusal = refusal_of_scripts(client)
+    except AWAY:
+        return  # it passes, and is waited for
+    if refusal:
+        raise ConnectionFailed(
+            f"Redis at {address(client)} runs no scripts ({refusal}), without which there is no "
+            "pool: allow EVAL, EVALSHA and SCRIPT LOAD, or run pysplash.Worker alone, in RQ's way"
+        )
+
+
 def numbers(clients: bytes, name: str) -> list[int]:
     """Return the ids of the connections called *name* in the output of CLIENT LIST."""
     called = re.compile(rb"^id=(\d+) .*? name=%b " % re.escape(name.encode()), re.MULTILINE)
@@ -172,11 +214,13 @@ def portable(client: Redis) -> Address:
     a prefix of the user's own.
     """
     check_prefix()
-    redis_class, connection_class, options = parse_connection(client)
-    pool = client.connection_pool
-    sentinels = _sentinels(pool) if isinstance(pool, SentinelConnectionPool) else None
-    kind = _AS_ASKED_FOR.get(connection_class, connection_class)
-    address = Address(redis_class, kind, _travelling(options), sentinels)
+    check_client(client)
+    if is_in_process(client):
+        raise ConfigError(
+            "the connection is of fakeredis, which lives in this process alone: run its jobs with "
+            "pysplash.Worker here, or give a server that other processes reach"
+        )
+    address = _address(client)
     try:
         pickle.dumps(address)
     except Exception as error:
@@ -184,6 +228,33 @@ def portable(client: Redis) -> Address:
             f"the connection's settings cannot be sent to workers ({error}): give a URL instead"
         ) from error
     return address
+
+
+def _address(client: Any) -> Address:
+    """Return where *client* connects to, and how redis-py does so."""
+    pool = client.connection_pool
+    redis_class: type[Any]
+    if is_of_redis_py(client):
+        redis_class, connection_class, options = parse_connection(client)
+        if redis_class.__module__ == "__main__":  # which in another process is another module
+            redis_class = Redis
+    else:
+        redis_class, (connection_class, options) = Redis, equivalent(client)
+    sentinels = _sentinels(pool) if hasattr(pool, "sentinel_manager") else None
+    kind = _AS_ASKED_FOR.get(connection_class, connection_class)
+    return Address(redis_class, kind, _travelling(options), sentinels)
+
+
+def native(client: Any) -> Redis:
+    """Return *client*, or one of redis-py's to the same place if it is none that returns bytes.
+
+    Raises :class:`ConfigError` for one that RQ cannot use: of asyncio, or for a cluster.
+    """
+    check_client(client)
+    decodes = client.connection_pool.connection_kwargs.get("decode_responses")
+    if is_in_process(client) or (is_of_redis_py(client) and not decodes):
+        return client  # type: ignore[no-any-return]
+    return reach(_address(client))
 
 
 def _travelling(options: dict[str, Any]) -> dict[str, Any]:
@@ -194,7 +265,7 @@ def _travelling(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sentinels(pool: SentinelConnectionPool) -> Sentinels:
+def _sentinels(pool: Any) -> Sentinels:
     """Return the sentinels that a *pool* asks."""
     manager = pool.sentinel_manager
     options = {"socket_timeout": ASKED} | _travelling(manager.sentinel_kwargs)
@@ -205,7 +276,7 @@ def _sentinels(pool: SentinelConnectionPool) -> Sentinels:
     return Sentinels(pool.service_name, _places(pool), options, trust)
 
 
-def _places(pool: SentinelConnectionPool) -> tuple[tuple[str, int], ...]:
+def _places(pool: Any) -> tuple[tuple[str, int], ...]:
     """Return where the sentinels are."""
     asked = [each.connection_pool.connection_kwargs for each in pool.sentinel_manager.sentinels]
     return tuple((str(each["host"]), int(each["port"])) for each in asked)
@@ -225,7 +296,15 @@ def reach(address: Address, **changes: Any) -> Redis:
         pool = SentinelConnectionPool(
             asked.service, manager, connection_class=mended(address.connection_class), **options
         )
-    return address.redis_class(connection_pool=pool)  # type: ignore[no-any-return]
+    return over(pool, address.redis_class)
+
+
+def over(pool: ConnectionPool, kind: type[Any]) -> Redis:
+    """Return a client of this *kind* over *pool*; a subclass that takes no pool stays out of it."""
+    try:
+        return kind(connection_pool=pool)  # type: ignore[no-any-return]
+    except TypeError:
+        return Redis(connection_pool=pool)
 
 
 def own(client: Redis, answer: float = ANSWER, *, repeats: int = 1) -> Redis:

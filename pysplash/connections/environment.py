@@ -13,6 +13,9 @@ from redis import Redis
 from pysplash.errors import ConfigError, ImportFailed
 from pysplash.log import redact
 
+from .clients import in_words_of
+from .foreign import check_client_class
+
 
 def read_module(name: str) -> dict[str, Any]:
     """Return the settings in a config module; raise :class:`ImportFailed` if there is none."""
@@ -28,8 +31,12 @@ def read_module(name: str) -> dict[str, Any]:
 
 def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:
     """Return a client from RQ's REDIS_* settings; raise :class:`ConfigError` for bad ones."""
+    check_client_class(redis_class)
+    named = dict(settings)
+    if isinstance(named.get("REDIS_URL"), str):
+        named["REDIS_URL"] = in_words_of(redis_class, named["REDIS_URL"])
     try:
-        client: Redis = _rqs_way().get_redis_from_config(dict(settings), redis_class)
+        client: Redis = _rqs_way().get_redis_from_config(named, redis_class)
         options = client.connection_pool.connection_kwargs
         if "path" not in options:
             options["port"] = int(options.get("port") or 6379)

@@ -26,6 +26,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from pysplash.errors import ConfigError
 
 from .address import Address
+from .foreign import understood
 from .outage import failure
 
 #: bytes taken in at once
@@ -245,7 +246,7 @@ async def connect(place: Address) -> transports.AbstractConnection:
     Behind Sentinel it is one to the server that is the primary now, or they say so.
     """
     kind: Any = connection_class(place)
-    options = place.options | {"protocol": 3}
+    options = understood(kind, place.options) | {"protocol": 3}
     asked = place.sentinels
     if asked is None:
         connection: transports.AbstractConnection = kind(**options)

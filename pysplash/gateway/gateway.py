@@ -12,7 +12,6 @@ import socket
 from collections.abc import Callable
 from dataclasses import replace
 
-import psutil
 from redis import Redis
 
 from pysplash.application.handlers import task_name
@@ -20,6 +19,7 @@ from pysplash.application.registry import check_name
 from pysplash.config import check_number
 from pysplash.errors import EXIT_OK, ConfigError
 from pysplash.framed import LIMIT, split_address
+from pysplash.host.processes import thread_count
 from pysplash.log import logger
 
 from .admission import Dispatcher
@@ -138,7 +138,7 @@ class Gateway:
         :class:`~pysplash.errors.CrashLoop` if one dies again and again.
         """
         tune_process()
-        if len(self._kinds) > 1 and psutil.Process().num_threads() == 1:
+        if len(self._kinds) > 1 and thread_count() == 1:
             return self._run_apart(opened)
 
         async def serve() -> None:

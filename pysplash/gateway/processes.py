@@ -23,6 +23,7 @@ import psutil
 
 from pysplash import errors
 from pysplash.errors import EXIT_CONNECTION, EXIT_OK, CrashLoop, SplashError
+from pysplash.host.footprint import UNREADABLE
 from pysplash.host.processes import describe, die_without, flush_output
 from pysplash.host.signals import SignalQueue
 from pysplash.log import logger
@@ -298,7 +299,7 @@ class DoorProcess:
         """Return whether its event loop hangs, which has counted so many beats."""
         if self.pid is None:
             return False
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(*UNREADABLE):
             times = psutil.Process(self.pid).cpu_times()
             return self.watchdog.is_hung(beat, times.user + times.system, time.monotonic())
         return False

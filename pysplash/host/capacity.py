@@ -4,19 +4,34 @@ psutil and the standard library report the host. In a container the truth is in 
 and the limit that counts may stand on any ancestor, so each question walks all the way up. Limits
 are read anew each time, for they may be changed while we run; only the place of the groups is
 looked up once. Whatever cannot be read is done without: in the end the host's figures remain.
+
+Memory of a group counts as used unless the kernel gives it back on demand::
+
+    used = usage - (active_file + inactive_file - dirty - writeback) - slab_reclaimable / 2
+
+The kernel reckons MemAvailable of /proc/meminfo likewise: the file pages on its lists, and at least
+half of the reclaimable slab (Documentation/filesystems/proc.rst). By its documentation of
+``memory.stat`` (admin-guide/cgroup-v2.rst, admin-guide/cgroup-v1/memory.rst), pages of shmem and
+tmpfs are on the lists of anonymous memory and locked ones on the unevictable list, so both count as
+used. Dirty pages, and those being written back, must be written first, so they count, too. Version
+1 does not tell how much of the slab is reclaimable: there all of it counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 
 from pysplash.log import logger
+
+from .footprint import UNREADABLE
 
 PROC_CGROUP = Path("/proc/self/cgroup")
 PROC_PRESSURE = Path("/proc/pressure/memory")
@@ -54,28 +69,51 @@ class CpuTimes(Protocol):
         """Yield the seconds of every way, `idle` included."""
 
 
-def allowed_cpus() -> Collection[int]:
-    """Numbers of the CPUs this process may run on."""
-    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return affinity(0) if affinity else range(os.cpu_count() or 1)
+#: tells the CPUs a process may run on, where the system can tell
+_AFFINITY: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
 
 
-def host_cpu_times() -> Sequence[CpuTimes]:
-    """Times of each CPU of the host, in the order of their numbers."""
-    return psutil.cpu_times(percpu=True)
+def allowed_cpus(
+    affinity: Callable[[int], set[int]] | None = _AFFINITY,
+) -> Collection[int]:
+    """Numbers of the CPUs this process may run on; all of them where it cannot be asked."""
+    if affinity is not None:
+        with contextlib.suppress(OSError):
+            return affinity(0)
+    return range(os.cpu_count() or 1)
 
 
-def host_memory() -> MemoryUse:
-    """Memory of the host, what the kernel could free at once counted as free."""
-    memory = psutil.virtual_memory()
+def host_cpu_times(
+    read: Callable[..., Sequence[CpuTimes]] = psutil.cpu_times,
+) -> Sequence[CpuTimes]:
+    """Times of each CPU of the host, in the order of their numbers; none where they are hidden."""
+    try:
+        return read(percpu=True)
+    except (IndexError, TypeError, *UNREADABLE):
+        return ()
+
+
+def host_memory(read: Callable[[], Any] = psutil.virtual_memory) -> MemoryUse:
+    """Memory of the host, what the kernel could free at once counted as free.
+
+    Where /proc/meminfo is hidden, cache counts as used: sysconf(3) tells no more.
+    """
+    try:
+        memory = read()
+    except (KeyError, *UNREADABLE):
+        page = os.sysconf("SC_PAGE_SIZE")
+        total, free = (os.sysconf(name) * page for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+        return MemoryUse(total - free, total)
     return MemoryUse(memory.total - memory.available, memory.total)
 
 
-def host_swaps() -> tuple[float, float]:
+def host_swaps(read: Callable[[], Any] = psutil.swap_memory) -> tuple[float, float]:
     """Bytes ever swapped in and out; 0 where they are not counted."""
     try:
-        swap = psutil.swap_memory()
-    except (OSError, RuntimeError, psutil.Error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no /proc/vmstat
+            swap = read()
+    except (RuntimeError, *UNREADABLE):
         return 0.0, 0.0
     return float(swap.sin), float(swap.sout)
 
@@ -98,7 +136,7 @@ class _Files:
         if path in self._absent:
             return None
         try:
-            return path.read_text()
+            return path.read_text(encoding="utf-8", errors="surrogateescape")
         except OSError as error:
             if isinstance(error, FileNotFoundError | NotADirectoryError):
                 self._absent.add(path)
@@ -118,13 +156,10 @@ class _Files:
         numbers = self.numbers(path)
         return numbers[0] if numbers else None
 
-    def entry(self, path: Path, key: str) -> int | None:
-        """Return the value in the line ``key value`` of *path*."""
-        for line in (self.text(path) or "").splitlines():
-            name, _, value = line.partition(" ")
-            if name == key and value.strip().isdecimal():
-                return int(value)
-        return None
+    def entries(self, path: Path) -> dict[str, int]:
+        """Return the values in the lines ``key value`` of *path*."""
+        pairs = (line.split() for line in (self.text(path) or "").splitlines())
+        return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
     def stall(self, path: Path) -> float | None:
         """Return the seconds in which some process stalled, from a file of pressure."""
@@ -139,6 +174,16 @@ class _Files:
         if path not in self._reported:
             self._reported.add(path)
             _log.debug("cannot read %s: %s", path, error.strerror, extra={"action": "capacity"})
+
+
+def _clean_pages(stat: dict[str, int], listed: str, unwritten: str) -> int:
+    """Return the bytes of file pages that the kernel can drop without writing anything.
+
+    *stat* is a ``memory.stat``; its names of lists begin with *listed*, those of pages not yet
+    written with *unwritten*.
+    """
+    pages = sum(stat.get(f"{listed}{name}", 0) for name in ("active_file", "inactive_file"))
+    return max(0, pages - sum(stat.get(f"{unwritten}{name}", 0) for name in ("dirty", "writeback")))
 
 
 class _Group(Protocol):
@@ -171,7 +216,7 @@ class _Unified:
         return None
 
     def cpu_seconds(self) -> float | None:
-        used = self.files.entry(self.directory / "cpu.stat", "usage_usec")
+        used = self.files.entries(self.directory / "cpu.stat").get("usage_usec")
         return None if used is None else used / 1e6
 
     def memory(self, ceiling: int) -> MemoryUse | None:
@@ -182,8 +227,11 @@ class _Unified:
         if limit >= ceiling:
             return None
         used = self.files.number(self.directory / "memory.current")
-        cache = self.files.entry(self.directory / "memory.stat", "inactive_file")
-        return None if used is None else MemoryUse(max(0, used - (cache or 0)), limit)
+        if used is None:
+            return None
+        stat = self.files.entries(self.directory / "memory.stat")
+        given_back = _clean_pages(stat, "", "file_") + stat.get("slab_reclaimable", 0) // 2
+        return MemoryUse(max(0, used - given_back), limit)
 
     def stalled(self) -> float | None:
         return self.files.stall(self.directory / "memory.pressure")
@@ -213,8 +261,10 @@ class _Legacy:
         if limit is None or limit >= ceiling:
             return None
         used = self.files.number(self.directory / "memory.usage_in_bytes")
-        cache = self.files.entry(self.directory / "memory.stat", "total_inactive_file")
-        return None if used is None else MemoryUse(max(0, used - (cache or 0)), limit)
+        if used is None:
+            return None
+        stat = self.files.entries(self.directory / "memory.stat")
+        return MemoryUse(max(0, used - _clean_pages(stat, "total_", "total_")), limit)
 
     def stalled(self) -> float | None:
         return None
@@ -232,11 +282,11 @@ def _groups(files: _Files, proc_cgroup: Path, root: Path) -> Iterator[_Group]:
     for line in (files.text(proc_cgroup) or "").splitlines():
         names, _, path = line.partition(":")[2].partition(":")
         if not names:
-            pure = (root / "cgroup.controllers").exists()
+            pure = os.path.exists(root / "cgroup.controllers")
             for below in _upwards(path):
                 yield _Unified(files, (root if pure else root / "unified") / below)
         for name in sorted({"cpu", "memory"} & set(names.split(","))):
-            base = root / name if (root / name).is_dir() else root / names
+            base = root / name if os.path.isdir(root / name) else root / names
             for below in _upwards(path):
                 yield _Legacy(files, base / below, root / "cpuacct" / below)
 
@@ -315,3 +365,7 @@ class Host:
             return sum(busy[cpu] for cpu in cpus)
         # CPUs taken offline, or hidden by the container, make the list shorter than the numbers.
         return sum(busy) * len(cpus) / max(len(busy), 1)
+
+
+#: the name by which programs outside know it
+Machine = Host

@@ -7,6 +7,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 
 import psutil
 
@@ -54,10 +56,24 @@ def flush_output() -> None:
             stream.flush()
 
 
-def kill_session(leader: int) -> None:
+def thread_count(threads: Callable[[], int] | None = None) -> int:
+    """Return how many threads this process has; those of C libraries only where that is told."""
+    try:
+        return (threads or psutil.Process().num_threads)()
+    except (psutil.Error, OSError, ValueError):
+        return threading.active_count()
+
+
+def kill_session(leader: int, listed: Callable[[], list[int]] = psutil.pids) -> None:
     """Kill all processes of the session that *leader*, a child not yet reaped, began."""
-    for pid in psutil.pids():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+    try:
+        pids = listed()
+    except OSError:  # where /proc is hidden, its own process group is what can be reached
+        pids = []
+        with contextlib.suppress(OSError):
+            os.killpg(leader, signal.SIGKILL)
+    for pid in pids:
+        with contextlib.suppress(OSError):
             if pid != leader and os.getsid(pid) == leader:
                 os.kill(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):

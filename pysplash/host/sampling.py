@@ -20,6 +20,8 @@ import psutil
 
 from pysplash.control.model import Sample
 
+from .footprint import UNREADABLE, Remark, footprint
+
 MIN_INTERVAL = 0.2  #: seconds
 
 
@@ -87,6 +89,7 @@ class Sampler:
         self._pss_budget = pss_budget
         self._pss_interval = pss_interval
         self._clock = clock
+        self._remark = Remark()
         self._processes: dict[int, ProcessLike] = {}
         #: CPU seconds of the busy processes at the last sample, and cores used up to it
         self._seconds: dict[int, float] = {}
@@ -114,6 +117,9 @@ class Sampler:
         pids = {*alive, *busy}
         self._forget(pids)
         self._measure_cores(busy, interval, capacity)
+        if cpu == 0.0:
+            # Some sandboxes hide the machine's counters. The pool's own use is known all the same.
+            cpu = 100.0 * min(sum(self._cores.values()) / capacity, 1.0)
         self._measure_pss(now, pids)
         self._measure_growth(busy)
         self._last = self._picture(now, interval, capacity, cpu, self._pool_mem(pids))
@@ -197,7 +203,7 @@ class Sampler:
     def _cpu_seconds(self, pid: int) -> float | None:
         try:
             times = self._process(pid).cpu_times()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except UNREADABLE:
             return None
         return float(times.user + times.system + times.children_user + times.children_system)
 
@@ -223,21 +229,18 @@ class Sampler:
         for pid in busy:
             try:
                 resident = int(self._process(pid).memory_info().rss)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
+            except UNREADABLE:
                 continue
             self._growth[pid] = resident - self._resident.setdefault(pid, resident)
 
     def _footprint(self, pid: int) -> int | None:
-        """Measure the memory of *pid*: its PSS, or the best substitute."""
+        """Measure the memory of *pid*; None where nothing is told."""
         try:
-            process = self._process(pid)
-            try:
-                full = process.memory_full_info()
-            except psutil.AccessDenied:
-                return int(process.memory_info().rss)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            size, kind = footprint(self._process(pid))
+        except UNREADABLE:
             return None
-        return int(full.pss if hasattr(full, "pss") else full.uss)
+        self._remark.hear(kind)
+        return size
 
     def _pool_mem(self, pids: Collection[int]) -> int:
         """Return the bytes of all *pids*; one not measured yet counts as the mean."""

@@ -2,7 +2,7 @@
 
 What can have a second form, or is replaced whole in tests, is a protocol here; of the rest the
 class itself stands here, and a test's double is a subclass (``pysplash.testing``). The real
-devices are opened in ``supervisor.pool``.
+devices are opened in ``supervisor.opening``.
 """
 
 from __future__ import annotations

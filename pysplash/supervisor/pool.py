@@ -9,7 +9,6 @@ import re
 import secrets
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,29 +27,23 @@ from pysplash.config import (
     parse_size,
 )
 from pysplash.connections.abilities import abilities_of, check_abilities
-from pysplash.connections.clients import address, check, from_url, own, portable
+from pysplash.connections.clients import (
+    check,
+    check_scripts,
+    from_url,
+    native,
+    own,
+    portable,
+)
 from pysplash.control.model import Limits
 from pysplash.errors import ConfigError
-from pysplash.host.capacity import Host
-from pysplash.host.sampling import Sampler
-from pysplash.host.signals import SignalQueue
-from pysplash.jobs.commands import CommandListener
 from pysplash.log import logger
-from pysplash.recording.writer import Recorder
-from pysplash.worker.notices import LONGEST_PAUSE, SHORTEST_PAUSE
-from pysplash.worker.scoreboard import Scoreboard
 from pysplash.worker.worker import Worker
 
-from .backlog import Backlog
 from .devices import Devices
-from .forkserver.client import ForkServerPlan, Processes
-from .heartbeats import Heartbeats
-from .lessons import LessonStore
 from .loop import Supervisor
-from .presence import Presence
-from .queue_watch import QueueWatch
+from .opening import open_devices
 from .reporting import Observer
-from .settlement import Settlement
 
 #: seconds within which Redis has to answer at the start
 START = 10.0
@@ -155,7 +148,8 @@ class Pool:
         devices: Devices | None = None,
     ) -> None:
         named = _Queues(queues)
-        self.connection = _connection(connection or named.connection, url, host, port, db, password)
+        given = named.connection if connection is None else connection
+        self.connection = native(_connection(given, url, host, port, db, password))
         self.name = name or default_name()
         self.limits = check_limits(
             Limits(
@@ -232,6 +226,7 @@ class Pool:
         if devices is None:
             with own(self.connection, START) as asking:
                 check(asking)
+                check_scripts(asking)
                 check_abilities(asking)
                 tracking = abilities_of(asking, self.name).tracking
             devices = self._open(tracking)
@@ -264,15 +259,6 @@ class Pool:
         )
 
     def _open(self, tracking: bool) -> Devices:
-        if not tracking:
-            log.info(
-                "Redis at %s does not tell of new jobs (no CLIENT TRACKING): the pool looks for "
-                "them every %.0f to %.0f ms",
-                address(self.connection),
-                1000 * SHORTEST_PAUSE,
-                1000 * LONGEST_PAUSE,
-                extra={"action": "no-tracking"},
-            )
         return open_devices(
             self.connection,
             self.settings,
@@ -352,49 +338,3 @@ def default_name() -> str:
     """Return a unique name for a pool: the host's name and six random hexadecimal digits."""
     host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:24]
     return f"{host or 'pool'}-{secrets.token_hex(3)}"
-
-
-#: seconds Redis has to answer the loop; a hung Redis must not hold it up
-GLANCE = 0.4
-
-
-def open_devices(
-    connection: Redis,
-    settings: WorkerSettings,
-    *,
-    slots: int,
-    preload: tuple[str, ...],
-    terminate: float,
-    on_crash: str,
-    record: str | Path | None,
-    limits: Limits | None = None,
-    tracking: bool = True,
-) -> Devices:
-    """Return the real devices; no process is started yet. *limits* are the throttler's.
-
-    *tracking* says whether the server tells workers of new jobs.
-    """
-    recorder = Recorder(record) if record is not None else None
-    board = Scoreboard(slots)
-    notices = board.notices.fileno()
-    plan = ForkServerPlan(settings, board.fd, notices, slots, preload, terminate, limits)
-    glancing = own(connection, GLANCE)
-    watch = None
-    if not tracking:
-        watch = QueueWatch(own(connection, GLANCE), settings.queues, board)
-        watch.start()
-    return Devices(
-        clock=time.monotonic,
-        signals=SignalQueue(),
-        processes=Processes(plan),
-        board=board,
-        sampler=Sampler(Host()),
-        backlog=Backlog(glancing, settings.queues),
-        settlement=Settlement(connection, settings, on_crash),
-        heartbeats=Heartbeats(glancing, settings.worker_ttl + 60),
-        commands=CommandListener(own(connection, GLANCE)),
-        lessons=LessonStore(glancing),
-        recorder=recorder,
-        presence=Presence(glancing, settings, terminate),
-        queue_watch=watch,
-    )

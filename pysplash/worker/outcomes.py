@@ -16,6 +16,7 @@ from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.connections.transactions import raising_lost_connections
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, described, is_kept
+from pysplash.jobs.results import serialised
 from pysplash.jobs.rq import (
     call_back_failure,
     call_back_stop,
@@ -32,6 +33,7 @@ from pysplash.log import logger
 
 from .claims import Claims
 from .interrupts import Interrupts, JobStopped
+from .oversize import check_size
 from .supervised import Supervised
 
 log = logger("worker")
@@ -170,22 +172,24 @@ class Outcomes:
         job._status = JobStatus.FINISHED
         call_back_success(job, self._worker.death_penalty_class, value)
         with raising_lost_connections(self._worker.connection):
-            self.store(job, queue, lambda: succeed(self._worker, job, queue))
+            self.store(job, queue, lambda: succeed(self._worker, job, queue), value)
         job.send_webhooks(JobStatus.FINISHED)
 
     def _end_execution(self, job: Job, queue: Queue, seconds: int) -> None:
         self._worker._insist(lambda: self._worker.handle_execution_ended(job, queue, seconds))
 
-    def store(self, job: Job, queue: Queue, store: Callable[[], None]) -> None:
+    def store(self, job: Job, queue: Queue, store: Callable[[], None], result: Any = None) -> None:
         """Have RQ store an outcome, as soon as Redis is there to take it.
 
         Tried again as long as the execution is open: a try whose reply was lost has closed it.
-        What RQ does after that is then made up for.
+        What RQ does after that is then made up for. Raises
+        :class:`~pysplash.worker.oversize.ResultRefused` for a *result* that the server refuses.
         """
         worker = self._worker
         pause, before, stopped = FIRST_PAUSE, dict(vars(job)), worker._stopped_job_id
         why: Exception | None = None
-        for _ in range(self.most_tries):
+        size: int | None = None
+        for tries in range(1, self.most_tries + 1):
             try:
                 store()
                 return
@@ -196,6 +200,9 @@ class Outcomes:
             if not self.may_store(job):
                 worker._insist(lambda: self._follow(job, queue))
                 return
+            if size is None:
+                size = 0 if result is None else len(serialised(job, result, sys.maxsize) or b"")
+            check_size(worker.connection, size, tries, why)
             vars(job).update(before)
             worker._stopped_job_id = stopped
         raise Refused(f"Redis did not store it in {self.most_tries} tries: {why}") from why

@@ -136,10 +136,10 @@ class Scoreboard:
         _SEQUENCE.pack_into(self._map, start, 2 * sequence)
 
 
-def _anonymous_file(size: int) -> int:
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create("pysplash-scoreboard")
-    else:
+def _anonymous_file(size: int, create: Callable[[str], int] | None = None) -> int:
+    try:
+        fd = (create or os.memfd_create)("pysplash-scoreboard")
+    except (AttributeError, OSError):  # not on macOS, and not in every sandbox
         with tempfile.TemporaryFile() as file:
             fd = os.dup(file.fileno())
     os.ftruncate(fd, size)

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
-import psutil
 from redis import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 from rq.command import handle_command
@@ -26,6 +25,7 @@ from rq.utils import now
 from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
 
 from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
+from pysplash.host.footprint import own_footprint
 from pysplash.jobs.commands import Command, understand
 from pysplash.jobs.quarantine import clean, described, set_aside
 from pysplash.jobs.rq import held, hold
@@ -115,7 +115,7 @@ class Supervised(BaseWorker):
         if self.max_age is not None and time.monotonic() - self._began_at >= self.max_age:
             return f"it is older than {self.max_age:.0f} s"
         if self.max_job_memory is not None:
-            growth = own_memory() - self._memory_floor
+            growth = own_footprint() - self._memory_floor
             if growth > self.max_job_memory:
                 return f"it has grown by {growth} bytes"
         return ""
@@ -146,7 +146,7 @@ class Supervised(BaseWorker):
         if with_scheduler:
             self._start_scheduler(burst, logging_level, date_format, log_format)
         if self.max_job_memory is not None:
-            self._memory_floor = own_memory()
+            self._memory_floor = own_footprint()
         self._patiently(self._maintain)
         done = 0
         limited = self.max_age is not None or self.max_job_memory is not None
@@ -378,9 +378,3 @@ class Supervised(BaseWorker):
             self.connection.connection_pool.disconnect()  # another server may be the primary now
         pause(error, seconds)
         return min(LONGEST_PAUSE, 2 * seconds)
-
-
-def own_memory() -> int:
-    """Bytes this process is charged with: its proportional set, where the system knows it."""
-    full = psutil.Process().memory_full_info()
-    return int(getattr(full, "pss", full.uss))

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from redis import Redis
 from rq.job import Job, JobStatus, Retry
 from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
 from pysplash.connections.abilities import check_abilities
-from pysplash.connections.clients import check_prefix
+from pysplash.connections.clients import check_prefix, native
 from pysplash.connections.outage import AWAY
 from pysplash.jobs.commands import NAMED, Command
 from pysplash.jobs.quarantine import Quarantine, reason
@@ -41,7 +42,9 @@ from .idling import Idling
 from .interrupts import Interrupts
 from .nesting import Nest
 from .outcomes import Outcomes, Pending
+from .oversize import LARGE
 from .prefetch import Prefetching
+from .rq_way import hindrance, over_redis_py
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
 from .timeouts import TIMERS, StackingDeathPenalty
@@ -72,9 +75,13 @@ class Worker(Supervised, SimpleWorker):
 
     death_penalty_class = StackingDeathPenalty
     max_result = MAX_RESULT
+    #: why everything is left to RQ's own code; empty if it is not
+    _rq_way = ""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
+        self.queues = over_redis_py(self.queues)
+        self._ordered_queues = self.queues[:]
         self._claims = BatchingClaims(
             self.connection,
             self.name,
@@ -107,6 +114,11 @@ class Worker(Supervised, SimpleWorker):
 
     # --- the loop ---
 
+    def _set_connection(self, connection: Any) -> Redis:
+        """Set the timeout as RQ does, of redis-py's client to wherever *connection* leads."""
+        client: Redis = super()._set_connection(native(connection))
+        return client
+
     def _install_signal_handlers(self) -> None:
         super()._install_signal_handlers()
         offer(self._nest)
@@ -120,9 +132,13 @@ class Worker(Supervised, SimpleWorker):
         :class:`~pysplash.errors.ConnectionFailed` for a server that cannot be used.
         """
         check_prefix()
-        if self.slot is None:
+        self._rq_way = "" if self.slot is not None else hindrance(self.connection)
+        if self.slot is None and not self._rq_way:
             check_abilities(self.connection)
         super().bootstrap(*arguments, **settings)
+        if self._rq_way:
+            offer(None)
+            log.info("worker %s runs jobs in RQ's own way: %s", self.name, self._rq_way)
         if self.slot is not None:
             self._claims.lease_cap = LEASE
             self.slot.listens = True
@@ -153,6 +169,8 @@ class Worker(Supervised, SimpleWorker):
 
     def _turn(self, burst: bool, max_idle_time: int | None) -> bool:
         """Claim and run one job; False where there is none to come."""
+        if self._rq_way:
+            return super()._turn(burst, max_idle_time)
         idle_since = time.monotonic()
         while self._claims.asked or not self._leaving():
             turn = self._turns.next()
@@ -338,7 +356,7 @@ class Worker(Supervised, SimpleWorker):
         ttl, payload = min(kept, MOST_SECONDS), None
         if not (slow or isinstance(value, Retry) or ttl == 0 or ttl < -1):
             payload = serialised(job, value, self.max_result)
-        if payload is None:
+        if payload is None or len(payload) >= LARGE:  # what is large may be refused
             log.debug("job %s: slow: RQ stores it", job.id)
             self._outcomes.finish(job, queue, value)
             return

@@ -151,13 +151,67 @@ def test_hidden_cpus_are_measured_in_proportion(tmp_path: Path) -> None:
     assert tree.machine().busy_seconds() == 20.0
 
 
-def test_cached_files_are_no_use(tmp_path: Path) -> None:
-    """Page cache that can be dropped at once does not count as memory in use."""
+MB = 1 << 20
+#: 384 MB in use, of which 330 are files that were read twice
+STATS = [
+    ({"active_file": 330}, 54),
+    ({"inactive_file": 300, "active_file": 30}, 54),
+    ({"active_file": 330, "dirty": 10, "writeback": 20}, 84),
+    ({"shmem": 200, "active_anon": 200}, 384),
+    ({"file": 330, "unevictable": 330}, 384),
+    ({"inactive_file": 5, "dirty": 9}, 384),
+    ({"active_file": 900}, 0),
+]
+STAT_IDS = ["read twice", "read once", "unwritten", "tmpfs", "locked", "all unwritten", "garbage"]
+
+
+@pytest.mark.parametrize(("stat", "used"), STATS, ids=STAT_IDS)
+def test_files_that_can_be_dropped_are_no_use(
+    tmp_path: Path, stat: dict[str, int], used: int
+) -> None:
+    """Clean file pages do not count, active or not, but tmpfs, locked and unwritten pages do."""
     tree = Tree(tmp_path)
-    tree.write("memory.max", str(4 * GB))
-    tree.write("memory.current", str(3 * GB + 5))
-    tree.write("memory.stat", f"anon 1\nactive_file 7\ninactive_file {GB // 2}\nfile 9")
-    assert tree.machine().memory() == MemoryUse(5 * GB // 2 + 5, 4 * GB)
+    named = {"dirty": "file_dirty", "writeback": "file_writeback"}
+    lines = [f"{named.get(name, name)} {size * MB}" for name, size in stat.items()]
+    tree.write("memory.stat", "\n".join(lines))
+    tree.write("memory.current", str(384 * MB))
+    tree.memory = MemoryUse(0, 16 * GB)
+    for name in ("memory.max", "memory.high"):
+        tree.write("memory.max", "max")
+        tree.write(name, str(400 * MB))
+        assert tree.machine().memory() == (MemoryUse(used * MB, 400 * MB) if used else tree.memory)
+
+
+@pytest.mark.parametrize(("stat", "used"), STATS, ids=STAT_IDS)
+def test_they_are_none_in_version_one(tmp_path: Path, stat: dict[str, int], used: int) -> None:
+    """So it is by version 1, from the figures that include the groups below."""
+    tree = Tree(tmp_path, "4:memory:/\n", unified=False)
+    lines = [f"{name} {999 * MB}\ntotal_{name} {size * MB}" for name, size in stat.items()]
+    tree.write("memory/memory.stat", "\n".join(lines))
+    tree.write("memory/memory.usage_in_bytes", str(384 * MB))
+    tree.write("memory/memory.limit_in_bytes", str(400 * MB))
+    tree.memory = MemoryUse(0, 16 * GB)
+    assert tree.machine().memory() == (MemoryUse(used * MB, 400 * MB) if used else tree.memory)
+
+
+def test_half_of_the_slab_that_may_be_reclaimed_is_no_use(tmp_path: Path) -> None:
+    """Dentries and inodes go at need, but for those that are in use."""
+    tree = Tree(tmp_path)
+    tree.write("memory.max", str(400 * MB))
+    tree.write("memory.current", str(384 * MB))
+    tree.write("memory.stat", f"slab_reclaimable {60 * MB}\nslab_unreclaimable {70 * MB}")
+    assert tree.machine().memory() == MemoryUse(354 * MB, 400 * MB)
+
+
+def test_cache_of_an_ancestor_is_no_use_either(tmp_path: Path) -> None:
+    """The walk upwards takes off each group its own cache."""
+    tree = Tree(tmp_path, "0::/a/b\n")
+    for group, limit, used, cache in [("a", 8 * GB, 15 * GB // 2, 6 * GB), ("a/b", 2 * GB, GB, 0)]:
+        tree.write(f"{group}/memory.max", str(limit))
+        tree.write(f"{group}/memory.current", str(used))
+        tree.write(f"{group}/memory.stat", f"active_file {cache}")
+    tree.memory = MemoryUse(0, 16 * GB)
+    assert tree.machine().memory() == MemoryUse(GB, 2 * GB)
 
 
 def test_ancestor_with_least_headroom_binds(tmp_path: Path) -> None:

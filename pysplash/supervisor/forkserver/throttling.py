@@ -24,6 +24,7 @@ import psutil
 from pysplash.control.model import Limits
 from pysplash.control.throttle import Grip, Runner, Slice, trim
 from pysplash.host.capacity import Host
+from pysplash.host.footprint import UNREADABLE
 from pysplash.worker.scoreboard import Scoreboard
 
 #: seconds of a slice
@@ -176,7 +177,7 @@ class Throttler:
             return 0.0
         resident = 0.0
         for pid in busy:
-            with contextlib.suppress(psutil.Error):
+            with contextlib.suppress(*UNREADABLE):
                 resident += self._process(pid).memory_info().rss
         if self._resident is None:
             self._resident = resident
