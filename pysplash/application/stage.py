@@ -17,6 +17,7 @@ from rq.job import Job
 from pysplash.config import check_number, check_queues
 from pysplash.connections.clients import address, check, from_url
 from pysplash.connections.environment import from_environment
+from pysplash.connections.other_clients import redis_client
 from pysplash.connections.outage import UNREACHABLE
 from pysplash.connections.refusals import refusal
 from pysplash.errors import ConfigError, ConnectionFailed, StageError
@@ -69,7 +70,7 @@ class Stage:
         self.max_attempts = max_attempts
         self.timeout = timeout
         self._url = url
-        self._connection = connection
+        self._connection = connection if connection is None else redis_client(connection)
         if handler is not None:
             _register(self)
 

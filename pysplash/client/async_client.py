@@ -13,14 +13,15 @@ from redis import Redis
 from pysplash.connections.clients import address, from_url, portable
 from pysplash.connections.environment import from_environment
 from pysplash.connections.multiplexed import MultiplexedConnection
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed
+from pysplash.connections.other_clients import redis_client
+from pysplash.errors import CallTimeout, ConnectionFailed
 from pysplash.jobs import bundles as parts
-from pysplash.jobs.results import VANISHED
+from pysplash.jobs.results import VANISHED, job_key
 
 from .async_transport import Awaited
 from .discovery import READ, PoolFacts, in_order
 from .loop_sessions import LoopSession, LoopSessions
-from .requests import CANCEL, CallRequest, Named, build, build_bundle, has_large, job_key
+from .requests import CANCEL, CallRequest, Named, build, build_bundle, has_large
 from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
@@ -75,7 +76,7 @@ class AsyncClient:
                 plain,
             )
         )
-        client = connection or (from_url(url) if url else from_environment())
+        client = redis_client(connection or (from_url(url) if url else from_environment()))
         self._sessions = LoopSessions(portable(client), address(client))
         self._allowance = Allowance(overflow, overflows)
         self._routes = Routes(patience)

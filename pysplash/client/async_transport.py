@@ -20,7 +20,7 @@ from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.connections.refusals import refusal
 from pysplash.errors import CallError, ConnectionFailed
-from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, results_key
+from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, job_key, results_key
 from pysplash.log import logger
 
 from .looks import LookSchedule
@@ -29,7 +29,6 @@ from .requests import (
     CallAnswer,
     CallRequest,
     is_success,
-    job_key,
     read_answer,
 )
 

@@ -196,11 +196,6 @@ class CallAnswer:
         return self.value
 
 
-def job_key(job_id: str) -> str:
-    """Return the key of a job."""
-    return str(Job.key_for(job_id))
-
-
 def read_answer(
     request: CallRequest, status: str | None, entry: ResultEntry | None
 ) -> CallAnswer | None:

@@ -18,11 +18,12 @@ from rq import get_current_job
 from rq.job import Job
 
 from pysplash.connections.clients import address, portable, reach
+from pysplash.connections.other_clients import redis_client
 from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.connections.refusals import refusal
 from pysplash.connections.scripts import ScriptCall
 from pysplash.errors import CallError, ConnectionFailed
-from pysplash.jobs.results import VANISHED, ResultEntry, results_key
+from pysplash.jobs.results import VANISHED, ResultEntry, job_key, results_key
 from pysplash.waiting.wait import wait_jobs
 
 from .discovery import PoolFacts, read_pools
@@ -31,7 +32,6 @@ from .requests import (
     ENQUEUE,
     CallAnswer,
     CallRequest,
-    job_key,
     read_answer,
 )
 
@@ -54,7 +54,7 @@ class Transport:
 
     def __init__(self, client: Redis, max_connections: int, result_ttl: int) -> None:
         self._redis = reach(
-            portable(client),
+            portable(redis_client(client)),
             socket_timeout=SOCKET_TIMEOUT,
             socket_connect_timeout=BLOCK,
             decode_responses=False,

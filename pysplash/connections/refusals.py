@@ -41,11 +41,21 @@ def lacks_hello(error: Exception) -> bool:
     )
 
 
+def is_cluster(error: Exception) -> bool:
+    """Return whether a server refused as one of a cluster does."""
+    return isinstance(error, _CLUSTER) or bool(_CLUSTER_WORDS.search(str(error)))
+
+
+def is_unfit(error: Exception | None) -> bool:
+    """Return whether a server refused what PySplash cannot do without."""
+    return error is not None and (is_cluster(error) or lacks_scripts(error) or lacks_hello(error))
+
+
 def refusal(place: str, error: Exception) -> str:
     """Say that the server at *place* refuses by *error*, and what to do where that is known."""
-    if isinstance(error, _CLUSTER) or _CLUSTER_WORDS.search(str(error)):
+    if is_cluster(error):
         return (
-            f"Redis at {place} is a cluster ({error}), and RQ's keys must be on one server: "
+            f"Redis at {place} is a cluster, and RQ's keys must be on one server: "
             "use a server that is not in cluster mode"
         )
     if lacks_scripts(error):

@@ -13,7 +13,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError
 
 #: a script's keys, which a server may track, and its other words
 ScriptCall = tuple[Sequence[str], Sequence[Any]]
@@ -40,8 +39,10 @@ class Script:
         """Run it and return its reply; raise redis's errors."""
         try:
             return client.evalsha(self.sha, len(keys), *keys, *words)
-        except NoScriptError:
-            return client.eval(self.text, len(keys), *keys, *words)
+        except Exception as error:
+            if not _is_unknown(error):
+                raise
+        return client.eval(self.text, len(keys), *keys, *words)
 
     def run_for_all(self, client: Redis, calls: Sequence[ScriptCall]) -> list[Any]:
         """Run it once for each of *calls*, in one packet; return the replies, errors as they are.
@@ -61,5 +62,10 @@ class Script:
                     known = True
                 for number, reply in zip(left, pipeline.execute(raise_on_error=False), strict=True):
                     replies[number] = reply
-            left, known = [n for n in left if isinstance(replies[n], NoScriptError)], False
+            left, known = [n for n in left if _is_unknown(replies[n])], False
         return replies
+
+
+def _is_unknown(reply: Any) -> bool:
+    """Return whether the server does not have the script: redis-py says so, or a kindred library."""
+    return type(reply).__name__ == "NoScriptError"

@@ -7,6 +7,7 @@ from rq.connections import parse_connection
 from rq.job import Job
 
 from pysplash.connections.clients import mended
+from pysplash.connections.other_clients import redis_client
 
 #: seconds without a byte after which a connection is taken for dead; more than a read may block
 SOCKET_TIMEOUT = 6.0
@@ -14,7 +15,7 @@ SOCKET_TIMEOUT = 6.0
 
 def waiting_client(client: Redis) -> Redis:
     """Return a client like *client* whose reads may block; it repeats nothing by itself."""
-    kind, connection_class, settings = parse_connection(client)
+    kind, connection_class, settings = parse_connection(redis_client(client))
     # No retries of redis-py's own: they know no max_wait. Results are bytes, always.
     settings |= {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
     settings |= {"decode_responses": False, "socket_timeout": SOCKET_TIMEOUT}
