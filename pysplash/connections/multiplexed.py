@@ -20,7 +20,13 @@ from redis.asyncio import connection as transports
 from redis.asyncio import sentinel as sentinels
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -111,7 +117,7 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
         """Return an open connection; one without RESP3, and so without pushes, if need be."""
         try:
             return await connect(self._place)
-        except ResponseError as error:
+        except RedisError as error:
             if not lacks_hello(error):
                 raise
             self.untold = str(error)

@@ -35,10 +35,11 @@ def lacks_scripts(error: Exception) -> bool:
 
 
 def lacks_hello(error: Exception) -> bool:
-    """Return whether a server refused RESP3, the newer form of Redis's protocol."""
-    return isinstance(error, ResponseError) and (
-        refused_command(error) == "HELLO" or "NOPROTO" in str(error)
-    )
+    """Return whether a server refused RESP3, the newer form of Redis's protocol.
+
+    On a Unix socket redis-py says so by an error of another class.
+    """
+    return refused_command(error) == "HELLO" or "NOPROTO" in str(error)
 
 
 def is_cluster(error: Exception) -> bool:
