@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pysplash.errors import ConfigError, CoprocessDied, FrameError
@@ -146,7 +146,7 @@ class Coprocess:
                 cwd=self._cwd,
                 env={**os.environ, **self._env},
                 bufsize=0,
-                preexec_fn=die_with_the_parent,  # noqa: PLW1509 -- a worker has one thread
+                preexec_fn=_ends_with_the_parent(),
             )
         except OSError as error:
             raise CoprocessDied(
@@ -226,6 +226,14 @@ def close_all() -> None:
     """End the children of all coprocesses with the worker."""
     for coprocess in list(_ALL):
         coprocess.close()
+
+
+def _ends_with_the_parent() -> Callable[[], None] | None:
+    """Return what makes a child end with this process; None where it would end with this thread.
+
+    Its standard input ends with the process at any rate.
+    """
+    return die_with_the_parent if threading.current_thread() is threading.main_thread() else None
 
 
 def _begin_all_anew() -> None:

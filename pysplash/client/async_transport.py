@@ -69,6 +69,7 @@ class AnswerStream:
         self._place = place
         self._where = where
         self._connection: MultiplexedConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
         #: of whose results the server has told, and whether all have to be looked at
@@ -131,8 +132,8 @@ class AnswerStream:
 
     async def close(self) -> None:
         """Disconnect; whoever waits gets an error, the jobs go on."""
-        watcher, self._watcher = self._watcher, None
-        tasks = [*self._reading, *([] if watcher is None else [watcher])]
+        tasks = [*self._reading, *filter(None, (self._watcher, self._keeper))]
+        self._watcher = self._keeper = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,14 +156,23 @@ class AnswerStream:
             return self._connection
         async with self._opening:
             if self._connection is None or self._connection.broken:
-                if self._connection is not None:
-                    await self._connection.close()
+                if self._keeper is not None:
+                    self._keeper.cancel()
                 connection = MultiplexedConnection(self._place, self._hear)
                 async with asyncio.timeout(CONNECT):
                     await connection.open()
                 self._connection = connection
+                self._keeper = asyncio.create_task(self._keep(connection))
                 self._begin_looks()
             return self._connection
+
+    async def _keep(self, connection: MultiplexedConnection) -> None:
+        """Close a connection when this is cancelled, as all is at the end of ``asyncio.run``."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await connection.close()
+            raise
 
     def _hear(self, key: bytes | None) -> None:
         """Note that *key* has changed; None: any key may have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,6 +17,15 @@ from tests.waiting import wait_until
 
 #: seconds for anything that has to happen, on a machine that does much else
 BOUND = 20.0
+#: the options of a server that is one of a cluster; the port of its bus is any that is free
+CLUSTER = ("--cluster-enabled", "yes", "--cluster-port", "PORT")
+
+
+def free_port() -> str:
+    """Return the number of a port that nobody uses."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return str(place.getsockname()[1])
 
 
 def without(*commands: str) -> tuple[str, ...]:
@@ -35,7 +45,8 @@ def redis_server(*options: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "redis.sock"
         settings = ("--port", "0", "--unixsocket", str(path), "--save", "", "--dir", folder)
-        process = subprocess.Popen([program, *settings, *options], stdout=subprocess.DEVNULL)
+        given = [free_port() if word == "PORT" else word for word in options]
+        process = subprocess.Popen([program, *settings, *given], stdout=subprocess.DEVNULL)
         try:
             wait_until(path.exists, BOUND, "the server's socket")
             yield f"unix://{path}?db=0"

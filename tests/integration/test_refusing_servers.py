@@ -22,6 +22,7 @@ from pysplash.errors import CallError, ConnectionFailed, StageError
 from tests.integration.door_pools import HandPool
 from tests.integration.gateways import announce, opened
 from tests.integration.redis_servers import (
+    CLUSTER,
     plain_client,
     redis_server,
     restricted_user,
@@ -38,7 +39,7 @@ LACKS = ("tracking", "script", "client", "hello")
 FORBIDDEN = {"tracking": "-client|tracking", "script": "-script"}
 #: what a server lacks that clients cannot do without, how it is started, and what they say
 UNFIT = {
-    "a cluster": (("--cluster-enabled", "yes", "--cluster-port", "0"), "is a cluster"),
+    "a cluster": (CLUSTER, "is a cluster"),
     "no scripts": (without("EVAL", "EVALSHA"), "has no scripts .it does not run EVAL and EVALSHA"),
 }
 
@@ -183,7 +184,7 @@ def test_what_is_missing_is_said(lack: str) -> None:
 
 def test_a_cluster_is_named_by_a_wait() -> None:
     """A wait for a job on a cluster ends with an error at once."""
-    with redis_server(*UNFIT["a cluster"][0]) as url, plain_client(url) as redis:
+    with redis_server(*CLUSTER) as url, plain_client(url) as redis:
         with pytest.raises(ConnectionFailed, match="is a cluster"):
             wait_jobs([Job("some", connection=redis)], BOUND)
 
