@@ -146,7 +146,7 @@ class Coprocess:
                 cwd=self._cwd,
                 env={**os.environ, **self._env},
                 bufsize=0,
-                preexec_fn=_ends_with_the_parent(),
+                preexec_fn=_ends_with_the_parent(),  # noqa: PLW1509 -- one system call, no Python lock
             )
         except OSError as error:
             raise CoprocessDied(

@@ -67,5 +67,5 @@ class Script:
 
 
 def _is_unknown(reply: Any) -> bool:
-    """Return whether the server does not have the script: redis-py says so, or a kindred library."""
+    """Return whether a reply says that the server lacks the script, in redis-py's words or alike."""
     return type(reply).__name__ == "NoScriptError"

@@ -211,7 +211,7 @@ class Gateway:
     async def close(self, seconds: float | None = None) -> None:
         """Close all doors; calls that are running may finish for *seconds* (None: *drain*).
 
-        Raises :class:`~pysplash.errors.ConfigError` in another event loop than that of :meth:`open`.
+        Raises :class:`~pysplash.errors.ConfigError` in another event loop than :meth:`open`.
         """
         self._check_loop()
         patience = self._drain if seconds is None else seconds

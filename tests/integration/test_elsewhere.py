@@ -16,7 +16,7 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from pysplash import AsyncClient, CallTimeout, Client, ConfigError, Coprocess, Gateway, wait_jobs
+from pysplash import AsyncClient, CallTimeout, Client, ConfigError, Coprocess, Gateway
 from pysplash.errors import CallError
 from pysplash.waiting.offer import at_hand, attach, attached, offer
 from tests.integration.door_pools import HandPool
@@ -47,6 +47,7 @@ def in_a_fork(scene: Callable[[], object]) -> None:
         finally:
             sys.stderr.flush()
             os._exit(status)
+
     def ended() -> tuple[int, int] | None:
         found = os.waitpid(process, os.WNOHANG)
         return found if found[0] else None
@@ -75,7 +76,7 @@ def test_one_loop_after_the_other(url: str, pool: HandPool, queue: Queue, redis:
 
 
 def test_a_handle_made_in_another_loop(url: str, pool: HandPool, queue: Queue) -> None:
-    """What was submitted in one loop can be awaited in the next, or raises when its time is over."""
+    """What was submitted in one loop can be awaited in the next, with a timeout that holds."""
     client = AsyncClient(url)
     submitted = asyncio.run(client.submit("it.square", 7))
     with pytest.raises(CallTimeout):
@@ -121,21 +122,6 @@ def test_a_client_that_is_closed_from_another_loop(url: str, pool: HandPool) -> 
         waiting.result(BOUND)
 
 
-def test_a_closed_client_is_used_again(url: str, pool: HandPool, queue: Queue) -> None:
-    """It connects anew, as Client does."""
-
-    async def scene() -> list[Any]:
-        client = AsyncClient(url, timeout=BOUND)
-        first = await client.it.square(2)
-        await client.close()
-        second = await client.it.square(3)
-        await client.close()
-        return [first, second]
-
-    with workers(queue, 1):
-        assert asyncio.run(scene()) == [4, 9]
-
-
 def test_an_async_client_after_a_fork(url: str, pool: HandPool, queue: Queue) -> None:
     """The fork has a connection of its own, and leaves that of its parent as it was."""
     client = AsyncClient(url, timeout=BOUND)
@@ -178,18 +164,6 @@ def test_a_client_after_a_fork(url: str, pool: HandPool, queue: Queue) -> None:
         assert waiting.result(BOUND) == 1
 
 
-def test_a_wait_after_a_fork(redis: Redis, queue: Queue) -> None:
-    """Jobs of the parent can be waited for in a forked process."""
-    jobs = [queue.enqueue(abs, -number) for number in range(3)]
-
-    def child() -> None:
-        assert wait_jobs(jobs, BOUND, True) == [0, 1, 2]
-
-    with workers(queue, 1):
-        in_a_fork(child)
-        assert wait_jobs(jobs, BOUND, True) == [0, 1, 2]
-
-
 def test_what_a_worker_offers_is_its_own() -> None:
     """A process that a job has forked neither helps by its worker's connection nor has its slot."""
     helper: Any = object()
@@ -213,7 +187,7 @@ def test_what_a_worker_offers_is_its_own() -> None:
 
 
 def test_a_gateway_belongs_to_its_loop(url: str) -> None:
-    """Opened twice, closed elsewhere or run in a thread, it says what is wrong; then it works on."""
+    """Opened twice, closed elsewhere or run in a thread, it says what is wrong, and works on."""
     gateway = Gateway(url, http="127.0.0.1:0")
 
     async def scene() -> None:

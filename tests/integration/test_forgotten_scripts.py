@@ -10,9 +10,9 @@ import pytest
 from redis import Redis
 from rq import Queue
 
-from pysplash import AsyncClient, Client, Stage, map_jobs
+from pysplash import AsyncClient, Client, Stage
 from tests.integration.door_pools import HandPool
-from tests.integration.rq_life import aside, workers
+from tests.integration.rq_life import aside
 
 BOUND = 20.0
 MANY = 3000
@@ -87,21 +87,3 @@ def test_scripts_forgotten_again_and_again(forgetful: Redis, url: str, queue: Qu
     assert queue.count == 2 * MANY
     assert len(set(queue.job_ids)) == 2 * MANY
     assert forgetful.llen("rq:queue:first") == 200
-
-
-def test_a_wait_goes_on(forgetful: Redis, url: str, queue: Queue) -> None:
-    """A wait needs no script that the server remembers."""
-    stop = threading.Event()
-
-    def forget() -> None:
-        with Redis.from_url(url) as other:
-            while not stop.wait(0.002):
-                other.script_flush()
-
-    forgetting = aside(forget)
-    try:
-        with workers(queue, 1):
-            assert map_jobs(abs, [-1, -2, -3], queue=queue, max_wait=BOUND) == [1, 2, 3]
-    finally:
-        stop.set()
-        forgetting.result(BOUND)

@@ -142,7 +142,11 @@ def test_all_others_go_on(lacking: str) -> None:
             assert client.map("it.square", range(20)) == [n * n for n in range(20)]
             assert wait_jobs([queue.enqueue(abs, -3)], BOUND, True) == [3]
             with opened(lacking, http="127.0.0.1:0") as gateway:
-                assert ask_door(gateway.addresses["HTTP"]) == {"jsonrpc": "2.0", "result": 81, "id": 1}
+                assert ask_door(gateway.addresses["HTTP"]) == {
+                    "jsonrpc": "2.0",
+                    "result": 81,
+                    "id": 1,
+                }
         stage = Stage("first", connection=Redis.from_url(lacking))
         assert len(stage.push(b"a", b"b")) == 2
         assert redis.llen("rq:queue:first") == 2
@@ -184,9 +188,12 @@ def test_what_is_missing_is_said(lack: str) -> None:
 
 def test_a_cluster_is_named_by_a_wait() -> None:
     """A wait for a job on a cluster ends with an error at once."""
-    with redis_server(*CLUSTER) as url, plain_client(url) as redis:
-        with pytest.raises(ConnectionFailed, match="is a cluster"):
-            wait_jobs([Job("some", connection=redis)], BOUND)
+    with (
+        redis_server(*CLUSTER) as url,
+        plain_client(url) as redis,
+        pytest.raises(ConnectionFailed, match="is a cluster"),
+    ):
+        wait_jobs([Job("some", connection=redis)], BOUND)
 
 
 def test_a_wait_needs_no_scripts() -> None:

@@ -20,7 +20,10 @@ from pysplash.connections.refusals import is_unfit, refusal, refused_command
         (ResponseError("unknown command 'EVAL', with args beginning with: 'x'"), "EVAL"),
         (ResponseError("ERR unknown command `HELLO`, with args beginning with: `3`, "), "HELLO"),
         (NoPermissionError("this user has no permissions to run the 'evalsha' command"), "EVALSHA"),
-        (ResponseError("NOPERM User limited has no permissions to run the 'script|load'"), "SCRIPT"),
+        (
+            ResponseError("NOPERM User limited has no permissions to run the 'script|load'"),
+            "SCRIPT",
+        ),
         (ResponseError("WRONGTYPE Operation against a key"), ""),
     ],
 )
