@@ -67,5 +67,5 @@ class Script:
 
 
 def _is_unknown(reply: Any) -> bool:
-    """Return whether a reply says that the server lacks the script, in redis-py's words or alike."""
+    """Return whether a reply says that the server lacks the script, by redis-py or its like."""
     return type(reply).__name__ == "NoScriptError"

@@ -157,7 +157,7 @@ def _enqueue(
 ) -> list[Job]:
     """Enqueue a job for each of *items*; the first is the first to be taken."""
     if not queue.is_async:  # RQ's enqueue_many would say of those it has run that they are queued
-        return [queue.enqueue_call(func, (item,)) for item in items]
+        return [queue.enqueue_call(func, (item,)) for item in items]  # type: ignore[type-var]
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     step = -1 if at_front else 1  # what is pushed to the front last is taken first
     enqueued: list[list[Job]] = []

@@ -48,11 +48,15 @@ def in_a_fork(scene: Callable[[], object]) -> None:
             sys.stderr.flush()
             os._exit(status)
 
-    def ended() -> tuple[int, int] | None:
-        found = os.waitpid(process, os.WNOHANG)
-        return found if found[0] else None
+    statuses: list[int] = []
 
-    assert os.waitstatus_to_exitcode(wait_until(ended, 2 * BOUND, "the fork's end")[1]) == 0
+    def has_ended() -> bool:
+        found, status = os.waitpid(process, os.WNOHANG)
+        statuses.append(status)
+        return found != 0
+
+    wait_until(has_ended, 2 * BOUND, "the fork's end")
+    assert os.waitstatus_to_exitcode(statuses[-1]) == 0
 
 
 # --- AsyncClient ---
