@@ -28,6 +28,11 @@ def free_port() -> str:
         return str(place.getsockname()[1])
 
 
+def _is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as place:
+        return place.connect_ex(str(path)) == 0
+
+
 def without(*commands: str) -> tuple[str, ...]:
     """Return the options of a server that does not have these commands."""
     return tuple(word for name in commands for word in ("--rename-command", name, ""))
@@ -48,7 +53,7 @@ def redis_server(*options: str) -> Iterator[str]:
         given = [free_port() if word == "PORT" else word for word in options]
         process = subprocess.Popen([program, *settings, *given], stdout=subprocess.DEVNULL)
         try:
-            wait_until(path.exists, BOUND, "the server's socket")
+            wait_until(lambda: _is_listening(path), BOUND, "the server")
             yield f"unix://{path}?db=0"
         finally:
             process.terminate()
