@@ -14,9 +14,10 @@ import os
 import selectors
 import shlex
 import subprocess
+import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pysplash.errors import ConfigError, CoprocessDied, FrameError
@@ -70,7 +71,8 @@ class Coprocess:
         self._cwd = cwd
         self._env = dict(env or {})
         self._child: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        self._owner = os.getpid()
+        self._turn = threading.Lock()
         self._pause = 0.0
         self._not_before = 0.0
         self.__name__ = self.__qualname__ = name
@@ -90,6 +92,23 @@ class Coprocess:
         with no frame, or not in time; it is then started anew for the next request.
         """
         frame = pack(data)
+        if not self._turn.acquire(timeout=-1 if self._timeout is None else self._timeout):
+            raise CoprocessDied(
+                f"coprocess {self._command[0]} was in use by other threads for "
+                f"{self._timeout:g} s: make one for each thread"
+            )
+        try:
+            return self._ask(frame)
+        finally:
+            self._turn.release()
+
+    def begin_anew(self) -> None:
+        """Be a forked process's own: the child, and a turn that was taken, are the parent's."""
+        self._child, self._owner = None, os.getpid()
+        self._turn = threading.Lock()
+        self._pause = self._not_before = 0.0
+
+    def _ask(self, frame: bytes) -> bytes:
         child = self._running()
         try:
             answer = self._exchange(child, frame)
@@ -115,9 +134,6 @@ class Coprocess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         """Return the running child; start one if there is none."""
-        if self._owner != os.getpid():
-            self._child, self._owner = None, os.getpid()  # the parent's child is the parent's
-            self._pause = self._not_before = 0.0
         if self._child is not None and self._child.poll() is None:
             return self._child
         self._kill()
@@ -130,7 +146,7 @@ class Coprocess:
                 cwd=self._cwd,
                 env={**os.environ, **self._env},
                 bufsize=0,
-                preexec_fn=die_with_the_parent,  # noqa: PLW1509 -- a worker has one thread
+                preexec_fn=_ends_with_the_parent(),  # noqa: PLW1509 -- one system call, no Python lock
             )
         except OSError as error:
             raise CoprocessDied(
@@ -210,6 +226,22 @@ def close_all() -> None:
     """End the children of all coprocesses with the worker."""
     for coprocess in list(_ALL):
         coprocess.close()
+
+
+def _ends_with_the_parent() -> Callable[[], None] | None:
+    """Return what makes a child end with this process; None where it would end with this thread.
+
+    Its standard input ends with the process at any rate.
+    """
+    return die_with_the_parent if threading.current_thread() is threading.main_thread() else None
+
+
+def _begin_all_anew() -> None:
+    for coprocess in list(_ALL):
+        coprocess.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_all_anew)
 
 
 def _close(child: subprocess.Popen[bytes]) -> None:

@@ -24,6 +24,7 @@ from rq.utils import utcformat, utcparse
 
 from pysplash.config import check_queues
 from pysplash.connections.outage import patiently, pause
+from pysplash.connections.scripts import Script
 from pysplash.errors import ItemLost, NotBytes, StageError
 from pysplash.jobs.rq import RECORDS
 
@@ -35,7 +36,8 @@ MOST = 50_000
 STAGES_KEY = "pysplash:stages"
 ENTRY = "pysplash.items.{}"
 
-_FORWARD = """
+_FORWARD = Script(
+    """
 local item, worker, origin, ends, count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local key, worker_key = 'rq:job:' .. item, 'rq:worker:' .. worker
 local call, pcall_ = redis.call, redis.pcall
@@ -76,6 +78,7 @@ if ends ~= '' then
 end
 return 1
 """.replace("RECORDS", RECORDS)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def check_output(queue: Any, data: Any) -> None:
 def push(connection: Redis, outputs: Sequence[Output]) -> list[str]:
     """Enqueue items from outside; return their ids."""
     words, ids = _words(None, outputs, ends=False)
-    connection.register_script(_FORWARD)(args=words)
+    _FORWARD.run(connection, words)
     return ids
 
 
@@ -123,7 +126,6 @@ def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
     Waits while Redis is away. Raises :class:`ItemLost` if the item is no longer its worker's.
     """
     words, _ = _words(item, outputs, ends=ends)
-    script = item.connection.register_script(_FORWARD)
     sent = False
 
     def again(error: Exception, seconds: float) -> None:
@@ -131,7 +133,7 @@ def forward(item: Item, outputs: Sequence[Output], *, ends: bool) -> None:
         sent = ends  # perhaps it was done and only its reply is lost: then the item is gone
         pause(error, seconds)
 
-    if not patiently(lambda: script(args=words), again) and not sent:
+    if not patiently(lambda: _FORWARD.run(item.connection, words), again) and not sent:
         raise ItemLost(
             f"item {item.id} of stage {item.queue} was settled meanwhile; its outcome is dropped"
         )

@@ -15,9 +15,10 @@ from rq import Queue, get_current_job
 from rq.job import Job
 
 from pysplash.config import check_number, check_queues
-from pysplash.connections.clients import address, check, from_url
+from pysplash.connections.clients import address, check, from_url, native
 from pysplash.connections.environment import from_environment
 from pysplash.connections.outage import UNREACHABLE
+from pysplash.connections.refusals import refusal
 from pysplash.errors import ConfigError, ConnectionFailed, StageError
 from pysplash.jobs.results import SETTLED, SETTLES
 from pysplash.worker.worker import Worker
@@ -68,7 +69,7 @@ class Stage:
         self.max_attempts = max_attempts
         self.timeout = timeout
         self._url = url
-        self._connection = connection
+        self._connection = connection if connection is None else native(connection)
         if handler is not None:
             _register(self)
 
@@ -94,7 +95,7 @@ class Stage:
                 "items are known to be pushed"
             ) from error
         except RedisError as error:
-            raise StageError(f"Redis at {address(connection)} refuses: {error}") from error
+            raise StageError(refusal(address(connection), error)) from error
         return ids
 
     def run(self, burst: bool = False) -> None:

@@ -10,9 +10,15 @@ from typing import Any
 
 import click
 from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pysplash.connections.clients import check, from_url
+from pysplash.connections.clients import address, check, from_url
 from pysplash.connections.environment import from_environment, from_settings, read_module
+from pysplash.connections.outage import said
+from pysplash.connections.refusals import refusal
+from pysplash.errors import ConnectionFailed
 
 _OPTIONS = (
     click.option(
@@ -63,7 +69,16 @@ def takes_place(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def run(*, url: str | None, config: str | None, path: tuple[str, ...], **rest: Any) -> Any:
-        return command(place=Place(url, config, path), **rest)
+        place = Place(url, config, path)
+        try:
+            return command(place=place, **rest)
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            raise ConnectionFailed(
+                f"Redis at {address(place.client())} does not answer ({said(error)}): "
+                "try again when it does"
+            ) from error
+        except RedisError as error:
+            raise ConnectionFailed(refusal(address(place.client()), error)) from error
 
     for option in reversed(_OPTIONS):
         run = option(run)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from redis import Redis
 
-from pysplash.connections.clients import address, from_url, portable
+from pysplash.connections.clients import address, from_url, native, portable
 from pysplash.connections.environment import from_environment
 from pysplash.connections.multiplexed import MultiplexedConnection
-from pysplash.errors import CallError, CallTimeout, ConnectionFailed
+from pysplash.errors import CallTimeout, ConnectionFailed
 from pysplash.jobs import bundles as parts
-from pysplash.jobs.results import VANISHED
+from pysplash.jobs.results import VANISHED, job_key
 
-from .async_transport import CONNECT, AnswerStream, Awaited, SendQueue
+from .async_transport import Awaited
 from .discovery import READ, PoolFacts, in_order
-from .requests import CANCEL, CallRequest, Named, build, build_bundle, has_large, job_key
+from .loop_sessions import LoopSession, LoopSessions
+from .requests import CANCEL, CallRequest, Named, build, build_bundle, has_large
 from .routing import PAUSE, TRIES, Route, Routes, not_taken
 from .terms import (
     FAILURE_TTL,
@@ -32,6 +32,7 @@ from .terms import (
     check_timeout,
 )
 
+T = TypeVar("T")
 #: calls enqueued at once
 CHUNK = 500
 
@@ -39,9 +40,10 @@ CHUNK = 500
 class AsyncClient:
     """Calls tasks by name from asyncio: ``await client.add(5, 6)`` is 11.
 
-    Its arguments and methods are :class:`~pysplash.Client`'s, with ``await`` before them; it
-    belongs to the event loop in which it is first used and holds one connection, however many
-    calls are in flight. A call that is awaited and gets cancelled takes its job with it, unless
+    Its arguments and methods are :class:`~pysplash.Client`'s, with ``await`` before them. It holds
+    one connection in each event loop in which it is used, however many calls are in flight; so it
+    may be used in one ``asyncio.run`` after the other, by the loops of several threads, and after a
+    fork. A call that is awaited and gets cancelled takes its job with it, unless
     *on_timeout* is ``"leave"``.
     """
 
@@ -73,13 +75,10 @@ class AsyncClient:
                 plain,
             )
         )
-        client = connection or (from_url(url) if url else from_environment())
-        self._answers = AnswerStream(portable(client), address(client))
-        self._sending = SendQueue(self._answers)
+        client = native(connection or (from_url(url) if url else from_environment()))
+        self._sessions = LoopSessions(portable(client), address(client))
         self._allowance = Allowance(overflow, overflows)
         self._routes = Routes(patience)
-        self._reading = asyncio.Lock()
-        self._background: set[asyncio.Task[Any]] = set()
 
     # --- calling ---
 
@@ -142,7 +141,7 @@ class AsyncClient:
         started = time.monotonic()
         calls = await self.submit_many(name, *iterables)
         left = None if soft is None else max(0.0, soft - (time.monotonic() - started))
-        waits = [call.awaited.future for call in calls]
+        waits = [call.here().future for call in calls]
         _, late = await asyncio.wait(waits, timeout=left) if waits else (set(), set())
         if late:
             if self._terms.on_timeout == "cancel":
@@ -164,7 +163,7 @@ class AsyncClient:
         ended: asyncio.Queue[AsyncCall] = asyncio.Queue()
         expected = list(calls)
         for call in expected:
-            call.awaited.future.add_done_callback(_entering(ended, call))
+            call.here().future.add_done_callback(_entering(ended, call))
         for _ in expected:
             yield await ended.get()
 
@@ -177,14 +176,14 @@ class AsyncClient:
 
     async def pools(self) -> list[PoolFacts]:
         """Return what every living pool says of itself; one round trip."""
-        return await self._answers.talk(_read_pools)
+        return await self._sessions.here().answers.talk(_read_pools)
 
     async def close(self) -> None:
-        """Disconnect; calls that are waited for raise, their jobs go on."""
-        if self._background:
-            await asyncio.wait(self._background, timeout=CONNECT)
-        await self._sending.close()
-        await self._answers.close()
+        """Disconnect in every loop; calls that are waited for raise, their jobs go on.
+
+        The client may be used again, and connects anew.
+        """
+        await self._sessions.close()
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -216,7 +215,7 @@ class AsyncClient:
         for _ in range(TRIES):
             route = await self._route(name)
             request = await asyncio.to_thread(make, route) if large else make(route)
-            call = AsyncCall(self, Awaited(request))
+            call = AsyncCall(self._sessions, self._terms.result_ttl, Awaited(request))
             if await self._enqueue(call, cancels):
                 return call
             self._routes.distrust()
@@ -224,18 +223,18 @@ class AsyncClient:
 
     async def _enqueue(self, call: AsyncCall, cancels: bool) -> bool:
         """Send a call; return whether a pool was there to serve it."""
-        self._answers.add(call.awaited)
-        words = call.awaited.request.words
+        session = self._sessions.here()
+        session.answers.add(call.awaited)
         try:
-            enqueued = await self._sending.enqueue(words)
+            enqueued = await session.sending.enqueue(call.awaited.request.call)
         except BaseException as error:
-            self._answers.forget(call.awaited)
+            session.answers.forget(call.awaited)
             if cancels and isinstance(error, asyncio.CancelledError):
                 call.drop()
             raise
         call.awaited.enqueued = enqueued
         if not enqueued:
-            self._answers.forget(call.awaited)
+            session.answers.forget(call.awaited)
         return enqueued
 
     async def _route(self, name: str) -> Route:
@@ -243,7 +242,7 @@ class AsyncClient:
         asked = moment = time.monotonic()
         route = self._routes.believed(name, asked)
         while route is None:
-            async with self._reading:
+            async with self._sessions.here().reading:
                 if not self._routes.is_newer(moment):  # another call may have read them meanwhile
                     self._routes.learn(await self.pools(), time.monotonic())
             route = self._routes.find(name, asked, time.monotonic())
@@ -251,21 +250,6 @@ class AsyncClient:
                 await asyncio.sleep(PAUSE)
                 moment = time.monotonic()
         return route
-
-    async def _cancel(self, call: AsyncCall) -> bool:
-        words = (call.id, self._terms.result_ttl)
-        return bool(await self._answers.talk(lambda connection: connection.script(CANCEL, *words)))
-
-    def _in_background(self, step: Coroutine[Any, Any, Any]) -> None:
-        """Run *step* as a task that nobody waits for."""
-
-        async def quietly() -> None:
-            with contextlib.suppress(CallError, ConnectionFailed):
-                await step
-
-        task = asyncio.ensure_future(quietly())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 def _entering(ended: asyncio.Queue[AsyncCall], call: AsyncCall) -> Callable[[object], None]:
@@ -282,10 +266,12 @@ async def _read_pools(connection: MultiplexedConnection) -> list[PoolFacts]:
 
 
 class AsyncCall:
-    """A call that was submitted. Its answer can be had as often as wanted."""
+    """A call that was submitted. Its answer can be had as often as wanted, in any event loop."""
 
-    def __init__(self, client: AsyncClient, awaited: Awaited) -> None:
-        self._client = client
+    def __init__(self, sessions: LoopSessions, result_ttl: int, awaited: Awaited) -> None:
+        self._sessions = sessions
+        self._session: LoopSession = sessions.here()
+        self._result_ttl = result_ttl
         self.awaited = awaited
 
     @property
@@ -298,6 +284,14 @@ class AsyncCall:
         """The name of its task."""
         return self.awaited.request.task
 
+    def here(self) -> Awaited:
+        """Return its answer as the running loop can wait for it."""
+        session = self._sessions.here()
+        if session is not self._session and not self.done():
+            self._session = session
+            self.awaited = session.answers.take_over(self.awaited.request)
+        return self.awaited
+
     def done(self) -> bool:
         """Return whether it is known to have ended."""
         return self.awaited.future.done()
@@ -307,14 +301,12 @@ class AsyncCall:
         if self.awaited.future.done():
             return self.awaited.future.result().status
         key = job_key(self.id)
-        status: Any = await self._client._answers.talk(
-            lambda connection: connection.call("HGET", key, "status")
-        )
+        status: Any = await self._talk(lambda connection: connection.call("HGET", key, "status"))
         return status.decode() if status else VANISHED
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has ended, for *timeout* seconds at most; return whether it has."""
-        ended, seconds = self.awaited.future, check_timeout(timeout)
+        ended, seconds = self.here().future, check_timeout(timeout)
         if not ended.done():
             loop = asyncio.get_running_loop()
             turn = loop.create_future()  # of this caller alone: others may wait for the same end
@@ -337,22 +329,25 @@ class AsyncCall:
 
     async def cancel(self) -> bool:
         """Take it off its queue, or have its worker stop it; False if it has ended before."""
-        return await self._client._cancel(self)
+        words = (self.id, self._result_ttl)
+        return bool(await self._talk(lambda connection: connection.script(CANCEL.text, *words)))
 
     async def parts(self) -> parts.BundleProgress | None:
         """Return the progress of a job of several calls, if there is a record of it."""
         key = parts.KEY.format(self.id)
-        answers = self._client._answers
-        entries: Any = await answers.talk(lambda connection: connection.call("LRANGE", key, 0, -1))
+        entries: Any = await self._talk(lambda connection: connection.call("LRANGE", key, 0, -1))
         return parts.read(entries)
 
     def drop(self) -> None:
         """Cancel it, as nobody waits for it any more."""
-        self._client._in_background(self._client._cancel(self))
+        self._sessions.here().in_background(self.cancel())
 
     async def withdraw(self) -> bool:
         """Cancel it; return whether it had ended before, so that its result is there."""
-        return not await self.cancel() and await self._client._answers.look(self.awaited)
+        return not await self.cancel() and await self._sessions.here().answers.look(self.here())
+
+    async def _talk(self, step: Callable[[MultiplexedConnection], Awaitable[T]]) -> T:
+        return await self._sessions.here().answers.talk(step)
 
     def __await__(self) -> Any:
         return self.result().__await__()

@@ -2,15 +2,15 @@
 
 The server tells when an answer is there (client-side caching), so nobody blocks and nobody
 polls; what ends in silence, or while the connection was lost, is found by a look at all of them.
-Calls that come while others are on their way go together in the next packet.
+Where a server or a user's rights do not have that, each call is looked at: often while it is new,
+ever less often then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
@@ -18,18 +18,17 @@ from redis.exceptions import RedisError
 from pysplash.connections.address import Address
 from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.connections.outage import UNREACHABLE, said
+from pysplash.connections.refusals import refusal
 from pysplash.errors import CallError, ConnectionFailed
-from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, results_key
+from pysplash.jobs.results import VANISHED, ResultEntry, as_entry, job_key, results_key
 from pysplash.log import logger
 
+from .looks import LookSchedule
 from .requests import (
-    ENQUEUE,
     LARGE,
     CallAnswer,
     CallRequest,
-    Words,
     is_success,
-    job_key,
     read_answer,
 )
 
@@ -41,6 +40,8 @@ CHUNK = 500
 PAUSE, CONNECT = 0.1, 5.0
 RESULTS = results_key("").encode()
 T = TypeVar("T")
+#: servers of which the log has said that they do not tell of answers
+_UNTOLD: set[str] = set()
 
 log = logger("client")
 
@@ -52,7 +53,9 @@ class Awaited:
         self.request = request
         #: whether Redis is known to have it
         self.enqueued = False
-        self.future: asyncio.Future[CallAnswer] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.since = loop.time()
+        self.future: asyncio.Future[CallAnswer] = loop.create_future()
 
     def value(self) -> Any:
         """Return what the task returned, once the call has ended; raise how it ended otherwise."""
@@ -66,6 +69,7 @@ class AnswerStream:
         self._place = place
         self._where = where
         self._connection: MultiplexedConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._awaited: dict[str, Awaited] = {}
         #: of whose results the server has told, and whether all have to be looked at
@@ -74,6 +78,8 @@ class AnswerStream:
         self._changed = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._reading: set[asyncio.Task[None]] = set()
+        #: when to look at which call, where the server does not tell
+        self._looks = LookSchedule()
 
     async def talk(self, step: Callable[[MultiplexedConnection], Awaitable[T]]) -> T:
         """Do *step*, which may be done twice, once more if the connection turns out to be dead.
@@ -96,17 +102,27 @@ class AnswerStream:
 
     def refused(self, error: Exception) -> CallError:
         """Return what to raise where Redis refuses by *error*."""
-        return CallError(f"Redis at {self._where} refuses: {error}")
+        return CallError(refusal(self._where, error))
 
     def add(self, awaited: Awaited) -> None:
         """Wait for an answer, from before the call is sent: it may come before the reply."""
         self._awaited[awaited.request.job_id] = awaited
+        if self._is_untold():
+            self._look_later(awaited)
         if self._watcher is None or self._watcher.done():
             self._watcher = asyncio.create_task(self._watch())
 
     def forget(self, awaited: Awaited) -> None:
         """Wait for it no longer."""
         self._awaited.pop(awaited.request.job_id, None)
+
+    def take_over(self, request: CallRequest) -> Awaited:
+        """Wait for the answer of a call that was sent from another event loop."""
+        awaited = Awaited(request)
+        awaited.enqueued = True
+        self.add(awaited)
+        self._hear(None)
+        return awaited
 
     async def look(self, awaited: Awaited) -> bool:
         """Look at one call now; return whether it has ended."""
@@ -116,8 +132,8 @@ class AnswerStream:
 
     async def close(self) -> None:
         """Disconnect; whoever waits gets an error, the jobs go on."""
-        watcher, self._watcher = self._watcher, None
-        tasks = [*self._reading, *([] if watcher is None else [watcher])]
+        tasks = [*self._reading, *filter(None, (self._watcher, self._keeper))]
+        self._watcher = self._keeper = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -128,6 +144,11 @@ class AnswerStream:
         for awaited in list(self._awaited.values()):
             self._settle(awaited, closed)
 
+    def leave(self) -> None:
+        """Hang up: the event loop is closed, and nobody there waits any more."""
+        if self._connection is not None:
+            self._connection.leave()
+
     # --- the connection ---
 
     async def _open(self) -> MultiplexedConnection:
@@ -135,13 +156,23 @@ class AnswerStream:
             return self._connection
         async with self._opening:
             if self._connection is None or self._connection.broken:
-                if self._connection is not None:
-                    await self._connection.close()
+                if self._keeper is not None:
+                    self._keeper.cancel()
                 connection = MultiplexedConnection(self._place, self._hear)
                 async with asyncio.timeout(CONNECT):
                     await connection.open()
                 self._connection = connection
+                self._keeper = asyncio.create_task(self._keep(connection))
+                self._begin_looks()
             return self._connection
+
+    async def _keep(self, connection: MultiplexedConnection) -> None:
+        """Close a connection when this is cancelled, as all is at the end of ``asyncio.run``."""
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await connection.close()
+            raise
 
     def _hear(self, key: bytes | None) -> None:
         """Note that *key* has changed; None: any key may have."""
@@ -156,17 +187,65 @@ class AnswerStream:
     # --- the answers ---
 
     async def _watch(self) -> None:
-        """Check the calls that the server reported, and all of them every SWEEP seconds."""
         while True:
-            alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
-            while not self._sweeping:
-                await self._changed.wait()
-                self._changed.clear()
-                reported, self._reported = self._reported, []
-                await self._patiently(self._look_at_reported, reported)
-            alarm.cancel()
-            self._sweeping = False
-            await self._patiently(self._look, list(self._awaited))
+            if self._is_untold():
+                await self._look_around()
+            else:
+                await self._listen()
+
+    async def _listen(self) -> None:
+        """Check the calls that the server reports, and after SWEEP seconds all of them."""
+        alarm = asyncio.get_running_loop().call_later(SWEEP, self._hear, None)
+        while not (self._sweeping or self._is_untold()):
+            await self._changed.wait()
+            self._changed.clear()
+            reported, self._reported = self._reported, []
+            await self._patiently(self._look_at_reported, reported)
+        alarm.cancel()
+        self._sweeping = False
+        await self._patiently(self._look, list(self._awaited))
+
+    # --- where the server does not tell ---
+
+    def _is_untold(self) -> bool:
+        return self._connection is not None and bool(self._connection.untold)
+
+    def _begin_looks(self) -> None:
+        """Look at calls one by one, if the new connection is not told of their answers."""
+        self._looks = LookSchedule()
+        if self._connection is None or not self._connection.untold:
+            return
+        if self._where not in _UNTOLD:
+            _UNTOLD.add(self._where)
+            log.info(
+                "Redis at %s does not tell of answers (%s): they are looked for instead, "
+                "every few milliseconds at first",
+                self._where,
+                self._connection.untold,
+            )
+        for awaited in self._awaited.values():
+            self._look_later(awaited)
+        self._changed.set()
+
+    def _look_later(self, awaited: Awaited) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._looks.add(awaited.request.job_id, now - awaited.since, now, len(self._awaited)):
+            self._changed.set()
+
+    async def _look_around(self) -> None:
+        """Sleep until it is time for a call, then look at each whose time has come."""
+        self._changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._looks.next):
+                if not self._sweeping:
+                    await self._changed.wait()
+        due = self._looks.due(asyncio.get_running_loop().time())
+        if self._sweeping:
+            self._sweeping, due = False, list(self._awaited)
+        await self._patiently(self._look, due)
+        for job_id in due:
+            if job_id in self._awaited:
+                self._look_later(self._awaited[job_id])
 
     async def _patiently(
         self, look: Callable[[list[str]], Awaitable[None]], ids: list[str]
@@ -268,68 +347,3 @@ def _newest_of(job_id: str) -> tuple[Any, ...]:
 def _newest(entries: Any) -> ResultEntry | None:
     """Return the one entry of a raw reply."""
     return as_entry(*entries[0]) if entries else None
-
-
-#: calls sent in one packet at most
-MOST = 500
-#: whoever waits for a call to be taken, and what ENQUEUE is given for it
-Batch = Mapping[asyncio.Future[bool], Words]
-
-
-class SendQueue:
-    """Enqueues calls over the connection of *answers*, many in one packet."""
-
-    def __init__(self, answers: AnswerStream) -> None:
-        self._answers = answers
-        self._waiting: dict[asyncio.Future[bool], Words] = {}
-        self._sender: asyncio.Task[None] | None = None
-
-    async def enqueue(self, words: Words) -> bool:
-        """Send a call, as ENQUEUE takes it; return whether a pool was there to serve it.
-
-        One that is given up before it was sent never is. Raises what
-        :meth:`AnswerStream.talk` does.
-        """
-        taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting[taken] = words
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send())
-        try:
-            return await taken
-        finally:
-            self._waiting.pop(taken, None)
-
-    async def close(self) -> None:
-        """Send nothing more; whoever waits gets an error."""
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
-        self._fail(self._waiting, CallError("the client was closed"))
-
-    async def _send(self) -> None:
-        while self._waiting:
-            batch = dict(list(self._waiting.items())[:MOST])
-            try:
-                await self._answers.talk(partial(self._ask, batch))
-            except Exception as error:
-                self._fail(batch, error)
-
-    async def _ask(self, batch: Batch, connection: MultiplexedConnection) -> None:
-        """Send the calls of a batch that were not given up; give each its result."""
-        left = {taken: words for taken, words in batch.items() if not taken.done()}
-        for taken in batch.keys() - left.keys():
-            self._waiting.pop(taken, None)
-        replies = await connection.script_for_all(ENQUEUE, list(left.values()))
-        for taken, reply in zip(left, replies, strict=True):
-            if isinstance(reply, Exception):
-                self._fail([taken], self._answers.refused(reply))
-            else:
-                self._waiting.pop(taken, None)
-                if not taken.done():
-                    taken.set_result(bool(reply))
-
-    def _fail(self, some: Any, error: Exception) -> None:
-        for taken in list(some):
-            self._waiting.pop(taken, None)
-            if not taken.done():
-                taken.set_exception(error)

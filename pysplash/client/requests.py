@@ -24,10 +24,11 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.serializers import resolve_serializer
 
+from pysplash.connections.scripts import Script, ScriptCall
 from pysplash.errors import CallError, ExecutionError
 from pysplash.jobs import bundles as parts
 from pysplash.jobs.restoring import stamp
-from pysplash.jobs.results import ENDED, VANISHED, ResultEntry
+from pysplash.jobs.results import ENDED, VANISHED, ResultEntry, results_key
 
 from .routing import Route
 from .safe_pickle import PrimitiveSerializer
@@ -39,11 +40,12 @@ ENTRY, PLAIN_ENTRY = "pysplash.tasks.{}", "pysplash.plain_tasks.{}"
 Words = list[str | bytes | int | float]
 
 #: enqueues one job if one of the pools takes jobs; reading the stream's length makes a client
-#: that tracks what it reads hear of the answer
-ENQUEUE = """
+#: that tracks what it reads hear of the answer: of a key that is given as such, on any server
+ENQUEUE = Script(
+    """
 local id, queue, ttl, pools = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local key = 'rq:job:' .. id
-redis.call('XLEN', 'rq:results:' .. id)
+redis.call('XLEN', KEYS[1])
 if redis.call('EXISTS', key) == 1 then return 1 end
 local open = false
 for i = 5, 4 + pools do
@@ -56,8 +58,10 @@ redis.call('SADD', 'rq:queues', 'rq:queue:' .. queue)
 redis.call('RPUSH', 'rq:queue:' .. queue, id)
 return 1
 """
+)
 #: takes a job off its queue, or asks its worker to stop it; 0 if there was neither to be done
-CANCEL = """
+CANCEL = Script(
+    """
 local id = ARGV[1]
 local key = 'rq:job:' .. id
 local job = redis.call('HMGET', key, 'status', 'origin', 'worker_name')
@@ -73,6 +77,7 @@ if job[1] == 'started' and job[3] then
 end
 return 0
 """
+)
 _SUCCESS = str(Result.Type.SUCCESSFUL.value).encode()
 #: serializers every client has, by what a pool may call them
 _SERIALIZERS = {
@@ -112,6 +117,11 @@ class CallRequest:
     plain: bool = False
     #: whether it is a bundle of bytes, with a result of that form
     as_bytes: bool = False
+
+    @property
+    def call(self) -> ScriptCall:
+        """What ENQUEUE is given, and the keys that it is to be told of."""
+        return (results_key(self.job_id),), self.words
 
 
 def build(
@@ -184,11 +194,6 @@ class CallAnswer:
         if self.error is not None:
             raise self.error
         return self.value
-
-
-def job_key(job_id: str) -> str:
-    """Return the key of a job."""
-    return str(Job.key_for(job_id))
 
 
 def read_answer(

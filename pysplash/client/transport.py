@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from redis import Redis
@@ -15,10 +17,12 @@ from redis.retry import Retry
 from rq import get_current_job
 from rq.job import Job
 
-from pysplash.connections.clients import address, portable, reach
+from pysplash.connections.clients import address, native, portable, reach
 from pysplash.connections.outage import UNREACHABLE, said
+from pysplash.connections.refusals import refusal
+from pysplash.connections.scripts import ScriptCall
 from pysplash.errors import CallError, ConnectionFailed
-from pysplash.jobs.results import VANISHED, ResultEntry, results_key
+from pysplash.jobs.results import VANISHED, ResultEntry, job_key, results_key
 from pysplash.waiting.wait import wait_jobs
 
 from .discovery import PoolFacts, read_pools
@@ -27,7 +31,6 @@ from .requests import (
     ENQUEUE,
     CallAnswer,
     CallRequest,
-    job_key,
     read_answer,
 )
 
@@ -50,35 +53,33 @@ class Transport:
 
     def __init__(self, client: Redis, max_connections: int, result_ttl: int) -> None:
         self._redis = reach(
-            portable(client),
+            portable(native(client)),
             socket_timeout=SOCKET_TIMEOUT,
             socket_connect_timeout=BLOCK,
             decode_responses=False,
             retry=Retry(ExponentialBackoff(cap=0.1, base=0.01), 1, (RedisConnectionError,)),
         )
-        self._connections = threading.BoundedSemaphore(max_connections)
+        self._max_connections = max_connections
+        self._connections, self._owner = threading.BoundedSemaphore(max_connections), os.getpid()
         self._result_ttl = result_ttl
-        self._enqueue = self._redis.register_script(ENQUEUE)
-        self._cancel = self._redis.register_script(CANCEL)
 
     def enqueue(self, request: CallRequest) -> bool:
         """Enqueue a call; return whether a pool was there to serve it."""
-        return bool(self._talk(lambda: self._enqueue(args=request.words)))
+        keys, words = request.call
+        return bool(self._talk(lambda: ENQUEUE.run(self._redis, words, keys)))
 
     def enqueue_all(self, requests: Sequence[CallRequest]) -> list[bool]:
         """Enqueue calls in as few packets as may be."""
         taken: list[bool] = []
         for start in range(0, len(requests), CHUNK):
-            with self._redis.pipeline(transaction=False) as pipeline:
-                for request in requests[start : start + CHUNK]:
-                    self._enqueue(args=request.words, client=pipeline)
-                taken += map(bool, self._talk(pipeline.execute))
+            some = [request.call for request in requests[start : start + CHUNK]]
+            taken += self._talk(partial(self._take, some))
         return taken
 
     def cancel(self, request: CallRequest) -> bool:
         """Take a call off its queue, or have its worker stop it; False if it has ended before."""
         words: list[Any] = [request.job_id, self._result_ttl]
-        return bool(self._talk(lambda: self._cancel(args=words)))
+        return bool(self._talk(lambda: CANCEL.run(self._redis, words)))
 
     def status(self, request: CallRequest) -> str:
         """Return RQ's word for where a call is."""
@@ -139,9 +140,28 @@ class Transport:
         self._redis.close()
         self._redis.connection_pool.disconnect()
 
+    def _take(self, calls: Sequence[ScriptCall]) -> list[bool]:
+        """Enqueue calls; raise the first error there is, once all have been answered."""
+        replies = ENQUEUE.run_for_all(self._redis, calls)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return [bool(reply) for reply in replies]
+
+    def _permits(self) -> threading.BoundedSemaphore:
+        """Return what bounds the connections of this process.
+
+        After a fork it is a new one: of the old one other threads may hold a part, and these are
+        only in the parent.
+        """
+        if self._owner != os.getpid():
+            self._connections = threading.BoundedSemaphore(self._max_connections)
+            self._owner = os.getpid()
+        return self._connections
+
     def _talk(self, step: Callable[[], T]) -> T:
         try:
-            with self._connections:
+            with self._permits():
                 return step()
         except UNREACHABLE as error:
             raise ConnectionFailed(
@@ -149,7 +169,7 @@ class Transport:
                 "the call was not made, or its answer is not known"
             ) from error
         except RedisError as error:
-            raise CallError(f"Redis at {address(self._redis)} refuses: {error}") from error
+            raise CallError(refusal(address(self._redis), error)) from error
 
     def _read(self, request: CallRequest, last: bytes, seconds: float) -> ResultEntry | None:
         """Return the newest entry after *last*, asleep until there is one; None if none comes."""

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, Protocol
 
 import hiredis
 from redis import Redis
-from redis.exceptions import ClusterError, RedisError, ResponseError
+from redis.exceptions import ClusterError, NoPermissionError, RedisError, ResponseError
 
 from pysplash.errors import ConnectionFailed
 
 from .clients import address
 from .direct import DirectConnection, Word
 from .outage import AWAY
-from .refusals import refusal
+from .refusals import is_unfit, refusal
 
 #: the id of a connection that does not exist
 NOBODY = 2**62
@@ -117,9 +117,13 @@ def check_abilities(client: Redis) -> None:
     """Raise :class:`ConnectionFailed`, naming what is missing, for a server that cannot be used."""
     try:
         client.eval(_NEEDED, len(_KEYS), *_KEYS)
-    except ClusterError as error:
-        raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
     except AWAY:
         raise
-    except ResponseError as error:
-        raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
+    except (ClusterError, ResponseError) as error:
+        known = is_unfit(error) or isinstance(error, NoPermissionError)
+        raise ConnectionFailed(
+            refusal(address(client), error)
+            if known
+            else f"Redis at {address(client)} is too old ({error}): "
+            "PySplash needs Redis 6.2 or newer, or Valkey"
+        ) from error

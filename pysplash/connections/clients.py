@@ -161,9 +161,7 @@ def check(client: Redis) -> None:
                 f"Redis at {address(client)} demands a password ({error}): "
                 "give it as redis://user:password@host or in REDIS_PASSWORD"
             ) from error
-        if "HELLO" in str(error).upper():
-            raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
-        raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
+        raise ConnectionFailed(refusal(address(client), error)) from error
 
 
 def refusal_of_scripts(client: Redis) -> str:

@@ -3,15 +3,16 @@
 redis-py opens the connection (addresses, TLS, Sentinel, authentication). From then on commands are
 sent as they come, and each reply goes to the oldest command that has none. So a caller that is
 cancelled leaves the order of replies as it was. Pushes of the server (RESP3) are read between them.
+Whether the server tells of changes is tried when the connection is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import contextlib
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import hiredis
@@ -19,7 +20,13 @@ from redis.asyncio import connection as transports
 from redis.asyncio import sentinel as sentinels
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import BusyLoadingError, MasterDownError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -28,6 +35,8 @@ from pysplash.errors import ConfigError
 from .address import Address
 from .foreign import understood
 from .outage import failure
+from .refusals import lacks_hello
+from .scripts import ScriptCall, sha
 
 #: bytes taken in at once
 BUFFER = 65536
@@ -78,6 +87,8 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
         self._alarm: asyncio.TimerHandle | None = None
         self._quiet = 0
         self._error: Exception | None = RedisConnectionError("the connection is not open")
+        #: why the server does not tell of changed keys; empty if it does
+        self.untold = ""
 
     @property
     def broken(self) -> bool:
@@ -85,17 +96,44 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
         return self._error is not None
 
     async def open(self) -> None:
-        """Connect and turn on tracking of the keys that are read; raise redis's errors."""
-        self._connection = await connect(self._place)
+        """Connect and have the server tell of the keys that are read; raise redis's errors.
+
+        :attr:`untold` says why it does not, where it cannot or may not.
+        """
+        self._connection = await self._connect()
         self._transport = self._connection._writer.transport
         self._transport.set_write_buffer_limits(HIGH_WATER)
         self._transport.set_protocol(self)
         self._error = None
         try:
-            await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+            if not self.untold:
+                await self.call("CLIENT", "TRACKING", "ON", "NOLOOP")
+        except ResponseError as error:
+            self.untold = str(error)
         except BaseException:
             await self.close()
             raise
+
+    async def _connect(self) -> transports.AbstractConnection:
+        """Return an open connection; one without RESP3, and so without pushes, if need be."""
+        try:
+            return await connect(self._place)
+        except RedisError as error:
+            if not lacks_hello(error):
+                raise
+            self.untold = str(error)
+        return await connect(self._place, protocol=2)
+
+    def leave(self) -> None:
+        """Hang up where the event loop is closed, so that nothing can be waited for."""
+        connection, transport = self._connection, self._transport
+        self._error = self._error or RedisConnectionError("its event loop was closed")
+        self._connection = None
+        if connection is not None:
+            connection._reader = connection._writer = None
+        if transport is not None:
+            with contextlib.suppress(OSError, AttributeError, NotImplementedError):
+                transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
     async def close(self) -> None:
         """Disconnect; whoever still waits for a reply gets an error."""
@@ -129,26 +167,29 @@ class MultiplexedConnection(asyncio.BufferedProtocol):
 
     async def script(self, text: str, *words: Word) -> Any:
         """Run a script by its hash; send its text if the server does not have it."""
-        try:
-            return await self.call("EVALSHA", sha(text), 0, *words)
-        except ResponseError as error:
-            if "NOSCRIPT" not in str(error):
-                raise
-        return await self.call("EVAL", text, 0, *words)
+        (reply,) = await self.script_for_all(text, [((), words)])
+        if isinstance(reply, hiredis.ReplyError):
+            raise ResponseError(str(reply))
+        return reply
 
-    async def script_for_all(self, text: str, calls: Sequence[Sequence[Word]]) -> list[Any]:
-        """Run a script once with each of these words, in one packet.
+    async def script_for_all(self, text: str, calls: Sequence[ScriptCall]) -> list[Any]:
+        """Run a script once for each of *calls*, in one packet.
 
-        Returns the replies, errors among them as they are.
+        Of what it reads a server may tell only of the keys that it is given as such. Returns the
+        replies, errors among them as they are.
         """
-        commands = [("EVALSHA", sha(text), 0, *words) for words in calls]
-        replies = await self.call_all(commands)
-        unknown = [number for number, reply in enumerate(replies) if _is_unknown(reply)]
-        if unknown:
-            await self.call("SCRIPT", "LOAD", text)
-            again = await self.call_all([commands[number] for number in unknown])
-            for number, reply in zip(unknown, again, strict=True):
+        replies: list[Any] = [None] * len(calls)
+        left: list[int] = list(range(len(calls)))
+        head: tuple[Word, Word] = ("EVALSHA", sha(text))
+        while left:
+            commands: list[tuple[Word, ...]] = []
+            for number in left:
+                keys, words = calls[number]
+                commands.append((*head, len(keys), *keys, *words))
+                head = ("EVALSHA", sha(text))
+            for number, reply in zip(left, await self.call_all(commands), strict=True):
                 replies[number] = reply
+            left, head = [n for n in left if _is_unknown(replies[n])], ("EVAL", text)
         return replies
 
     # --- what the transport asks of a protocol ---
@@ -234,19 +275,13 @@ def _is_unknown(reply: Any) -> bool:
     return isinstance(reply, hiredis.ReplyError) and "NOSCRIPT" in str(reply)
 
 
-@lru_cache(maxsize=64)
-def sha(text: str) -> str:
-    """Return the hash under which the server keeps a script."""
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-async def connect(place: Address) -> transports.AbstractConnection:
-    """Return an open connection to *place* that speaks RESP3; raise redis's errors.
+async def connect(place: Address, protocol: int = 3) -> transports.AbstractConnection:
+    """Return an open connection to *place* that speaks RESP3, or another; raise redis's errors.
 
     Behind Sentinel it is one to the server that is the primary now, or they say so.
     """
     kind: Any = connection_class(place)
-    options = understood(kind, place.options) | {"protocol": 3}
+    options = understood(kind, place.options) | {"protocol": protocol}
     asked = place.sentinels
     if asked is None:
         connection: transports.AbstractConnection = kind(**options)

@@ -8,7 +8,6 @@ number of living workers, so a pool can grow under a load; the doors in use divi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
@@ -19,6 +18,7 @@ from redis import Redis
 from pysplash.client.async_client import AsyncClient
 from pysplash.client.bundling import Bundles
 from pysplash.client.discovery import PoolFacts, Task
+from pysplash.connections.refusals import is_unfit
 from pysplash.errors import Busy, CallError, ConnectionFailed
 from pysplash.log import logger
 
@@ -233,9 +233,18 @@ class Dispatcher:
         return max(offers, key=lambda offer: offer[0])[1] if offers else None
 
     async def open(self) -> None:
-        """Begin to watch the pools."""
-        with contextlib.suppress(CallError, ConnectionFailed):
+        """Begin to watch the pools; Redis may be away.
+
+        Raises :class:`ConnectionFailed` if it is there and lacks what calls need.
+        """
+        try:
             await self._look()
+        except ConnectionFailed as error:
+            log.debug("the pools cannot be read now: %s", error)
+        except CallError as error:
+            if is_unfit(error.__cause__ if isinstance(error.__cause__, Exception) else None):
+                raise ConnectionFailed(str(error)) from error
+            log.debug("the pools cannot be read now: %s", error)
         self._looking = asyncio.create_task(self._keep_looking())
 
     async def settle(self, seconds: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -119,6 +120,8 @@ class Gateway:
         self._counts = DoorCounts(len(self._kinds))
         self._listeners: dict[str, socket.socket] = {}
         self._dispatcher: Dispatcher | None = None
+        #: the event loop in which it is open
+        self._loop: asyncio.AbstractEventLoop | None = None
         #: where the doors are, by their kinds
         self.addresses: dict[str, str] = {}
         for door, address in (("framed", tcp), ("HTTP", http)):
@@ -135,8 +138,14 @@ class Gateway:
         It has this process for itself. Each door, if there are several, has a process of its own,
         which is replaced if it dies; in a program that already has other threads, which
         must not be forked, all doors are in this one. Raises
-        :class:`~pysplash.errors.CrashLoop` if one dies again and again.
+        :class:`~pysplash.errors.CrashLoop` if one dies again and again;
+        :class:`~pysplash.errors.ConfigError` in any thread but the main one, which has the signals.
         """
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError(
+                "Gateway.run() heeds signals, which only the main thread gets: run it there, or "
+                "await Gateway.open() in this thread's own event loop"
+            )
         tune_process()
         if len(self._kinds) > 1 and thread_count() == 1:
             return self._run_apart(opened)
@@ -169,7 +178,14 @@ class Gateway:
         await self.close(0)
 
     async def open(self) -> None:
-        """Open all doors, in this process and the loop that runs; on an error none stays open."""
+        """Open all doors, in this process and the loop that runs; on an error none stays open.
+
+        Raises :class:`~pysplash.errors.ConfigError` if it is open already.
+        """
+        self._check_loop()
+        if self._loop is not None:
+            raise ConfigError("the gateway is open already: close it first, or make another one")
+        self._loop = asyncio.get_running_loop()
         url, connection = self._redis
         kept_each = kept(self._memory, len(self._kinds), self._settings.limit)
         memory = Memory(self._memory, self._counts, kept_each)
@@ -193,7 +209,11 @@ class Gateway:
             log.info("%s door at %s", door.kind, door.address, extra={"action": "open"})
 
     async def close(self, seconds: float | None = None) -> None:
-        """Close all doors; calls that are running may finish for *seconds* (None: *drain*)."""
+        """Close all doors; calls that are running may finish for *seconds* (None: *drain*).
+
+        Raises :class:`~pysplash.errors.ConfigError` in another event loop than :meth:`open`.
+        """
+        self._check_loop()
         patience = self._drain if seconds is None else seconds
         await asyncio.gather(*(door.close(patience) for door in self._doors))
         self._doors = []
@@ -202,6 +222,18 @@ class Gateway:
             await self._dispatcher.settle(patience)
             await self._dispatcher.close()
             self._dispatcher = None
+        self._loop = None
+
+    def _check_loop(self) -> None:
+        """Raise an error if it is open in another loop; forget what was in one that is closed."""
+        if self._loop is None or self._loop is asyncio.get_running_loop():
+            return
+        if not self._loop.is_closed():
+            raise ConfigError(
+                "the gateway is open in another event loop: close it there, where it was opened"
+            )
+        self._doors, self._dispatcher, self._loop = [], None, None
+        self._unbind()
 
     def _run_apart(self, opened: Callable[[Gateway], None] | None) -> int:
         """Serve with a process for each door."""

@@ -48,6 +48,11 @@ _attributes = attrgetter(
 )
 
 
+def job_key(job_id: str) -> str:
+    """Return the key of a job."""
+    return str(Job.key_for(job_id))
+
+
 def results_key(job_id: str) -> str:
     """Return the key of a job's result stream."""
     return str(Result.get_key(job_id))

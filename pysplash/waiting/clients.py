@@ -6,9 +6,7 @@ from redis import ConnectionPool, Redis
 from rq.connections import parse_connection
 from rq.job import Job
 
-from pysplash.connections.clients import mended, native, over, refusal_of_scripts
-from pysplash.connections.foreign import is_in_process
-from pysplash.errors import ConfigError
+from pysplash.connections.clients import mended, native, over
 
 #: seconds without a byte after which a connection is taken for dead; more than a read may block
 SOCKET_TIMEOUT = 6.0
@@ -20,8 +18,6 @@ def waiting_client(client: Redis) -> Redis:
     # No retries of redis-py's own: they know no max_wait. Results are bytes, always.
     settings |= {"retry": None, "retry_on_timeout": False, "retry_on_error": []}
     settings |= {"decode_responses": False, "socket_timeout": SOCKET_TIMEOUT}
-    if is_in_process(client) and refusal_of_scripts(client):
-        raise ConfigError("jobs are waited for by scripts: install fakeredis with lupa for them")
     return over(ConnectionPool(connection_class=mended(connection_class), **settings), kind)
 
 

@@ -5,6 +5,7 @@ The worker offers itself here and ``wait_jobs`` finds it here, so neither import
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -31,19 +32,23 @@ class PoolSlot(Protocol):
 
 
 class _Attachment:
-    """The slot of this process, if it is a worker of a pool."""
+    """The slot of a process, if it is a worker of a pool."""
 
     slot: PoolSlot | None = None
+    process = 0
 
 
 def attach(slot: PoolSlot | None) -> None:
     """Make *slot* the one of this process."""
-    _Attachment.slot = slot
+    _Attachment.slot, _Attachment.process = slot, os.getpid()
 
 
 def attached() -> PoolSlot | None:
-    """Return the slot of this process; None if it is no worker of a pool."""
-    return _Attachment.slot
+    """Return the slot of this process; None if it is no worker of a pool.
+
+    A process that a job has forked is none: the slot is its parent's.
+    """
+    return _Attachment.slot if _Attachment.process == os.getpid() else None
 
 
 #: ids looked at by the first round trip of a search, by how much more by each that follows one
@@ -141,6 +146,7 @@ class Helper(Protocol):
 
 class _Offer(threading.local):
     helper: Helper | None = None
+    process = 0
 
 
 _offer = _Offer()
@@ -148,9 +154,12 @@ _offer = _Offer()
 
 def offer(helper: Helper | None) -> None:
     """Make *helper* the one for jobs that wait in this thread."""
-    _offer.helper = helper
+    _offer.helper, _offer.process = helper, os.getpid()
 
 
 def at_hand() -> Helper | None:
-    """Return the helper for jobs that wait in this thread, if there is one."""
-    return _offer.helper
+    """Return the helper for jobs that wait in this thread, if there is one.
+
+    In a process that a job has forked there is none: the connection of the worker is its parent's.
+    """
+    return _offer.helper if _offer.process == os.getpid() else None

@@ -6,12 +6,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from redis import Redis
 from rq.job import Job, JobStatus
 from rq.results import Result
 
 from pysplash.errors import JobFailed
-from pysplash.jobs.results import ENDED, VANISHED, ResultEntry, as_entry
+from pysplash.jobs.results import (
+    ENDED,
+    VANISHED,
+    ResultEntry,
+    as_entry,
+    job_key,
+    results_key,
+)
 
+#: what RQ calls the worker of a job that a synchronous queue runs
+SYNC = "sync"
 _FAILURES = frozenset((Result.Type.FAILED, Result.Type.STOPPED))
 
 
@@ -52,14 +62,25 @@ def classify(job: Job, status: bytes | None, entry: ResultEntry | None) -> Outco
 
     *status* and *entry* must be read in one step. The status alone decides: an entry may be that
     of an earlier run, of a job since put back in its queue or retried. A job that is gone although
-    nothing but its success removes it (``result_ttl=0``) finished.
+    nothing but its success removes it (``result_ttl=0``) finished. Of one that a synchronous queue
+    has run the entry decides: RQ's ``enqueue_many`` then writes over its status that it is queued.
     """
     if status is None:
         if job.result_ttl == 0:
             return Outcome(job, JobStatus.FINISHED.value)
         return Outcome(job, VANISHED)
     text = status.decode()
+    if text == JobStatus.QUEUED and entry is not None and _was_run_here(job):
+        succeeded = int(entry[1][b"type"]) == Result.Type.SUCCESSFUL.value
+        text = (JobStatus.FINISHED if succeeded else JobStatus.FAILED).value
     return Outcome(job, text, entry) if text in ENDED else None
+
+
+def _was_run_here(job: Job) -> bool:
+    """Return whether *job* was run by whoever enqueued it, and not enqueued again since."""
+    if job.worker_name != SYNC or job.started_at is None or job.enqueued_at is None:
+        return False
+    return bool(job.started_at >= job.enqueued_at)
 
 
 def collect(outcomes: Iterable[Outcome], on_failure: str) -> list[Any]:
@@ -103,6 +124,20 @@ def at(client: Any, ids: Sequence[str], results: bool) -> Any:
     With *results* it is told what finished jobs returned.
     """
     return client.eval(SCRIPT, 0, int(results), *ids)
+
+
+def without_script(client: Redis, ids: Sequence[str]) -> Any:
+    """Read what the script reads, on a server that runs none: in a transaction, so in one step."""
+    with client.pipeline(transaction=True) as pipeline:
+        for name in ids:
+            pipeline.hget(job_key(name), "status")
+            pipeline.xrevrange(results_key(name), count=1)
+        found = pipeline.execute()
+    newest: list[Any] = []
+    for index, entries in enumerate(found[1::2]):
+        for number, fields in entries:
+            newest += (index, (number, [word for pair in fields.items() for word in pair]))
+    return found[::2], newest
 
 
 def seen(reply: Any) -> Iterator[tuple[bytes | None, ResultEntry | None]]:

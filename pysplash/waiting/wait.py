@@ -16,7 +16,7 @@ from pysplash.errors import JobsError, WouldDeadlock
 from .clients import Clients
 from .helping import HelpingWaiter
 from .offer import Helper, at_hand, attached
-from .outcomes import collect
+from .outcomes import SYNC, collect
 from .progress import bar
 from .waiter import BLOCK_DRAWING, Waiter
 
@@ -125,6 +125,8 @@ def map_jobs(
 
     The other arguments, and what is raised, are those of :func:`~pysplash.wait_jobs`; besides,
     JobsError if *max_wait* seconds passed first. When one job has failed the others stay enqueued.
+    On a queue with ``is_async=False`` the jobs are run here, one after the other; so are those of a
+    job that such a queue runs.
 
     The name and the order of results are those of ``concurrent.futures.Executor.map``.
     """
@@ -142,13 +144,20 @@ def _queue(queue: Queue | str | None, me: Job | None) -> Queue:
         return queue
     if me is None:
         return Queue(queue or "default", connection=from_environment())
-    return Queue(queue or me.origin, connection=me.connection, serializer=me.serializer)
+    return Queue(
+        queue or me.origin,
+        connection=me.connection,
+        serializer=me.serializer,
+        is_async=me.worker_name != SYNC,
+    )
 
 
 def _enqueue(
     queue: Queue, func: Callable[..., Any] | str, items: list[Any], *, at_front: bool
 ) -> list[Job]:
     """Enqueue a job for each of *items*; the first is the first to be taken."""
+    if not queue.is_async:  # RQ's enqueue_many would say of those it has run that they are queued
+        return [queue.enqueue_call(func, (item,)) for item in items]  # type: ignore[type-var]
     chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
     step = -1 if at_front else 1  # what is pushed to the front last is taken first
     enqueued: list[list[Job]] = []

@@ -10,10 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
+from redis.exceptions import AuthenticationError, AuthorizationError, RedisError, ResponseError
 from rq.job import Job, JobStatus
 
+from pysplash.connections.clients import address
 from pysplash.connections.outage import FIRST_PAUSE, patiently
+from pysplash.connections.refusals import is_unfit, lacks_scripts, refusal
+from pysplash.errors import ConnectionFailed
 from pysplash.jobs.results import results_key
 from pysplash.log import logger
 
@@ -72,6 +75,8 @@ class Waiter:
         self._statuses: Counter[str] = Counter()
         self._queued: list[tuple[Job, Stuck]] = []
         self._warn_at = self._started + COMPLAIN
+        #: numbers of servers that run no scripts
+        self._scriptless: set[int] = set()
         self._watched: Key | None = None
         self._wrong_guesses, self._left = 0, len(self.pending)
         self._random = random.Random()  # the user's own seed is not ours to use up
@@ -112,9 +117,14 @@ class Waiter:
 
     def insist(self, step: Callable[[], T]) -> T | None:
         """Return what *step* returns, retrying while Redis is away; None once the time is over."""
-        with contextlib.suppress(_TimeIsOver):
+        try:
             return patiently(step, self._pause)
-        return None
+        except _TimeIsOver:
+            return None
+        except ResponseError as error:
+            if not is_unfit(error):
+                raise
+            raise ConnectionFailed(refusal(self._where(), error)) from error
 
     def _pause(self, error: Exception, seconds: float) -> None:
         """Sleep until the next try; raise what ends the wait."""
@@ -126,6 +136,10 @@ class Waiter:
             raise _TimeIsOver
         time.sleep(max(0.0, min(seconds, self.left())))
 
+    def _where(self) -> str:
+        """Say which servers the pending jobs are on."""
+        return ", ".join({address(job.connection) for job in self.pending.values()})
+
     def look(self) -> None:
         """Move the jobs that have ended from pending to ended: one round trip for many."""
         self._forget()
@@ -133,8 +147,17 @@ class Waiter:
             self._look_at(keys)
 
     def _look_at(self, keys: list[Key]) -> None:
-        client = self.clients.of(self.pending[keys[0]])[1]
-        self._take_in(keys, look.at(client, [name for _, name in keys], self._keep_results))
+        number, client = self.clients.of(self.pending[keys[0]])
+        ids = [name for _, name in keys]
+        if number not in self._scriptless:
+            try:
+                self._take_in(keys, look.at(client, ids, self._keep_results))
+                return
+            except ResponseError as error:
+                if not lacks_scripts(error):
+                    raise
+                self._scriptless.add(number)
+        self._take_in(keys, look.without_script(client, ids))
 
     def _parts(self) -> list[list[Key]]:
         """Return the pending jobs in parts, each of one server and for one look."""
@@ -199,9 +222,14 @@ class Waiter:
         seconds = min(longest, self.left())
         milliseconds = max(1, math.ceil(seconds * 1000))  # 0 would block for ever
         streams: dict[Any, Any] = {results_key(job.id): self._last_id.get(key, b"0-0")}
+        streams |= self.also_watched(number)
+        if number in self._scriptless:
+            client.xread(streams, count=1, block=milliseconds)
+            self.look()
+            return
         keys, *others = sorted(self._parts(), key=lambda part: part[0][0] != number)
         with client.pipeline(transaction=False) as pipe:
-            pipe.xread(streams | self.also_watched(number), count=1, block=milliseconds)
+            pipe.xread(streams, count=1, block=milliseconds)
             look.at(pipe, [name for _, name in keys], self._keep_results)
             _, reply = pipe.execute()
         self._forget()

@@ -319,7 +319,8 @@ def test_without_redis(url: str, server: EmbeddedServer, pool: HandPool) -> None
 
     async def scene(client: AsyncClient) -> None:
         waiting = asyncio.ensure_future(client.execute("it.square", 1))
-        await until(lambda: client._answers._awaited)
+        answers = client._sessions.here().answers
+        await until(lambda: answers._awaited)
         server.stop()
         with pytest.raises(ConnectionFailed, match="does not answer"):
             await client.submit("it.square", 2)

@@ -116,10 +116,11 @@ def test_the_job_is_as_rq_would_have_it(client: Client, redis: Redis, queue: Que
 def test_sent_twice_it_is_enqueued_once(client: Client, redis: Redis, queue: Queue) -> None:
     """A call whose reply was lost may be sent again."""
     request = build(find_route(read_pools(redis), "it.square"), Terms(), (3,), {})
-    assert [redis.eval(ENQUEUE, 0, *request.words) for _ in range(2)] == [1, 1]
+    keys, words = request.call
+    assert [ENQUEUE.run(redis, words, keys) for _ in range(2)] == [1, 1]
     assert queue.job_ids == [request.job_id]
     work(queue)
-    assert redis.eval(ENQUEUE, 0, *request.words) == 1
+    assert ENQUEUE.run(redis, words, keys) == 1
     assert queue.job_ids == []
 
 

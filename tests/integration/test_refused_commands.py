@@ -65,7 +65,7 @@ def test_what_is_allowed_is_found_out(
 def test_a_server_without_scripts_is_named(redis: Redis) -> None:
     """One line says what is missing; a worker alone runs its jobs in RQ's way."""
     client, queue = refused(redis, "no_scripts"), Queue("high", connection=redis)
-    with pytest.raises(ConnectionFailed, match=r"does not run scripts .* needs EVAL"):
+    with pytest.raises(ConnectionFailed, match="has no scripts"):
         check_abilities(client)
     job = queue.enqueue(square, 3)
     Worker([Queue("high", connection=client)], connection=client).work(burst=True)

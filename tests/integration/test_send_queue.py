@@ -8,20 +8,22 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis import Redis
 
-from pysplash.client.async_transport import AnswerStream, SendQueue
-from pysplash.client.requests import Words, build
+from pysplash.client.async_transport import AnswerStream
+from pysplash.client.requests import build
 from pysplash.client.routing import Route
+from pysplash.client.send_queue import SendQueue
 from pysplash.client.terms import Terms
 from pysplash.connections.clients import portable
+from pysplash.connections.scripts import ScriptCall
 from pysplash.errors import CallError
 
 BOUND = 20.0
 POOL = "pysplash:pool:by-hand"
 
 
-def words(queue: str = "q", pool: str = POOL) -> Words:
+def words(queue: str = "q", pool: str = POOL) -> ScriptCall:
     """Return what a call to *queue* sends."""
-    return build(Route("t", queue, None, None, (pool,)), Terms(), (), {}).words
+    return build(Route("t", queue, None, None, (pool,)), Terms(), (), {}).call
 
 
 def play(redis: Redis, scene: Callable[[SendQueue], Awaitable[None]]) -> None:
@@ -51,7 +53,7 @@ def test_each_is_told_what_became_of_its_own(redis: Redis) -> None:
         assert [told[0], told[2], told[3]] == [True, False, True]
         assert isinstance(told[1], CallError)
         assert "refuses" in str(told[1])
-        assert redis.lrange("rq:queue:q", 0, -1) == [str(some[i][0]).encode() for i in (0, 3)]
+        assert redis.lrange("rq:queue:q", 0, -1) == [str(some[i][1][0]).encode() for i in (0, 3)]
 
     play(redis, scene)
 

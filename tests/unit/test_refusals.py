@@ -1,46 +1,66 @@
-"""What is said of a server that cannot be used."""
+"""What a server's refusal means, in words; no server."""
 
 from __future__ import annotations
 
 import pytest
 from redis.exceptions import (
-    ClusterCrossSlotError,
     ClusterDownError,
+    ConnectionError,
     MovedError,
     NoPermissionError,
-    RedisError,
     ResponseError,
 )
 
-from pysplash.connections.refusals import refusal
-
-UNKNOWN = "unknown command 'EVAL', with args beginning with: 'return 1' '0' "
+from pysplash.connections.refusals import is_unfit, refusal, refused_command
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "command"),
     [
-        (ClusterDownError("Hash slot not served"), "is a cluster"),
-        (ClusterCrossSlotError("Keys in request don't hash to the same slot"), "is a cluster"),
-        (MovedError("3999 127.0.0.1:6381"), "is a cluster"),
-        (ResponseError(UNKNOWN), "does not run scripts (unknown command 'EVAL')"),
+        (ResponseError("unknown command 'EVAL', with args beginning with: 'x'"), "EVAL"),
+        (ResponseError("ERR unknown command `HELLO`, with args beginning with: `3`, "), "HELLO"),
+        (NoPermissionError("this user has no permissions to run the 'evalsha' command"), "EVALSHA"),
         (
-            NoPermissionError("this user has no permissions to run the 'eval' command"),
-            "does not run scripts",
+            ResponseError("NOPERM User limited has no permissions to run the 'script|load'"),
+            "SCRIPT",
         ),
-        (
-            NoPermissionError("No permissions to access a key"),
-            "refuses keys that PySplash uses",
-        ),
-        (ResponseError("unknown command 'HELLO', with args beginning with: '3'"), "is too old"),
-        (ResponseError("wrong number of arguments for 'lpop' command"), "is too old"),
-        (ResponseError("syntax error"), "is too old"),
-        (ResponseError("something new"), "lacks what PySplash needs (something new)"),
+        (ResponseError("WRONGTYPE Operation against a key"), ""),
     ],
 )
-def test_a_refusal_is_put_into_words(error: RedisError, said: str) -> None:
-    """What is missing, the server's own words, and what to do."""
-    words = refusal(error)
-    assert words.startswith(said)
-    assert ", with args" not in words
-    assert words.count(":") >= 1
+def test_which_command_is_refused(error: Exception, command: str) -> None:
+    """It is found in the words of servers old and new."""
+    assert refused_command(error) == command
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MovedError("12182 127.0.0.1:7000"), "is a cluster"),
+        (ClusterDownError("Hash slot not served"), "is a cluster"),
+        (ResponseError("ERR Script attempted to access a non local key in a cluster node"), "is a"),
+        (ResponseError("CROSSSLOT Keys in request don't hash to the same slot"), "is a cluster"),
+        (ResponseError("unknown command 'EVALSHA'"), "it does not run EVAL and EVALSHA"),
+        (NoPermissionError("no permissions to run the 'eval' command"), "this user may not run"),
+        (ConnectionError("unknown command 'HELLO', with args"), "add ?protocol=2 to its URL"),
+        (ResponseError("NOPROTO unsupported protocol version"), "add ?protocol=2 to its URL"),
+    ],
+)
+def test_what_is_missing(error: Exception, words: str) -> None:
+    """What PySplash cannot do without is named, with what to do."""
+    assert is_unfit(error)
+    said = refusal("here:6379/0", error)
+    assert said.startswith("Redis at here:6379/0 ")
+    assert words in said
+
+
+def test_keys_that_are_refused_are_named() -> None:
+    """An access list may know RQ's keys alone."""
+    error = NoPermissionError("No permissions to access a key")
+    assert "allow the user rq:* and pysplash:*" in refusal("here", error)
+
+
+def test_other_refusals_are_as_the_server_says() -> None:
+    """What is not known is passed on."""
+    error = ResponseError("WRONGTYPE Operation against a key")
+    assert not is_unfit(error)
+    assert refusal("here", error) == f"Redis at here refuses: {error}"
