@@ -17,7 +17,7 @@ from typing import Any
 from redis import Redis
 from rq.queue import Queue
 
-from pysplash.application.handlers import handler_path
+from pysplash.application.handlers import handler_path, program
 from pysplash.config import (
     WorkerSettings,
     check_limits,
@@ -41,6 +41,7 @@ from pysplash.worker.worker import Worker
 from .backlog import Backlog
 from .devices import Devices
 from .forkserver.client import ForkServerPlan, Processes
+from .forkserver.preloading import PRELOADING, warning_filters
 from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .loop import Supervisor
@@ -81,11 +82,13 @@ class Pool:
     inside one another, a job that waits first looks for another worker; ten times as many are
     :class:`~pysplash.errors.NestedTooDeeply`. Modules named in *preload* are
     imported once, before the workers are forked; what they register with ``@task`` is published.
+    ``"__main__"`` among them is the program itself, guarded by ``if __name__ == "__main__"``.
+    *config* names a module that is imported before all these; its ``DICT_CONFIG`` sets up logging.
     *handlers* are functions from bytes to bytes, or their places ``"module:function"``, that are
     served as tasks of base64 text named ``module.function``.
     *params* are handed to ``@setup`` hooks. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
-    *logging_level* and *log_job_description* are the workers'. *observer* is called after each
+    *logging_level* (None: as logging is set up) and *log_job_description* are the workers'. *observer* is called after each
     tick with the view and the decision. *devices* replaces the world, for tests.
 
     Raises :class:`~pysplash.errors.ConfigError` for a setting that is wrong. What users liked in
@@ -121,6 +124,7 @@ class Pool:
         max_age: float | None = None,
         max_age_delta: float = 0,
         max_nesting: int = 100,
+        config: str | None = None,
         preload: Iterable[str] = (),
         handlers: Iterable[str | Callable[[bytes], bytes]] = (),
         params: Mapping[str, str] | None = None,
@@ -134,7 +138,7 @@ class Pool:
         serializer: Importable | None = None,
         exception_handlers: Iterable[Importable] = (),
         disable_default_exception_handler: bool = False,
-        logging_level: str = "WARNING",
+        logging_level: str | None = "WARNING",
         log_job_description: bool = True,
         log_format: str = "%(asctime)s %(message)s",
         date_format: str = "%H:%M:%S",
@@ -200,6 +204,7 @@ class Pool:
                 params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
+        self._config = check_preload([config])[0] if config else None
         self._preload = check_preload(preload) + tuple(handler_path(one) for one in handlers)
         self._on_crash = on_crash
         self._record = record
@@ -219,6 +224,7 @@ class Pool:
         :class:`~pysplash.errors.ImportFailed`, :class:`~pysplash.errors.WorkerBootError` or
         :class:`~pysplash.errors.CrashLoop` if workers cannot be kept alive.
         """
+        PRELOADING.check_start()
         devices = self._devices
         if devices is None:
             with own(self.connection, START) as asking:
@@ -258,6 +264,7 @@ class Pool:
             self.settings,
             slots=self.limits.max_procs,
             preload=self._preload,
+            config=self._config,
             terminate=self.limits.terminate,
             on_crash=self._on_crash,
             record=self._record,
@@ -305,6 +312,7 @@ def _serializer(serializer: Any) -> str | None:
 def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
     """Return the names of modules to preload; raise ConfigError for an invalid one."""
     names = (modules,) if isinstance(modules, str) else tuple(modules)
+    names = tuple(program() if name == "__main__" else name for name in names)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"preload {name!r} is no module name: give one such as myapp.jobs")
@@ -338,11 +346,14 @@ def open_devices(
     on_crash: str,
     record: str | Path | None,
     limits: Limits | None = None,
+    config: str | None = None,
 ) -> Devices:
     """Return the real devices; no process is started yet. *limits* are the throttler's."""
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
-    plan = ForkServerPlan(settings, board.fd, slots, preload, terminate, limits)
+    plan = ForkServerPlan(
+        settings, board.fd, slots, preload, terminate, limits, config, warning_filters()
+    )
     glancing = own(connection, GLANCE)
     return Devices(
         clock=time.monotonic,

@@ -32,6 +32,7 @@ from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .database import close_stale
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -307,9 +308,11 @@ class Supervised(BaseWorker):
         """Run one job as the class beneath does, its state on the scoreboard."""
         os.environ["RQ_JOB_ID"] = job.id
         self._job_failed = False
+        close_stale()
         try:
             super().execute_job(job, queue)
         finally:
+            close_stale()
             os.environ.pop("RQ_JOB_ID", None)
             if self.slot is not None:
                 self.slot.finished(self._job_failed)

@@ -33,6 +33,7 @@ from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
 from .batch_claims import BatchingClaims
+from .database import close_stale
 from .idling import Idling
 from .interrupts import Interrupts
 from .nesting import Nest
@@ -228,6 +229,8 @@ class Worker(Supervised, SimpleWorker):
         if brief:
             self._turns.look_ahead(job, function)
         lost = False
+        if not self._interrupts.outer:
+            close_stale()
         try:
             if self._plain:
                 self._perform(job, queue, special)
@@ -243,6 +246,8 @@ class Worker(Supervised, SimpleWorker):
         except Exception as error:
             self._outcomes.give_up(job, queue, error)
         finally:
+            if not self._interrupts.outer:
+                close_stale()
             if self.slot is not None and not lost:
                 self.slot.finished(self._job_failed, more=self._turns.has_more())
         return True

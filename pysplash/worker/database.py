@@ -1,0 +1,47 @@
+"""Django's database connections in a process that runs one job after another.
+
+Django closes a connection that is too old, or broken, around each request of a web server. A job
+is such a request here. Where Django is not loaded this is a look into a dictionary.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pysplash.log import logger
+
+log = logger("worker")
+
+
+def _database() -> Any:
+    """Return the module ``django.db`` if it is loaded and its settings are known; else None."""
+    database = sys.modules.get("django.db")
+    if database is None:
+        return None
+    settings = getattr(sys.modules.get("django.conf"), "settings", None)
+    return database if settings is not None and settings.configured else None
+
+
+def close_stale() -> None:
+    """Close connections that are broken, or older than CONN_MAX_AGE: before and after each job.
+
+    One in a transaction is left alone. An error in this is logged, and costs the job nothing.
+    """
+    database = _database()
+    if database is not None:
+        try:
+            database.reset_queries()
+            database.close_old_connections()
+        except Exception as error:
+            log.warning("database connections cannot be looked after: %s", error)
+
+
+def close_all() -> None:
+    """Close every connection of this thread, before a fork: workers must not share one."""
+    database = _database()
+    if database is not None:
+        try:
+            database.connections.close_all()
+        except Exception as error:
+            log.warning("database connections cannot be closed: %s", error)
