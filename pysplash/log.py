@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import logging.config
 import re
-from typing import Any
-
-from .errors import LoggingConfigError
 
 NAME = "pysplash"
 FORMAT = "%(asctime)s %(message)s"
@@ -88,28 +84,6 @@ def configure(
         handler.setFormatter(RedactingFormatter(fmt, datefmt))
         root.addHandler(handler)
         root.propagate = False  # or a handler that comes later would write each line again
-
-
-def apply_dict_config(config: Any) -> None:
-    """Set up logging as the DICT_CONFIG of a config module says.
-
-    PySplash's own loggers stay enabled where it disables those that are there already. Raises
-    :class:`~pysplash.errors.LoggingConfigError` for a configuration that is wrong.
-    """
-    try:
-        logging.config.dictConfig(config)
-    except Exception as error:
-        causes = [error]
-        while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
-            causes.append(cause)
-        why = "; ".join(redact(f"{type(each).__name__}: {each}") for each in causes)
-        raise LoggingConfigError(
-            f"DICT_CONFIG of the config module is wrong ({why}): "
-            "see logging.config.dictConfig in Python's documentation"
-        ) from error
-    for name, each in logging.Logger.manager.loggerDict.items():
-        if isinstance(each, logging.Logger) and (name + ".").startswith(NAME + "."):
-            each.disabled = False
 
 
 def set_debug(on: bool = True) -> None:

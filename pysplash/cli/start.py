@@ -15,10 +15,15 @@ from redis import Redis
 
 from pysplash.application.registry import parse_parameters
 from pysplash.connections.clients import from_url
-from pysplash.connections.environment import from_environment, from_settings, read_module
+from pysplash.connections.environment import (
+    apply_dict_config,
+    from_environment,
+    from_settings,
+    read_module,
+)
 from pysplash.embedded import open_server
 from pysplash.errors import ConfigError
-from pysplash.log import apply_dict_config, configure
+from pysplash.log import configure
 from pysplash.supervisor.forkserver.boot import resolve, worker_class
 from pysplash.supervisor.pool import Pool
 
@@ -89,9 +94,7 @@ def _queues(named: Any) -> list[Any]:
     return list(named)
 
 
-def _configure_logging(
-    ctx: click.Context, settings: dict[str, Any], file: dict[str, Any]
-) -> None:
+def _configure_logging(ctx: click.Context, settings: dict[str, Any], file: dict[str, Any]) -> None:
     """Set up logging; with a DICT_CONFIG its levels hold unless one is given."""
     if settings["verbose"] and settings["quiet"]:
         raise ConfigError("-v and -q are both given: give one of them")

@@ -88,8 +88,9 @@ class Pool:
     served as tasks of base64 text named ``module.function``.
     *params* are handed to ``@setup`` hooks. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
-    *logging_level* (None: as logging is set up) and *log_job_description* are the workers'. *observer* is called after each
-    tick with the view and the decision. *devices* replaces the world, for tests.
+    *logging_level* (None: as logging is set up) and *log_job_description* are the workers'.
+    *observer* is called after each tick with the view and the decision. *devices* replaces the
+    world, for tests.
 
     Raises :class:`~pysplash.errors.ConfigError` for a setting that is wrong. What users liked in
     the first PySplash is kept: the positional arguments, and a launcher script of three lines.

@@ -229,8 +229,7 @@ class Worker(Supervised, SimpleWorker):
         if brief:
             self._turns.look_ahead(job, function)
         lost = False
-        if not self._interrupts.outer:
-            close_stale()
+        self._look_after_database()
         try:
             if self._plain:
                 self._perform(job, queue, special)
@@ -246,11 +245,15 @@ class Worker(Supervised, SimpleWorker):
         except Exception as error:
             self._outcomes.give_up(job, queue, error)
         finally:
-            if not self._interrupts.outer:
-                close_stale()
+            self._look_after_database()
             if self.slot is not None and not lost:
                 self.slot.finished(self._job_failed, more=self._turns.has_more())
         return True
+
+    def _look_after_database(self) -> None:
+        """Close connections that are broken or too old; not under a job that waits."""
+        if not self._interrupts.outer:
+            close_stale()
 
     def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
         fields = turn.hash()

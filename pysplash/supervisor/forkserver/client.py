@@ -117,9 +117,7 @@ class _Server:
         self.ready = False
         #: what it could not import of its own
         self._failure = ""
-        code = _MAIN.format(
-            path=sys.path, fd=theirs.fileno(), pid=os.getpid(), status=EXIT_IMPORT
-        )
+        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), pid=os.getpid(), status=EXIT_IMPORT)
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, *interpreter_flags(), "-c", code],

@@ -14,8 +14,8 @@ from typing import Any
 from rq.utils import import_attribute
 
 from pysplash.application.handlers import load as load_handler
+from pysplash.connections.environment import apply_dict_config
 from pysplash.errors import ConfigError
-from pysplash.log import apply_dict_config
 
 #: a warnings filter as text: action, message, category, module, line
 WarningFilter = tuple[str, str | None, str, str | None, int]
@@ -30,9 +30,15 @@ def interpreter_flags() -> list[str]:
 def warning_filters() -> tuple[WarningFilter, ...]:
     """Return this process's warnings filters, for another process to adopt."""
     return tuple(
-        (action, _pattern(message), f"{kind.__module__}.{kind.__qualname__}", _pattern(module), line)
+        (
+            action,
+            _pattern(message),
+            f"{kind.__module__}.{kind.__qualname__}",
+            _pattern(module),
+            line,
+        )
         for action, message, kind, module, line in warnings.filters
-        if kind.__module__ != "__main__"
+        if isinstance(kind, type) and kind.__module__ != "__main__"
     )
 
 
@@ -48,7 +54,8 @@ def adopt_warning_filters(filters: tuple[WarningFilter, ...]) -> None:
 
 
 def _pattern(found: Any) -> str | None:
-    return getattr(found, "pattern", found)
+    pattern: str | None = getattr(found, "pattern", found)
+    return pattern
 
 
 def _compiled(pattern: str | None, flags: int = 0) -> re.Pattern[str] | None:

@@ -133,7 +133,7 @@ class ForkServer:
         return os.getppid() == self._pool_pid
 
     def _preload(self) -> bool:
-        """Set up and import what the plan names; return False, having reported it, if that fails."""
+        """Import what the plan names; return False, having reported it, if that fails."""
         gc.disable()
         plan = self._plan
         adopt_warning_filters(plan.warning_filters)
@@ -279,7 +279,7 @@ def run_scheduler(plan: ForkServerPlan) -> None:
     scheduler = RQScheduler(
         list(plan.settings.queues),
         connection=connect(plan.settings),
-        logging_level=plan.settings.logging_level,
+        logging_level=plan.settings.logging_level,  # type: ignore[arg-type] # None: as RQ's own command
         log_format=plan.settings.log_format,
         date_format=plan.settings.date_format,
         serializer=plan.settings.serializer,
