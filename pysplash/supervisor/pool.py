@@ -353,7 +353,15 @@ def open_devices(
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
     plan = ForkServerPlan(
-        settings, board.fd, slots, preload, terminate, limits, config, warning_filters()
+        settings,
+        board.fd,
+        slots,
+        preload,
+        terminate,
+        limits,
+        config,
+        warning_filters(),
+        tuple(sys.argv),
     )
     glancing = own(connection, GLANCE)
     return Devices(

@@ -52,8 +52,9 @@ class ForkServerPlan:
     limits: Limits | None = None
     #: the module of --config, imported before the others; its DICT_CONFIG sets up logging
     config: str | None = None
-    #: how the pool's process filters warnings
+    #: how the pool's process filters warnings, and its command line, for a program that it loads
     warning_filters: tuple[WarningFilter, ...] = ()
+    argv: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,7 @@ class ForkServer:
         """Import what the plan names; return False, having reported it, if that fails."""
         gc.disable()
         plan = self._plan
+        sys.argv[:] = plan.argv
         adopt_warning_filters(plan.warning_filters)
         configs = [(plan.config, PRELOADING.load_config)] if plan.config else []
         for module, load in [*configs, *((name, PRELOADING.load) for name in plan.preload)]:
