@@ -5,6 +5,7 @@ The real devices of the supervisor's loop are opened here.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import socket
@@ -34,6 +35,7 @@ from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.host.signals import SignalQueue
 from pysplash.jobs.commands import CommandListener
+from pysplash.log import logger
 from pysplash.recording.writer import Recorder
 from pysplash.worker.scoreboard import Scoreboard
 from pysplash.worker.worker import Worker
@@ -48,6 +50,8 @@ from .loop import Supervisor
 from .presence import Presence
 from .reporting import Observer
 from .settlement import Settlement
+
+log = logger("pool")
 
 #: seconds within which Redis has to answer at the start
 START = 10.0
@@ -227,6 +231,11 @@ class Pool:
         """
         PRELOADING.check_start()
         devices = self._devices
+        if logging.getLogger().handlers and not (self._config or self._preload):
+            log.info(
+                "logging is set up in this program, not in its workers: "
+                "set it up in a module, and give that as config, or preload=['__main__']"
+            )
         if devices is None:
             with own(self.connection, START) as asking:
                 check(asking)
@@ -313,7 +322,8 @@ def _serializer(serializer: Any) -> str | None:
 def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
     """Return the names of modules to preload; raise ConfigError for an invalid one."""
     names = (modules,) if isinstance(modules, str) else tuple(modules)
-    names = tuple(program() if name == "__main__" else name for name in names)
+    if not PRELOADING.active:  # else this is the program itself, loaded by its fork server
+        names = tuple(program() if name == "__main__" else name for name in names)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"preload {name!r} is no module name: give one such as myapp.jobs")

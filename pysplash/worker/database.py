@@ -26,15 +26,26 @@ def _database() -> Any:
 def close_stale() -> None:
     """Close connections that are broken, or older than CONN_MAX_AGE: before and after each job.
 
+    One that has had an error is closed at once: not every driver can tell whether it is usable.
     One in a transaction is left alone. An error in this is logged, and costs the job nothing.
     """
     database = _database()
     if database is not None:
         try:
             database.reset_queries()
+            for connection in _open(database):
+                if connection.errors_occurred and not connection.in_atomic_block:
+                    connection.close()
             database.close_old_connections()
         except Exception as error:
             log.warning("database connections cannot be looked after: %s", error)
+
+
+def _open(database: Any) -> list[Any]:
+    try:
+        return list(database.connections.all(initialized_only=True))
+    except TypeError:  # before Django 4.1
+        return [each for each in database.connections.all() if each.connection is not None]
 
 
 def close_all() -> None:

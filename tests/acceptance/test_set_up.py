@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
-from subprocess import PIPE, STDOUT, run
+from subprocess import PIPE, STDOUT, CompletedProcess, run
 
 import pytest
 from redis import Redis
@@ -60,6 +61,13 @@ def write(folder: Path, **modules: str) -> None:
     """Put modules into *folder*."""
     for name, text in modules.items():
         (folder / f"{name}.py").write_text(text)
+
+
+def launch(folder: Path, *words: str) -> CompletedProcess[bytes]:
+    """Run a program of *folder*, with this checkout's code, to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *words]
+    return run(command, cwd=folder, env=environment, stdout=PIPE, stderr=STDOUT, timeout=60)
 
 
 def finished(job: Job, bound: float = 20.0) -> object:
@@ -186,7 +194,7 @@ def test_warnings_filters_reach_workers(redis: Redis, url: str, tmp_path: Path) 
     )
     queue = Queue(connection=redis)
     jobs = [queue.enqueue("words.warn", text) for text in ("new", "old words")]
-    run([sys.executable, "-W", "error::UserWarning", "launch.py", url], cwd=tmp_path, timeout=60)
+    launch(tmp_path, "-W", "error::UserWarning", "launch.py", url)
     assert [job.get_status(refresh=True) for job in jobs] == ["failed", "finished"]
     assert jobs[1].return_value() == 0
 
@@ -194,28 +202,32 @@ def test_warnings_filters_reach_workers(redis: Redis, url: str, tmp_path: Path) 
 LAUNCHER = """
 import logging, sys, pysplash
 logging.basicConfig(level="INFO", format="OWN %(message)s")
-def pack(): logging.getLogger("shop").info("order packed")
 {guard}pysplash.Pool(["default"], url=sys.argv[1], burst=True, preload=["__main__"]).start()
 """
 
 
 def test_a_program_sets_its_workers_up(redis: Redis, url: str, tmp_path: Path) -> None:
     """A program that preloads itself has its set-up in its workers, down to the logging."""
-    write(tmp_path, launcher=LAUNCHER.format(guard="if __name__ == '__main__': "))
-    Queue(connection=redis).enqueue("launcher.pack")
-    done = run(
-        [sys.executable, "launcher.py", url], cwd=tmp_path, stdout=PIPE, stderr=STDOUT, timeout=60
-    )
+    write(tmp_path, launcher=LAUNCHER.format(guard="if __name__ == '__main__': "), shop=SHOP)
+    Queue(connection=redis).enqueue("shop.pack")
+    done = launch(tmp_path, "launcher.py", url)
     assert done.returncode == 0
     assert done.stdout.count(b"OWN order packed\n") == 1
+
+
+def test_a_program_is_told_what_its_workers_lack(url: str, tmp_path: Path) -> None:
+    """Logging set up in the program alone is pointed out, in the program's own log."""
+    text = LAUNCHER.format(guard="if __name__ == '__main__': ")
+    write(tmp_path, launcher=text.replace(', preload=["__main__"]', ""))
+    done = launch(tmp_path, "launcher.py", url)
+    assert done.returncode == 0
+    assert b"OWN logging is set up in this program, not in its workers: " in done.stdout
 
 
 def test_a_program_that_starts_a_pool_on_import_is_told(url: str, tmp_path: Path) -> None:
     """Without a guard it would start pools in pools; the error says what to write."""
     write(tmp_path, launcher=LAUNCHER.format(guard=""))
-    done = run(
-        [sys.executable, "launcher.py", url], cwd=tmp_path, stdout=PIPE, stderr=STDOUT, timeout=60
-    )
+    done = launch(tmp_path, "launcher.py", url)
     assert b"ImportFailed" in done.stdout
     assert b"start it below if __name__ == '__main__'" in done.stdout
 
