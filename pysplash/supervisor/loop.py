@@ -245,6 +245,7 @@ class Supervisor:
             self._exited(name, None, "")
         if not self._devices.processes.server_pids and self._drain is None:
             error = self._fork_server.note_death(event)
+            self._fork_server.ensure()
             if error is not None:
                 self._fail(error)
 
