@@ -12,7 +12,7 @@ import ast
 import copyreg
 from typing import Any
 
-from redis import ConnectionPool, Redis
+from redis import ConnectionPool, Redis, SSLConnection
 from rq.job import Job
 from rq.queue import Queue
 from rq.utils import import_attribute
@@ -34,9 +34,16 @@ class Spawning(Supervised):
 
 
 def literal(connection: Redis) -> Redis:
-    """Return a client to the same server, not connected, all of whose options are literals."""
+    """Return a stand-in for a client that has no options but literals, as Redis() takes them.
+
+    RQ 3 names a socket's path and TLS so itself, RQ 2 does not.
+    """
     pool = connection.connection_pool
     options = {name: value for name, value in pool.connection_kwargs.items() if _is_literal(value)}
+    if "path" in options:
+        options["unix_socket_path"] = options.pop("path")
+    if issubclass(pool.connection_class, SSLConnection):
+        options["ssl"] = True
     copy = ConnectionPool(connection_class=pool.connection_class)
     copy.connection_kwargs = options
     return Redis(connection_pool=copy)
