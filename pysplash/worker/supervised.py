@@ -89,9 +89,12 @@ class Supervised(BaseWorker):
         """Ask for a warm stop: set a flag, nothing else.
 
         A worker without a pool takes a second signal, more than a second later, for a cold stop
-        and leaves its job through SystemExit, which RQ stores as the job's failure.
+        and leaves its job through SystemExit, which RQ stores as the job's failure. A class with
+        something of its own to do at a warm stop, as RQ's HerokuWorker, does it.
         """
         signals.stop(self)
+        if type(self).handle_warm_shutdown_request is not BaseWorker.handle_warm_shutdown_request:
+            self.handle_warm_shutdown_request()
 
     def _may_leave_cold(self) -> bool:
         return self.slot is None and self._at_work()

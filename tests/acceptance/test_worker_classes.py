@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,13 @@ from rq import Queue
 from rq.job import Job, JobStatus
 
 from tests.acceptance.command import Start
+from tests.waiting import wait_until
 
 OWN = """
 from rq import Queue, Worker
 from rq.job import Job
-from rq.worker import SimpleWorker, SpawnWorker
+import os, time
+from rq.worker import HerokuWorker, SimpleWorker, SpawnWorker
 
 class Kind(type):
     pass
@@ -36,6 +39,9 @@ class Simple(SimpleWorker):
         job.save_meta()
         super().execute_job(job, queue)
 
+class Hasty(HerokuWorker):
+    imminent_shutdown_delay = 0
+
 class Narrow(Worker):
     def __init__(self, queues, connection):
         super().__init__(queues, connection=connection)
@@ -46,6 +52,10 @@ class Needy(Worker):
 
 def fail(*_):
     raise RuntimeError("as asked")
+
+def wait():
+    open("waits", "w").close()
+    time.sleep(60)
 """
 RQS = ["Worker", "SimpleWorker", "SpawnWorker", "HerokuWorker", "RoundRobinWorker", "RandomWorker"]
 
@@ -82,6 +92,21 @@ def test_a_spawning_class_runs_jobs_of_other_classes(
     command = pool("-b", "-n", "1", *given)
     assert command.wait(60) == 0, command.err
     assert Job.fetch(job.id, redis, serializer=queue.serializer).return_value() == 3
+
+
+def test_a_heroku_worker_tells_its_job_of_a_warm_stop(
+    pool: Start, queue: Queue, tmp_path: Path
+) -> None:
+    """The job ends by RQ's ShutDownImminentException, long before it would be killed."""
+    (tmp_path / "own.py").write_text(OWN)
+    job = queue.enqueue("own.wait")
+    command = pool("-n", "1", "-w", "own.Hasty")
+    wait_until((tmp_path / "waits").exists, 20, "the job")
+    command.signal(signal.SIGTERM)
+    assert command.wait(20) == 0
+    result = job.latest_result()
+    assert result is not None
+    assert "ShutDownImminentException" in (result.exc_string or "")
 
 
 @pytest.mark.parametrize(
