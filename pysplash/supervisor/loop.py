@@ -250,7 +250,7 @@ class Supervisor:
                 self._fail(error)
 
     def _preload_failed(self, event: PreloadFailed) -> None:
-        text = f"module {event.module!r} cannot be preloaded ({event.text}): check it"
+        text = f"module {event.module!r} cannot be preloaded ({event.text}): check --path"
         if self._devices.processes.server_pids:
             log.error("workers are not restarted: %s", text, extra={"action": "restart"})
         else:

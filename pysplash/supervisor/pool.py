@@ -209,7 +209,7 @@ class Pool:
                 params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
-        self._config = check_preload([config])[0] if config else None
+        self._config = config
         self._preload = check_preload(preload) + tuple(handler_path(one) for one in handlers)
         self._on_crash = on_crash
         self._record = record

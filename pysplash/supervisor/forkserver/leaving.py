@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pysplash.host.processes import flush_output
@@ -44,12 +45,18 @@ def leave(name: str, status: int, terminate: float) -> NoReturn:
     They have at most half of the *terminate* seconds between a stop and the kill.
     """
     seconds = min(LONGEST, terminate / 2)
-    threading.Thread(target=_cut_short, args=(name, status, seconds), daemon=True).start()
-    with contextlib.suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    _end(status)
+    cut_short = threading.Thread(target=_cut_short, args=(name, status, seconds), daemon=True)
+    steps: tuple[Callable[[], object], ...] = (
+        cut_short.start,
+        threading._shutdown,  # type: ignore[attr-defined]
+        atexit._run_exitfuncs,
+    )
+    try:
+        for step in steps:
+            with contextlib.suppress(BaseException):
+                step()
+    finally:
+        _end(status)
 
 
 def _cut_short(name: str, status: int, seconds: float) -> None:
@@ -76,5 +83,7 @@ def _waited_for() -> list[str]:
 
 
 def _end(status: int) -> NoReturn:
-    flush_output()
-    os._exit(status)
+    try:
+        flush_output()
+    finally:
+        os._exit(status)
