@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from pysplash import Pool
@@ -63,7 +65,7 @@ def test_fork_servers_that_die_young_are_started_less_and_less_often(
             world.pass_time(0.5)
             supervisor.tick()
         moments.append(world.now)
-    pauses = [after - before for before, after in zip(moments, moments[1:-1], strict=False)]
+    pauses = [after - before for before, after in itertools.pairwise(moments[:-1])]
     assert pauses == [min(30.0, 0.5 * 2**number) for number in range(tries - 1)]
     assert type(supervisor._fatal) is error
     assert (text or "status 4") in str(supervisor._fatal)
