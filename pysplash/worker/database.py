@@ -13,14 +13,13 @@ from pysplash.log import logger
 
 log = logger("worker")
 
+_LOADED = sys.modules
+
 
 def _database() -> Any:
-    """Return the module ``django.db`` if it is loaded and its settings are known; else None."""
-    database = sys.modules.get("django.db")
-    if database is None:
-        return None
-    settings = getattr(sys.modules.get("django.conf"), "settings", None)
-    return database if settings is not None and settings.configured else None
+    """Return the module ``django.db`` if Django's settings are known; else None."""
+    settings = getattr(_LOADED.get("django.conf"), "settings", None)
+    return _LOADED["django.db"] if settings is not None and settings.configured else None
 
 
 def close_stale() -> None:
@@ -29,8 +28,7 @@ def close_stale() -> None:
     One that has had an error is closed at once: not every driver can tell whether it is usable.
     One in a transaction is left alone. An error in this is logged, and costs the job nothing.
     """
-    database = _database()
-    if database is not None:
+    if "django.db" in _LOADED and (database := _database()) is not None:
         try:
             database.reset_queries()
             for connection in _open(database):
@@ -50,8 +48,7 @@ def _open(database: Any) -> list[Any]:
 
 def close_all() -> None:
     """Close every connection of this thread, before a fork: workers must not share one."""
-    database = _database()
-    if database is not None:
+    if "django.db" in _LOADED and (database := _database()) is not None:
         try:
             database.connections.close_all()
         except Exception as error:
