@@ -53,6 +53,14 @@ def adopt_warning_filters(filters: tuple[WarningFilter, ...]) -> None:
     warnings._filters_mutated()  # type: ignore[attr-defined]
 
 
+def allow_forks() -> None:
+    """Let this process fork although threads run in it and a filter makes errors of warnings.
+
+    Python 3.12 and later warn after such a fork; which threads those are is told in the log.
+    """
+    warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
+
+
 def _pattern(found: Any) -> str | None:
     pattern: str | None = getattr(found, "pattern", found)
     return pattern

@@ -39,7 +39,7 @@ from .boot import connect, run_worker
 from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
 from .inheritance import Inheritance
 from .leaving import disown, leave
-from .preloading import PRELOADING, adopt_warning_filters
+from .preloading import PRELOADING, adopt_warning_filters, allow_forks
 from .throttling import Throttler
 
 #: seconds between two looks at whether the pool is still the parent
@@ -148,6 +148,7 @@ class ForkServer:
                 )
                 return False
             self._inheritance.note(module)
+        allow_forks()
         gc.collect()
         if plan.config or plan.preload:
             self._inheritance.prepare()
