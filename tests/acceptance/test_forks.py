@@ -75,6 +75,30 @@ def test_threads_of_preloaded_modules_are_named(pool: Start, tmp_path: Path) -> 
     assert command.err.count("1 threads run after --preload (poller): ") == 1
 
 
+def test_forks_beside_threads_are_warned_of_once(url: str, tmp_path: Path) -> None:
+    """Python 3.12 and later warn at each fork; the log names the threads instead."""
+    write(
+        tmp_path,
+        busy=(
+            "import threading\n"
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        ),
+        launch=(
+            "import sys, pysplash\n"
+            "pysplash.Pool(['default'], url=sys.argv[1], burst=True, preload=['busy']).start()\n"
+        ),
+    )
+    done = run(
+        [sys.executable, "-W", "always::DeprecationWarning", "launch.py", url],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=PIPE,
+        check=True,
+        timeout=60,
+    )
+    assert b"multi-threaded" not in done.stderr
+
+
 def test_what_a_preloaded_module_writes_is_written_once(
     pool: Start, queue: Queue, tmp_path: Path
 ) -> None:

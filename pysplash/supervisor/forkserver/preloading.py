@@ -54,9 +54,9 @@ def adopt_warning_filters(filters: tuple[WarningFilter, ...]) -> None:
 
 
 def allow_forks() -> None:
-    """Let this process fork although threads run in it and a filter makes errors of warnings.
+    """Let this process fork while threads run in it, and whatever filters make of a warning.
 
-    Python 3.12 and later warn after such a fork; which threads those are is told in the log.
+    Python 3.12 and later warn at each such fork; which threads those are is told in the log.
     """
     warnings.filterwarnings("ignore", r".*multi-threaded, use of fork", DeprecationWarning)
 
