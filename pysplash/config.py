@@ -44,7 +44,8 @@ class WorkerSettings:
     exception_handlers: tuple[str, ...] = ()
     disable_default_exception_handler: bool = False
     log_job_description: bool = True
-    logging_level: str = "WARNING"
+    #: None: the levels that are set up hold
+    logging_level: str | None = "WARNING"
     log_format: str = "%(asctime)s %(message)s"
     date_format: str = "%H:%M:%S"
     results_ttl: int = 500

@@ -2,6 +2,7 @@
 
 SplashError
  + ConfigError            a setting is wrong                          exit status 2
+    + LoggingConfigError  the DICT_CONFIG of a config module is wrong  exit status 1
  + ConnectionFailed       no usable Redis at the given address        exit status 1
  + EmbeddedUnavailable    the embedded server cannot be started       exit status 1
  + PlotUnavailable        matplotlib is missing                       exit status 1
@@ -60,6 +61,12 @@ class ConfigError(SplashError, ValueError):
     """A setting is wrong."""
 
     exit_status = EXIT_USAGE
+
+
+class LoggingConfigError(ConfigError):
+    """The DICT_CONFIG of a config module is wrong; the exit status is RQ's."""
+
+    exit_status = EXIT_CONNECTION
 
 
 class ConnectionFailed(SplashError):

@@ -5,6 +5,7 @@ The command line and :func:`set_debug` are the only places that attach a handler
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 
@@ -33,11 +34,23 @@ class RedactingFormatter(logging.Formatter):
         return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
 
 
+def _redacted(record: logging.LogRecord) -> bool:
+    """Take secrets out of a record, whoever's handler writes it; keep the record."""
+    with contextlib.suppress(Exception):  # arguments that do not fit: a handler says so
+        text = record.getMessage()
+        safe = redact(text)
+        if safe != text:
+            record.msg, record.args = safe, ()
+    return True
+
+
 def logger(name: str = NAME) -> logging.Logger:
     """Return PySplash's logger, or the child *name* of it (``"pool"`` is ``pysplash.pool``)."""
     if name != NAME and not name.startswith(NAME + "."):
         name = f"{NAME}.{name}"
-    return logging.getLogger(name)
+    found = logging.getLogger(name)
+    found.addFilter(_redacted)
+    return found
 
 
 class Seldom:
@@ -56,17 +69,26 @@ class Seldom:
 
 
 def configure(
-    level: int | str = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT
+    level: int | str | None = logging.INFO, fmt: str = FORMAT, datefmt: str = DATE_FORMAT
 ) -> None:
-    """Send PySplash's log to standard error at *level*; calling it again only changes the level."""
+    """Send PySplash's log to standard error at *level*; calling it again only changes the level.
+
+    As RQ does: a program that has handlers of its own gets each line through them, once; and
+    with None as *level* its own levels hold.
+    """
     root = logger()
-    root.setLevel(level)
-    if not any(isinstance(handler.formatter, RedactingFormatter) for handler in root.handlers):
+    if level is not None:
+        root.setLevel(level)
+    if not root.hasHandlers():
         handler = logging.StreamHandler()
         handler.setFormatter(RedactingFormatter(fmt, datefmt))
         root.addHandler(handler)
+        root.propagate = False  # or a handler that comes later would write each line again
 
 
 def set_debug(on: bool = True) -> None:
-    """Log every decision and its reason to standard error (*on*), or lifecycle events only."""
+    """Log every decision and its reason (*on*), or lifecycle events only.
+
+    Lines go to standard error, or to the handlers that the program has.
+    """
     configure(logging.DEBUG if on else logging.INFO)

@@ -78,7 +78,7 @@ def handler_path(handler: str | Callable[..., Any]) -> str:
     if not isinstance(handler, str):
         name = getattr(handler, "__qualname__", "")
         module = getattr(handler, "__module__", "")
-        handler = f"{_program() if module == '__main__' else module}:{name}"
+        handler = f"{program() if module == '__main__' else module}:{name}"
     try:
         task_name(handler)
     except ConfigError as error:
@@ -86,7 +86,7 @@ def handler_path(handler: str | Callable[..., Any]) -> str:
     return handler
 
 
-def _program() -> str:
+def program() -> str:
     """Return the name under which the program's own file can be imported, "" if there is none."""
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)

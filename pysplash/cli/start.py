@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging.config
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,12 @@ from redis import Redis
 
 from pysplash.application.registry import parse_parameters
 from pysplash.connections.clients import from_url
-from pysplash.connections.environment import from_environment, from_settings, read_module
+from pysplash.connections.environment import (
+    apply_dict_config,
+    from_environment,
+    from_settings,
+    read_module,
+)
 from pysplash.embedded import open_server
 from pysplash.errors import ConfigError
 from pysplash.log import configure
@@ -27,7 +31,6 @@ from .options import EPILOG, key, start_options
 
 #: settings that are the command line's own, not the pool's
 _OWN = {
-    "config",
     "connection_class",
     "disable_job_desc_logging",
     "embedded",
@@ -55,7 +58,7 @@ def start(ctx: click.Context, /, **given: Any) -> int:
         sys.path.append(path)
     file = read_module(given["config"]) if given["config"] else {}
     settings = _merge(ctx, given, file)
-    _configure_logging(settings, file)
+    _configure_logging(ctx, settings, file)
     _check_classes(settings)
     with _pid_file(settings["pid"]), _connection(settings, file) as connection:
         return _pool(settings, connection).start()
@@ -91,16 +94,28 @@ def _queues(named: Any) -> list[Any]:
     return list(named)
 
 
-def _configure_logging(settings: dict[str, Any], file: dict[str, Any]) -> None:
+def _configure_logging(ctx: click.Context, settings: dict[str, Any], file: dict[str, Any]) -> None:
+    """Set up logging; with a DICT_CONFIG its levels hold unless one is given."""
     if settings["verbose"] and settings["quiet"]:
         raise ConfigError("-v and -q are both given: give one of them")
     if settings["verbose"]:
         settings["logging_level"] = "DEBUG"
     elif settings["quiet"]:
         settings["logging_level"] = "WARNING"
-    if "DICT_CONFIG" in file:
-        logging.config.dictConfig(file["DICT_CONFIG"])
-    configure(settings["logging_level"].upper(), settings["log_format"], settings["date_format"])
+    elif file.get("DICT_CONFIG") and not _is_given(ctx, "logging_level", file):
+        settings["logging_level"] = None
+    else:
+        settings["logging_level"] = settings["logging_level"].upper()
+    if file.get("DICT_CONFIG"):
+        apply_dict_config(file["DICT_CONFIG"])
+    configure(settings["logging_level"], settings["log_format"], settings["date_format"])
+
+
+def _is_given(ctx: click.Context, name: str, file: dict[str, Any]) -> bool:
+    """Return whether the option *name* is on the command line, in environment or config module."""
+    option = next(each for each in ctx.command.params if each.name == name)
+    in_file = isinstance(option, click.Option) and key(option) in file
+    return in_file or ctx.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _check_classes(settings: dict[str, Any]) -> None:

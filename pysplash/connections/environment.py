@@ -1,8 +1,9 @@
-"""Redis as RQ's settings name it: in the environment, or in a config module."""
+"""RQ's settings, in the environment or in a config module: where Redis is, and logging."""
 
 from __future__ import annotations
 
 import importlib
+import logging.config
 import os
 from collections.abc import Mapping
 from types import ModuleType
@@ -10,8 +11,8 @@ from typing import Any
 
 from redis import Redis
 
-from pysplash.errors import ConfigError, ImportFailed
-from pysplash.log import redact
+from pysplash.errors import ConfigError, ImportFailed, LoggingConfigError
+from pysplash.log import NAME, redact
 
 from .clients import in_words_of
 from .foreign import check_client_class
@@ -27,6 +28,28 @@ def read_module(name: str) -> dict[str, Any]:
             f"config module {name!r} cannot be imported ({type(error).__name__}: {error}): "
             "check the name and --path"
         ) from error
+
+
+def apply_dict_config(config: Any) -> None:
+    """Set up logging as the DICT_CONFIG of a config module says.
+
+    PySplash's own loggers stay enabled where it disables those that are there already. Raises
+    :class:`~pysplash.errors.LoggingConfigError` for a configuration that is wrong.
+    """
+    try:
+        logging.config.dictConfig(config)
+    except Exception as error:
+        causes = [error]
+        while (cause := causes[-1].__cause__) is not None and isinstance(cause, Exception):
+            causes.append(cause)
+        why = "; ".join(redact(f"{type(each).__name__}: {each}") for each in causes)
+        raise LoggingConfigError(
+            f"DICT_CONFIG of the config module is wrong ({why}): "
+            "see logging.config.dictConfig in Python's documentation"
+        ) from error
+    for name, each in logging.Logger.manager.loggerDict.items():
+        if isinstance(each, logging.Logger) and (name + ".").startswith(NAME + "."):
+            each.disabled = False
 
 
 def from_settings(settings: Mapping[str, Any], redis_class: type[Redis] = Redis) -> Redis:

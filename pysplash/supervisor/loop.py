@@ -29,6 +29,7 @@ from pysplash.log import logger
 from .accounting import Accounting
 from .devices import Devices
 from .exits import Exits
+from .fork_server_restarts import ForkServerRestarts
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .lessons import LessonKeeper
 from .reporting import Observer, Reporter
@@ -71,6 +72,7 @@ class Supervisor:
         self._lessons = LessonKeeper(devices.lessons)
         self._link = WorkerLink(devices, self.table, self._sensors.rows)
         self._exits = Exits(devices.settlement, self.table, self.accounting)
+        self._fork_server = ForkServerRestarts(devices)
         self._reporter = Reporter(devices, self.accounting, limits, observer)
         self._momentum = Momentum()
         self._pause = TICK
@@ -90,11 +92,12 @@ class Supervisor:
     def run(self) -> int:
         """Run until stopped; return the exit status, or raise what ended the pool."""
         self._devices.signals.install()
-        self._devices.processes.renew()
+        self._fork_server.start()
         log.info("pool %s starts", self.name, extra={"action": "start"})
         while not self._ready and self._drain is None:
             self._devices.signals.wait(TICK, self._devices.processes.filenos())
             self._take_events()
+            self._fork_server.ensure()
         while not self.finished:
             self.tick()
             self._sleep()
@@ -187,7 +190,7 @@ class Supervisor:
             self._begin_drain(Drain.COLD)
         elif number == signal.SIGHUP:
             log.info("pool %s restarts its workers", self.name, extra={"action": "restart"})
-            self._devices.processes.renew()
+            self._fork_server.start()
         else:
             moved = self._floor + (1 if number == signal.SIGTTIN else -1)
             least, most = -self._limits.min_procs, self._limits.max_procs - self._limits.min_procs
@@ -229,23 +232,25 @@ class Supervisor:
         if self._ready:
             self._restart_before = self._devices.clock()
         self._ready = True
+        self._fork_server.note_ready()
         if self._devices.presence is not None:
             self._devices.presence.set_tasks(event.tasks)
-        if event.threads > 1:
-            log.warning(
-                "%d threads run after --preload: the workers have none of them",
-                event.threads,
-            )
+        for line in event.warnings:
+            log.warning("%s", line, extra={"action": "preload"})
 
     def _server_died(self, event: ServerDied) -> None:
-        log.error("a fork server died (status %d)", event.status, extra={"action": "server-died"})
+        how = event.text or f"status {event.status}"
+        log.error("a fork server died (%s)", how, extra={"action": "server-died"})
         for name in event.names:
             self._exited(name, None, "")
         if not self._devices.processes.server_pids and self._drain is None:
-            self._devices.processes.renew()
+            error = self._fork_server.note_death(event)
+            self._fork_server.ensure()
+            if error is not None:
+                self._fail(error)
 
     def _preload_failed(self, event: PreloadFailed) -> None:
-        text = f"module {event.module!r} cannot be preloaded ({event.text}): check --preload"
+        text = f"module {event.module!r} cannot be preloaded ({event.text}): check --path"
         if self._devices.processes.server_pids:
             log.error("workers are not restarted: %s", text, extra={"action": "restart"})
         else:
@@ -282,6 +287,8 @@ class Supervisor:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
         self._scheduler.ensure()
+        if self._drain is None:
+            self._fork_server.ensure()
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pysplash.worker.scoreboard import Scoreboard
 from .backlog import Backlog
 from .devices import Devices
 from .forkserver.client import ForkServerPlan, Processes
+from .forkserver.preloading import warning_filters
 from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .presence import Presence
@@ -44,6 +46,7 @@ def open_devices(
     on_crash: str,
     record: str | Path | None,
     limits: Limits | None = None,
+    config: str | None = None,
     tracking: bool = True,
 ) -> Devices:
     """Return the real devices; no process is started yet. *limits* are the throttler's.
@@ -53,7 +56,18 @@ def open_devices(
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
     notices = board.notices.fileno()
-    plan = ForkServerPlan(settings, board.fd, notices, slots, preload, terminate, limits)
+    plan = ForkServerPlan(
+        settings,
+        board.fd,
+        notices,
+        slots,
+        preload,
+        terminate,
+        limits,
+        config,
+        warning_filters(),
+        tuple(sys.argv),
+    )
     glancing = own(connection, GLANCE)
     watch = None if tracking else _watch(connection, settings, board)
     return Devices(

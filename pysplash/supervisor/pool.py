@@ -5,6 +5,7 @@ The real devices of the supervisor's loop are opened here.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import socket
@@ -16,7 +17,7 @@ from typing import Any
 from redis import Redis
 from rq.queue import Queue
 
-from pysplash.application.handlers import handler_path
+from pysplash.application.handlers import handler_path, program
 from pysplash.config import (
     WorkerSettings,
     check_limits,
@@ -41,17 +42,18 @@ from pysplash.log import logger
 from pysplash.worker.worker import Worker
 
 from .devices import Devices
+from .forkserver.preloading import PRELOADING
 from .loop import Supervisor
 from .opening import open_devices
 from .reporting import Observer
+
+log = logger("pool")
 
 #: seconds within which Redis has to answer at the start
 START = 10.0
 #: seconds between two signs of life of an idle worker, if that is well within zombie_timeout
 IDLE_BEAT = 10.0
 Importable = str | type[Any] | Callable[..., Any]
-
-log = logger("pool")
 
 
 class Pool:
@@ -82,12 +84,15 @@ class Pool:
     inside one another, a job that waits first looks for another worker; ten times as many are
     :class:`~pysplash.errors.NestedTooDeeply`. Modules named in *preload* are
     imported once, before the workers are forked; what they register with ``@task`` is published.
+    ``"__main__"`` among them is the program itself, guarded by ``if __name__ == "__main__"``.
+    *config* names a module that is imported before all these; its ``DICT_CONFIG`` sets up logging.
     *handlers* are functions from bytes to bytes, or their places ``"module:function"``, that are
     served as tasks of base64 text named ``module.function``.
     *params* are handed to ``@setup`` hooks. *burst* ends the pool when all work is done;
     *with_scheduler* adds RQ's scheduler; *record* names a file that gets one JSON line a tick.
-    *logging_level* and *log_job_description* are the workers'. *observer* is called after each
-    tick with the view and the decision. *devices* replaces the world, for tests.
+    *logging_level* (None: as logging is set up) and *log_job_description* are the workers'.
+    *observer* is called after each tick with the view and the decision. *devices* replaces the
+    world, for tests.
 
     Raises :class:`~pysplash.errors.ConfigError` for a setting that is wrong. What users liked in
     the first PySplash is kept: the positional arguments, and a launcher script of three lines.
@@ -122,6 +127,7 @@ class Pool:
         max_age: float | None = None,
         max_age_delta: float = 0,
         max_nesting: int = 100,
+        config: str | None = None,
         preload: Iterable[str] = (),
         handlers: Iterable[str | Callable[[bytes], bytes]] = (),
         params: Mapping[str, str] | None = None,
@@ -135,7 +141,7 @@ class Pool:
         serializer: Importable | None = None,
         exception_handlers: Iterable[Importable] = (),
         disable_default_exception_handler: bool = False,
-        logging_level: str = "WARNING",
+        logging_level: str | None = "WARNING",
         log_job_description: bool = True,
         log_format: str = "%(asctime)s %(message)s",
         date_format: str = "%H:%M:%S",
@@ -203,6 +209,7 @@ class Pool:
                 params=tuple((str(name), str(value)) for name, value in (params or {}).items()),
             )
         )
+        self._config = config
         self._preload = check_preload(preload) + tuple(handler_path(one) for one in handlers)
         self._on_crash = on_crash
         self._record = record
@@ -222,7 +229,13 @@ class Pool:
         :class:`~pysplash.errors.ImportFailed`, :class:`~pysplash.errors.WorkerBootError` or
         :class:`~pysplash.errors.CrashLoop` if workers cannot be kept alive.
         """
+        PRELOADING.check_start()
         devices = self._devices
+        if logging.getLogger().handlers and not (self._config or self._preload):
+            log.info(
+                "logging is set up in this program, not in its workers: "
+                "set it up in a module, and give that as config, or preload=['__main__']"
+            )
         if devices is None:
             with own(self.connection, START) as asking:
                 check(asking)
@@ -265,6 +278,7 @@ class Pool:
             tracking=tracking,
             slots=self.limits.max_procs,
             preload=self._preload,
+            config=self._config,
             terminate=self.limits.terminate,
             on_crash=self._on_crash,
             record=self._record,
@@ -312,6 +326,8 @@ def _serializer(serializer: Any) -> str | None:
 def check_preload(modules: Iterable[str]) -> tuple[str, ...]:
     """Return the names of modules to preload; raise ConfigError for an invalid one."""
     names = (modules,) if isinstance(modules, str) else tuple(modules)
+    if not PRELOADING.active:  # else this is the program itself, loaded by its fork server
+        names = tuple(program() if name == "__main__" else name for name in names)
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ConfigError(f"preload {name!r} is no module name: give one such as myapp.jobs")

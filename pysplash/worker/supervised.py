@@ -32,6 +32,7 @@ from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .database import close_stale
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -90,9 +91,12 @@ class Supervised(BaseWorker):
         """Ask for a warm stop: set a flag, nothing else.
 
         A worker without a pool takes a second signal, more than a second later, for a cold stop
-        and leaves its job through SystemExit, which RQ stores as the job's failure.
+        and leaves its job through SystemExit, which RQ stores as the job's failure. A class with
+        something of its own to do at a warm stop, as RQ's HerokuWorker, does it.
         """
         signals.stop(self)
+        if type(self).handle_warm_shutdown_request is not BaseWorker.handle_warm_shutdown_request:
+            self.handle_warm_shutdown_request()
 
     def _may_leave_cold(self) -> bool:
         return self.slot is None and self._at_work()
@@ -312,9 +316,11 @@ class Supervised(BaseWorker):
             return
         os.environ["RQ_JOB_ID"] = job.id
         self._job_failed = False
+        close_stale()
         try:
             super().execute_job(job, queue)
         finally:
+            close_stale()
             os.environ.pop("RQ_JOB_ID", None)
             if self.slot is not None:
                 self.slot.finished(self._job_failed)

@@ -36,6 +36,7 @@ from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
 from .batch_claims import BatchingClaims
+from .database import close_stale
 from .hooked_run import HookedRun
 from .hooks import Hooks, HookWatch
 from .idling import Idling
@@ -245,6 +246,7 @@ class Worker(Supervised, SimpleWorker):
         if brief:
             self._turns.look_ahead(job, function)
         lost = False
+        self._look_after_database()
         try:
             self._hooks.look()
             if self._plain and self._hooks.hooks.around:
@@ -263,9 +265,15 @@ class Worker(Supervised, SimpleWorker):
         except Exception as error:
             self._outcomes.give_up(job, queue, error)
         finally:
+            self._look_after_database()
             if self.slot is not None and not lost:
                 self.slot.finished(self._job_failed, more=self._turns.has_more())
         return True
+
+    def _look_after_database(self) -> None:
+        """Close connections that are broken or too old; not under a job that waits."""
+        if not self._interrupts.outer:
+            close_stale()
 
     def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
         fields = turn.hash()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import threading
@@ -16,18 +17,35 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq.utils import import_attribute, now
-from rq.worker import BaseWorker, DequeueStrategy
+from rq.worker import BaseWorker, DequeueStrategy, SpawnWorker
 
 from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
 from pysplash.connections.abilities import introduce
 from pysplash.connections.clients import reach
 from pysplash.connections.outage import patiently, pause
-from pysplash.errors import ImportFailed
+from pysplash.errors import ConfigError, ImportFailed
 from pysplash.waiting.offer import attach
 from pysplash.worker.scoreboard import Slot
 from pysplash.worker.supervised import Supervised
 
+from .spawning import spawning
+
+#: the arguments by name that a worker is made with, as RQ's command gives them
+GIVEN = (
+    "name",
+    "connection",
+    "default_result_ttl",
+    "worker_ttl",
+    "maintenance_interval",
+    "job_monitoring_interval",
+    "job_class",
+    "queue_class",
+    "serializer",
+    "exception_handlers",
+    "disable_default_exception_handler",
+    "log_job_description",
+)
 #: longest time in seconds for which setup hooks count as alive, whatever they do
 SETUP = 300.0
 #: seconds between two signs of life of a worker that is being set up
@@ -48,13 +66,23 @@ def resolve(path: str, what: str) -> Any:
 def worker_class(path: str) -> type[Supervised]:
     """Return the worker class at *path*, supervised if it is not yet.
 
-    Raises :class:`ImportFailed` for what is absent or is no RQ worker class.
+    Raises :class:`ImportFailed` for what is absent or is no RQ worker class, and
+    :class:`ConfigError` for a class that cannot be made as RQ makes its workers.
     """
     found = resolve(path, "worker class")
     if not (isinstance(found, type) and issubclass(found, BaseWorker)):
         raise ImportFailed(f"worker class {path!r} is no RQ worker class: derive it from rq.Worker")
+    try:
+        inspect.signature(found).bind([], **dict.fromkeys(GIVEN))
+    except TypeError as error:
+        raise ConfigError(
+            f"worker class {path!r} cannot be made with the arguments RQ gives its workers "
+            f"({error}): accept **settings in its __init__ and pass them on"
+        ) from error
     if issubclass(found, Supervised):
         return found
+    if issubclass(found, SpawnWorker):
+        return spawning(found)
     return type(found.__name__, (Supervised, found), {"__module__": found.__module__})
 
 

@@ -18,12 +18,20 @@ from typing import Any
 from pysplash.application.registry import TaskSpec
 from pysplash.config import WorkerSettings
 from pysplash.control.model import Limits
+from pysplash.errors import EXIT_IMPORT
+
+from .preloading import WarningFilter, interpreter_flags
 
 #: run by the fork server's interpreter; everything secret comes over the socket afterwards
 _MAIN = """\
 import sys
 sys.path[:] = {path!r}
-from pysplash.supervisor.forkserver.server import main
+try:
+    from pysplash.supervisor.forkserver.server import main
+except BaseException as error:
+    from multiprocessing.connection import Connection
+    Connection({fd}).send(f"{{type(error).__name__}}: {{error}}")
+    sys.exit({status})
 main({fd}, {pid})
 """
 #: seconds a fork server may take to end once it has been told to
@@ -43,6 +51,11 @@ class ForkServerPlan:
     terminate: float
     #: the throttler's limits; None: workers are not throttled
     limits: Limits | None = None
+    #: the module of --config, imported before the others; its DICT_CONFIG sets up logging
+    config: str | None = None
+    #: how the pool's process filters warnings, and its command line, for a program that it loads
+    warning_filters: tuple[WarningFilter, ...] = ()
+    argv: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,8 @@ class Ready:
     threads: int
     #: what its modules registered
     tasks: tuple[TaskSpec, ...] = ()
+    #: lines about what workers share, or lack, because of what was preloaded
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +97,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class ServerDied:
-    """A fork server is gone, and with it every process it was the parent of."""
+    """A fork server is gone, and with it every process it was the parent of.
+
+    *status* is its exit status, a signal's number below zero; *text* is what it could not import.
+    """
 
     names: tuple[str, ...]
     status: int
+    text: str = ""
 
 
 Event = Ready | PreloadFailed | Spawned | Exited | ServerDied
@@ -98,10 +117,12 @@ class _Server:
         self.control, theirs = Pipe()
         self.names: set[str] = set()
         self.ready = False
-        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), pid=os.getpid())
+        #: what it could not import of its own
+        self._failure = ""
+        code = _MAIN.format(path=sys.path, fd=theirs.fileno(), pid=os.getpid(), status=EXIT_IMPORT)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, *interpreter_flags(), "-c", code],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), plan.board_fd, plan.notices_fd),
                 start_new_session=True,
@@ -117,7 +138,10 @@ class _Server:
     def events(self) -> Iterator[Event]:
         try:
             while self.control.poll():
-                event: Event = self.control.recv()
+                event: Event | str = self.control.recv()
+                if isinstance(event, str):
+                    self._failure = event
+                    continue
                 self.ready |= isinstance(event, Ready)
                 if isinstance(event, Exited):
                     self.names.discard(event.name)
@@ -126,7 +150,7 @@ class _Server:
                     self.end()
                     return
         except (EOFError, OSError):
-            yield ServerDied(tuple(self.names), self.end())
+            yield ServerDied(tuple(self.names), self.end(), self._failure)
 
     def end(self) -> int:
         self.control.close()

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
-import random
 import select
 import signal
 import sys
@@ -30,15 +28,18 @@ from typing import Any, NoReturn
 
 from rq.scheduler import RQScheduler
 
-from pysplash.application.handlers import load as load_handler
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
 from pysplash.host.capacity import Host
-from pysplash.host.processes import adopt_orphans, die_without, flush_output, kill_session
+from pysplash.host.processes import adopt_orphans, die_without, kill_session
+from pysplash.log import configure
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
 from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
+from .inheritance import Inheritance
+from .leaving import disown, leave
+from .preloading import PRELOADING, adopt_warning_filters, allow_forks
 from .throttling import Throttler
 
 #: seconds between two looks at whether the pool is still the parent
@@ -85,6 +86,7 @@ class ForkServer:
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, _nothing)
         self._inherited = (control.fileno(), self._wake, wake_write)
+        self._inheritance = Inheritance()
         limits = self._plan.limits
         self._throttler = Throttler(limits, self._board, Host()) if limits is not None else None
 
@@ -92,7 +94,14 @@ class ForkServer:
         """Serve requests until the pool closes the connection or has ended."""
         if not self._preload():
             return
-        self._report(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
+        self._report(
+            Ready(
+                os.getpid(),
+                threading.active_count(),
+                REGISTRY.specs(),
+                self._inheritance.warnings(),
+            )
+        )
         while self._pool_lives():
             ready = wait([self._control, self._wake], self._throttle())
             if self._wake in ready:
@@ -124,16 +133,25 @@ class ForkServer:
         return os.getppid() == self._pool_pid
 
     def _preload(self) -> bool:
+        """Import what the plan names; return False, having reported it, if that fails."""
         gc.disable()
-        for module in self._plan.preload:
+        plan = self._plan
+        sys.argv[:] = plan.argv
+        adopt_warning_filters(plan.warning_filters)
+        configs = [(plan.config, PRELOADING.load_config)] if plan.config else []
+        for module, load in [*configs, *((name, PRELOADING.load) for name in plan.preload)]:
             try:
-                (load_handler if ":" in module else importlib.import_module)(module)
+                load(module)
             except BaseException as error:
                 self._report(
                     PreloadFailed(module, "".join(traceback.format_exception_only(error)).strip())
                 )
                 return False
+            self._inheritance.note(module)
+        allow_forks()
         gc.collect()
+        if plan.config or plan.preload:
+            self._inheritance.prepare()
         gc.freeze()
         return True
 
@@ -170,6 +188,7 @@ class ForkServer:
     def _spawn(self, name: str, slot: int, role: str, maintain: bool) -> None:
         words, words_write = os.pipe()
         os.set_blocking(words, False)
+        self._inheritance.write_out()
         try:
             pid = os.fork()
         except OSError as error:
@@ -190,10 +209,11 @@ class ForkServer:
         try:
             server = os.getppid()
             self._become_child(server)
+            settings = self._plan.settings
+            configure(settings.logging_level, settings.log_format, settings.date_format)
             if role == "scheduler":
                 run_scheduler(self._plan)
             else:
-                settings = self._plan.settings
                 run_worker(settings, name, Slot(self._board, slot, name), maintain)
             status = 0
         except BaseException as error:
@@ -205,8 +225,7 @@ class ForkServer:
                 text = "".join(traceback.format_exception_only(error)).strip()
                 os.write(words, text.encode()[:MOST_TEXT])
         finally:
-            flush_output()
-            os._exit(status)
+            leave(name, status, self._plan.terminate)
 
     def _become_child(self, server: int) -> None:
         die_without(server)
@@ -219,7 +238,8 @@ class ForkServer:
         for fd in (*self._inherited, *(child.words for child in self._children.values())):
             os.close(fd)
         gc.enable()
-        random.seed()
+        disown()
+        self._inheritance.begin_child()
 
     def _reap(self) -> None:
         """Reap every child that has ended, and report those the pool knows."""
@@ -261,7 +281,7 @@ def run_scheduler(plan: ForkServerPlan) -> None:
     scheduler = RQScheduler(
         list(plan.settings.queues),
         connection=connect(plan.settings),
-        logging_level=plan.settings.logging_level,
+        logging_level=plan.settings.logging_level,  # type: ignore[arg-type] # None: as RQ's own command
         log_format=plan.settings.log_format,
         date_format=plan.settings.date_format,
         serializer=plan.settings.serializer,
@@ -281,3 +301,4 @@ def main(control_fd: int, pool_pid: int) -> None:
     adopt_orphans()
     with contextlib.suppress(EOFError):
         ForkServer(Connection(control_fd), pool_pid).serve()
+    PRELOADING.forget_exit_functions()
