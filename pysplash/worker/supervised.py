@@ -23,7 +23,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.utils import now
-from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker import DequeueStrategy, WorkerStatus
 
 from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
 from pysplash.jobs.commands import Command, understand
@@ -32,6 +32,7 @@ from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .announcements import Announcing, announce_worker
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -43,7 +44,7 @@ T = TypeVar("T")
 log = logger("worker")
 
 
-class Supervised(BaseWorker):
+class Supervised(Announcing):
     """What makes an RQ worker class fit for a pool; mixed in before the class it completes."""
 
     #: this worker's row; None where no pool watches
@@ -140,6 +141,7 @@ class Supervised(BaseWorker):
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
             self._leave_registered()
             return False
+        announce_worker(self)
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
             self._start_scheduler(burst, logging_level, date_format, log_format)
