@@ -19,7 +19,7 @@ from rq.exceptions import AbandonedJobError
 from rq.job import Job
 from rq.utils import now
 
-from pysplash.events import JOB_FAILED, JobEvent, class_of, tell
+from pysplash.events import JOB_FAILED, JobEvent, class_of, tell, text_of
 from pysplash.log import logger
 
 from .rq import call_back_failure
@@ -54,6 +54,8 @@ class AbandonedJob:
     retried: bool
     #: the name of the worker that died
     worker: str
+    #: seconds from its start until it was settled
+    seconds: float = 0.0
 
     @property
     def callback(self) -> str:
@@ -61,7 +63,7 @@ class AbandonedJob:
         return self.fields.get(b"failure_callback_name", b"").decode(errors="replace")
 
     @property
-    def seconds(self) -> int:
+    def callback_timeout(self) -> int:
         """Seconds its failure callback may take."""
         given = self.fields.get(b"failure_callback_timeout", b"")
         return int(given) if given.isdigit() else CALLBACK_TIMEOUT
@@ -108,28 +110,27 @@ def _attempt(job: Job, what: str, call: Callable[[], None]) -> None:
         call()
     except (Exception, SystemExit) as error:
         log.error(
-            "job %s: its %s failed, its outcome stands: %s",
+            "job %s: its %s failed, its outcome stands: %s: %s",
             job.id,
             what,
             class_of(error),
+            text_of(error),
             exc_info=error,
             extra={"action": "handler", "job": job.id},
         )
 
 
-def announce_abandoned(job: Job, why: str, worker: str, *, retried: bool) -> None:
-    """Tell that *job* has failed because *worker* died."""
+def announce_abandoned(job: Job, why: str, worker: str, seconds: float, *, retried: bool) -> None:
+    """Tell that *job* has failed after so many *seconds* because *worker* died."""
     if not JOB_FAILED:
         return
     try:
         function = job.func_name or ""
     except Exception:  # it cannot be read
         function = ""
-    began = job.started_at
-    seconds = (now() - began).total_seconds() if began is not None else 0.0
     kind = class_of(AbandonedJobError())
     facts: dict[str, Any] = {"error": kind, "text": why, "retried": retried}
-    event = JobEvent("job_failed", job.id, function, job.origin, worker, max(0.0, seconds), **facts)
+    event = JobEvent("job_failed", job.id, function, job.origin, worker, seconds, **facts)
     tell(JOB_FAILED, event)
 
 
@@ -137,4 +138,10 @@ def announce_cleaned(job: Job, *_exc_info: Any) -> None:
     """Be an exception handler while RQ cleans up jobs whose workers died: tell their failures."""
     why = "its worker is gone, and so is its lease"
     retried = bool(job.retries_left and job.retries_left > 0)
-    announce_abandoned(job, why, job.worker_name or "", retried=retried)
+    announce_abandoned(job, why, job.worker_name or "", seconds_since(job), retried=retried)
+
+
+def seconds_since(job: Job) -> float:
+    """Return the seconds since a job was started, 0.0 if it was not."""
+    began = job.started_at
+    return max(0.0, (now() - began).total_seconds()) if began is not None else 0.0

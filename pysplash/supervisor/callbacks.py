@@ -19,7 +19,7 @@ from pysplash.log import logger
 from .devices import Devices
 
 #: processes at once, and seconds each gets beyond the timeout of its job's callback
-MOST, GRACE = 4, 300.0
+MOST, GRACE = 4, 60.0
 
 log = logger("pool")
 
@@ -65,7 +65,7 @@ class CallbackProcesses:
             if job is None:
                 break
             name = f"{self._pool}-callbacks-{secrets.token_hex(4)}"
-            self._running[name] = _Running(job, now + job.seconds + GRACE)
+            self._running[name] = _Running(job, now + job.callback_timeout + GRACE)
             processes.spawn(name, 0, role="callbacks", job=job)
 
     def _next(self) -> AbandonedJob | None:

@@ -30,7 +30,7 @@ from pysplash.config import WorkerSettings
 from pysplash.connections.clients import numbers, own
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import bundles as parts
-from pysplash.jobs.abandoned import AbandonedJob
+from pysplash.jobs.abandoned import AbandonedJob, seconds_since
 from pysplash.jobs.bundles import noted
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.dependents import releasing_once
@@ -378,7 +378,8 @@ class Settlement:
         fields: Any = self._connection.hgetall(job.key)
         if not job.should_retry and b"retries_left" in fields:
             fields[b"retries_left"] = b"0"  # it failed too often, whatever is left
-        return AbandonedJob(job.id, fields, text, job.should_retry, worker.name)
+        retried, ran = job.should_retry, seconds_since(job)
+        return AbandonedJob(job.id, fields, text, retried, worker.name, ran)
 
     def _count_death(self, key: str) -> int:
         with self._connection.pipeline() as pipeline:

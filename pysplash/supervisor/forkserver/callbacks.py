@@ -46,7 +46,8 @@ def run_callbacks(settings: WorkerSettings, name: str, abandoned: AbandonedJob) 
             call_back(job, worker._exc_handlers, worker.death_penalty_class, abandoned.text)
         finally:
             leave(entered)
-        announce_abandoned(job, abandoned.text, abandoned.worker, retried=abandoned.retried)
+        why, worker_name, seconds = abandoned.text, abandoned.worker, abandoned.seconds
+        announce_abandoned(job, why, worker_name, seconds, retried=abandoned.retried)
     finally:
         REGISTRY.tear_down(params)
 
@@ -54,7 +55,7 @@ def run_callbacks(settings: WorkerSettings, name: str, abandoned: AbandonedJob) 
 def run_apart(settings: WorkerSettings, abandoned: AbandonedJob) -> str:
     """Do so in a process of its own, without a pool; return what went wrong, "" if nothing."""
     code = _MAIN.format(path=sys.path)
-    seconds = abandoned.seconds + IMPORTS
+    seconds = abandoned.callback_timeout + IMPORTS
     told = pickle.dumps((settings, abandoned))
     try:
         ended = subprocess.run(
