@@ -13,7 +13,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from .errors import ConfigError
 from .log import Seldom, logger
@@ -158,11 +158,8 @@ def _unknown(event: Any) -> str:
 def _is_same(known: Any, function: Any) -> bool:
     """Return whether two functions are one, or one of a module that is loaded once more."""
     place = shown(function)
-    return known == function or (shown(known) == place and "<" not in place and _is_plain(function))
-
-
-def _is_plain(function: Any) -> bool:
-    return inspect.isfunction(function)
+    same_place = shown(known) == place and "<" not in place
+    return known == function or (same_place and inspect.isfunction(function))
 
 
 def shown(function: Any) -> str:
@@ -171,13 +168,29 @@ def shown(function: Any) -> str:
     return f"{getattr(function, '__module__', '?')}.{name}"
 
 
-def registered() -> tuple[tuple[str, str], ...]:
-    """Return what this process listens to: each event with the place of the function."""
+class Listening(NamedTuple):
+    """A function that listens to an event in some process."""
+
+    event: str
+    #: the function, as "module.name"
+    function: str
+    #: where it is written: the same for a program's file that is loaded under another name
+    origin: str
+
+
+def registered() -> tuple[Listening, ...]:
+    """Return what this process listens to."""
     return tuple(
-        (event, shown(function))
+        Listening(event, shown(function), _origin(function))
         for event, listeners in _LISTENERS.items()
         for function in listeners
     )
+
+
+def _origin(function: Any) -> str:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    place = shown(function)
+    return f"{code.co_filename}:{function.__qualname__}" if code is not None else place
 
 
 def tell(listeners: Iterable[Callable[..., Any]], event: object) -> None:

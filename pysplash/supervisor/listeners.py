@@ -5,10 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from pysplash.events import OF_THE_POOL, registered, tell
+from pysplash.events import OF_THE_POOL, Listening, registered, tell
 from pysplash.log import Seldom, logger
 
 #: events that wait for slow listeners at most, and seconds between two lines on lost ones
@@ -58,22 +58,26 @@ class ListenerThread:
         self._thread = None
 
 
-def deaf(preloaded: Iterable[tuple[str, str]]) -> list[str]:
+def deaf(preloaded: Sequence[Listening]) -> list[str]:
     """Return a line for each function that listens where its event is never heard.
 
-    *preloaded* are the events and functions that the fork server has, and so all workers.
+    *preloaded* are those that the fork server has, and so all workers.
     """
     here = registered()
+    heard_here = {(it.event, it.origin) for it in here}
+    heard_there = {(it.event, it.origin) for it in preloaded}
     lines = [
-        f"{place} listens to {event}, which happens in the pool's process, and its module is "
+        f"{it.function} listens to {it.event}, which happens in the pool's process, and its module is "
         "loaded in workers only: register it in the module of --config, or in the program that "
         "starts the pool"
-        for event, place in preloaded
-        if event in OF_THE_POOL and (event, place) not in here
+        for it in preloaded
+        if it.event in OF_THE_POOL and (it.event, it.origin) not in heard_here
     ]
     return lines + [
-        f"{place} listens to {event}, which happens in workers, and they do not load the program "
-        "that starts the pool: register it in a module of --preload"
-        for event, place in here
-        if event not in OF_THE_POOL and place.startswith("__main__.")
+        f"{it.function} listens to {it.event}, which happens in workers, and they do not load the "
+        "program that starts the pool: register it in a module of --preload"
+        for it in here
+        if it.event not in OF_THE_POOL
+        and it.function.startswith("__main__.")
+        and (it.event, it.origin) not in heard_there
     ]

@@ -249,7 +249,7 @@ class Supervisor:
         self._ready = True
         if self._devices.presence is not None:
             self._devices.presence.set_tasks(event.tasks)
-        self._callbacks.listened_to = any(name == "job_failed" for name, _ in event.listeners)
+        self._callbacks.listened_to = any(it.event == "job_failed" for it in event.listeners)
         for line in deaf(event.listeners):
             log.warning("%s", line)
         if event.threads > 1:

@@ -11,6 +11,7 @@ from typing import Any
 from redis import Redis
 from rq import Callback, Queue, get_current_job
 from rq.job import Job
+from rq.utils import as_text
 
 import pysplash
 from pysplash import wait_jobs
@@ -62,7 +63,7 @@ def report(
         notes=getattr(value, "__notes__", []),
         trace=trace,
         status=str(job.get_status(refresh=False)),
-        stored=str(job.get_status()),
+        stored=as_text(connection.hget(job.key, "status") or b""),
         retries_left=job.retries_left,
         function=job.func_name,
         worker=job.worker_name,

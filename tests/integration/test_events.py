@@ -269,6 +269,18 @@ def test_a_job_that_was_deleted_meanwhile_is_told(
     assert [ended(event) for event in heard] == ["started", "failed"]
 
 
+def test_a_job_whose_outcome_cannot_be_stored_is_told(
+    redis: Redis, queue: Queue, heard: list[JobEvent]
+) -> None:
+    """It is set aside for a person to find, and has failed."""
+    job = queue.enqueue(divide, 6, 3)
+    worker = Worker([queue], connection=redis, name="w")
+    worker._outcomes.give_up(job, queue, ValueError("no room"))
+    (event,) = heard
+    assert (ended(event), event.id) == ("failed", job.id)
+    assert "its outcome cannot be stored (ValueError: no room)" in event.text
+
+
 def delete_me() -> None:
     """Delete the job, and fail."""
     nested_jobs.me().delete()

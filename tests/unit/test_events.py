@@ -10,9 +10,9 @@ import pytest
 
 import pysplash
 from pysplash import events
-from pysplash.control.model import Reason
+from pysplash.control.model import Reason, WorkerState
 from pysplash.errors import ConfigError
-from pysplash.events import JOB_FAILED, JobEvent, ScaleEvent, WorkerEvent, tell
+from pysplash.events import JOB_FAILED, JobEvent, Listening, ScaleEvent, WorkerEvent, tell
 from pysplash.supervisor.callbacks import GRACE
 from pysplash.supervisor.forkserver.client import Ready, ServerDied
 from pysplash.supervisor.listeners import ListenerThread, deaf
@@ -93,9 +93,10 @@ def test_what_cannot_be_called_is_refused() -> None:
     async def listen(_event: JobEvent) -> None:
         """Never run."""
 
-    for what, why in ((3, "cannot be called"), (listen, "coroutine function")):
+    wrong: list[tuple[Any, str]] = [(3, "cannot be called"), (listen, "coroutine function")]
+    for what, why in wrong:
         with pytest.raises(ConfigError, match=why):
-            pysplash.on("job_failed", what)  # type: ignore[call-overload]
+            pysplash.on("job_failed", what)
     assert JOB_FAILED == []
 
 
@@ -158,10 +159,12 @@ def test_a_worker_that_leaves_well_has_not_died() -> None:
     supervisor = supervise(world)
     supervisor.tick()
     (name,) = world.alive
+    world.set_state(name, WorkerState.STOPPING, unsaid=True)
     world.pass_time(10)
     world.exit(name, 0)
     supervisor.tick()
     supervisor._end()
+    assert [loss.worker for loss in world.losses] == [name]
     assert heard == []
 
 
@@ -200,14 +203,16 @@ def test_a_slow_listener_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> No
 
 def test_who_listens_in_the_wrong_process_is_told() -> None:
     """A line for what is registered where its event never happens, and none for the others."""
-    here = {"__name__": "__main__"}
-    exec("def mine(event): pass", here)
+    here: dict[str, Any] = {"__name__": "__main__"}
+    exec("def mine(event): pass\ndef loaded(event): pass", here)
     pysplash.on("job_failed", here["mine"])
     pysplash.on("worker_died", here["mine"])
+    pysplash.on("job_failed", here["loaded"])
     preloaded = [
-        ("worker_died", "app.alert"),
-        ("worker_died", "__main__.mine"),
-        ("job_failed", "app.count"),
+        Listening("worker_died", "app.alert", "app.py:alert"),
+        Listening("worker_died", "launch.mine", "<string>:mine"),
+        Listening("job_failed", "app.count", "app.py:count"),
+        Listening("job_failed", "launch.loaded", "<string>:loaded"),
     ]
     lines = deaf(preloaded)
     assert [line.partition(",")[0] for line in lines] == [
@@ -238,7 +243,7 @@ def test_handlers_and_listeners_get_one_too() -> None:
 
     world = World()
     supervisor = supervise(world)
-    world.happen(Ready(99, 1, (), (("job_failed", "app.count"),)))
+    world.happen(Ready(99, 1, (), (Listening("job_failed", "app.count", "app.py:count"),)))
     kill_under_a_job(world, supervisor)
     assert len(world.called_back) == 1
 

@@ -18,6 +18,7 @@ from typing import Any
 from pysplash.application.registry import TaskSpec
 from pysplash.config import WorkerSettings
 from pysplash.control.model import Limits
+from pysplash.events import Listening
 from pysplash.jobs.abandoned import AbandonedJob
 
 #: run by the fork server's interpreter; everything secret comes over the socket afterwards
@@ -53,8 +54,8 @@ class Ready:
     threads: int
     #: what its modules registered
     tasks: tuple[TaskSpec, ...] = ()
-    #: what they listen to: each event with the place of the function
-    listeners: tuple[tuple[str, str], ...] = ()
+    #: what they listen to
+    listeners: tuple[Listening, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

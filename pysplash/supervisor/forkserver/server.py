@@ -96,7 +96,7 @@ class ForkServer:
         if not self._preload():
             return
         threads = threading.active_count()
-        self._report(Ready(os.getpid(), threads, REGISTRY.specs(), registered()))
+        self._report(Ready(os.getpid(), threads, REGISTRY.specs(), listeners=registered()))
         while self._pool_lives():
             ready = wait([self._control, self._wake], self._throttle())
             if self._wake in ready:
