@@ -67,8 +67,8 @@ def deaf(preloaded: Sequence[Listening]) -> list[str]:
     heard_here = {(it.event, it.origin) for it in here}
     heard_there = {(it.event, it.origin) for it in preloaded}
     lines = [
-        f"{it.function} listens to {it.event}, which happens in the pool's process, and its module is "
-        "loaded in workers only: register it in the module of --config, or in the program that "
+        f"{it.function} listens to {it.event}, which happens in the pool's process, and its module "
+        "is loaded in workers only: register it in the module of --config, or in the program that "
         "starts the pool"
         for it in preloaded
         if it.event in OF_THE_POOL and (it.event, it.origin) not in heard_here

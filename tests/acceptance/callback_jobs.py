@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from redis import Redis
 from rq import Callback, Queue, get_current_job
@@ -30,6 +30,11 @@ def note(connection: Redis, who: str, job_id: str, **facts: Any) -> None:
 def die() -> None:
     """Kill the worker."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> NoReturn:
+    """Raise."""
+    raise ValueError("no luck")
 
 
 def nap(seconds: float) -> None:
