@@ -60,6 +60,8 @@ class WorkerSettings:
     #: jobs nested in one another from which a waiting one first looks for another worker
     max_nesting: int = 100
     on_crash: str = "fail"
+    #: seconds between two signs of life of an idle worker
+    idle_beat: float = 1.0
     #: what setup hooks are told
     params: tuple[tuple[str, str], ...] = ()
 

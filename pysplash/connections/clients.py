@@ -27,6 +27,7 @@ from pysplash.errors import ConfigError, ConnectionFailed
 
 from .address import Address, Sentinels
 from .outage import REFUSALS, UNREACHABLE
+from .refusals import refusal
 
 #: what redis-py tells the server about itself, worked out once and not at every connection
 if hasattr(redis, "DriverInfo"):
@@ -143,6 +144,8 @@ def check(client: Redis) -> None:
                 f"Redis at {address(client)} demands a password ({error}): "
                 "give it as redis://user:password@host or in REDIS_PASSWORD"
             ) from error
+        if "HELLO" in str(error).upper():
+            raise ConnectionFailed(f"Redis at {address(client)} {refusal(error)}") from error
         raise ConnectionFailed(f"Redis at {address(client)} refuses: {error}") from error
 
 
