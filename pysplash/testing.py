@@ -87,6 +87,8 @@ class World:
     losses: list[Loss] = field(default_factory=list)
     #: the hash in Redis of every job, where a test is about its failure callback
     job_fields: dict[bytes, bytes] = field(default_factory=dict)
+    #: whether the pool has exception handlers
+    handled: bool = False
     #: the jobs for whose failure a process was started, by its name
     called_back: dict[str, AbandonedJob] = field(default_factory=dict)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
@@ -299,7 +301,14 @@ class _Settlement(_Part):
         if not loss.job_id:
             return ""
         fields, why = self.world.job_fields, loss.cause
-        abandoned = AbandonedJob(loss.job_id, fields, why, retried=False, worker=loss.worker)
+        abandoned = AbandonedJob(
+            loss.job_id,
+            fields,
+            why,
+            retried=False,
+            worker=loss.worker,
+            handled=self.world.handled,
+        )
         self.world._settled.append(Settled(loss.worker, loss.job_id, "failed", abandoned))
         return "failed"
 

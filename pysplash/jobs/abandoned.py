@@ -56,6 +56,8 @@ class AbandonedJob:
     worker: str
     #: seconds from its start until it was settled
     seconds: float = 0.0
+    #: whether there are exception handlers
+    handled: bool = False
 
     @property
     def callback(self) -> str:

@@ -9,7 +9,6 @@ it, or hangs in it, is named in the log, and the job's outcome stands.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pysplash.host.processes import describe
@@ -34,10 +33,9 @@ class _Running:
 class CallbackProcesses:
     """Runs what is to be called for jobs whose workers died, at most MOST at once."""
 
-    def __init__(self, pool: str, devices: Devices, handlers: Sequence[str] = ()) -> None:
+    def __init__(self, pool: str, devices: Devices) -> None:
         self._pool = pool
         self._devices = devices
-        self._handlers = handlers
         self._waiting: list[AbandonedJob] = []
         self._running: dict[str, _Running] = {}
         #: whether a preloaded module listens to failures of jobs
@@ -50,7 +48,7 @@ class CallbackProcesses:
 
     def add(self, job: AbandonedJob) -> None:
         """Have run what is to be called for a job, if anything is."""
-        if job.callback or self._handlers or self.listened_to:
+        if job.callback or job.handled or self.listened_to:
             self._waiting.append(job)
 
     def turn(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 import signal
-from collections.abc import Sequence
 
 from pysplash.control.model import (
     NEVER,
@@ -62,7 +61,6 @@ class Supervisor:
         with_scheduler: bool = False,
         maintenance_interval: float = 600.0,
         observer: Observer | None = None,
-        exception_handlers: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._limits = limits
@@ -75,7 +73,7 @@ class Supervisor:
         self._lessons = LessonKeeper(devices.lessons)
         self._link = WorkerLink(devices, self.table, self._sensors.rows)
         self._listeners = ListenerThread()
-        self._callbacks = CallbackProcesses(name, devices, exception_handlers)
+        self._callbacks = CallbackProcesses(name, devices)
         self._exits = Exits(
             devices.settlement, self.table, self.accounting, self._callbacks, self._listeners
         )

@@ -87,7 +87,7 @@ def purge(
 
 
 def _call_back(settings: WorkerSettings, job: AbandonedJob) -> None:
-    if not job.callback and not settings.exception_handlers:
+    if not job.callback and not job.handled:
         return
     wrong = run_apart(settings, job)
     if wrong:

@@ -380,8 +380,8 @@ class Settlement:
         fields: Any = self._connection.hgetall(job.key)
         if not job.should_retry and b"retries_left" in fields:
             fields[b"retries_left"] = b"0"  # it failed too often, whatever is left
-        retried, ran = job.should_retry, seconds_since(job)
-        return AbandonedJob(job.id, fields, text, retried, worker.name, ran)
+        handled, ran = bool(self._settings.exception_handlers), seconds_since(job)
+        return AbandonedJob(job.id, fields, text, job.should_retry, worker.name, ran, handled)
 
     def _count_death(self, key: str) -> int:
         with self._connection.pipeline() as pipeline:

@@ -41,15 +41,24 @@ def _keep_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_else() -> Iterator[None]:
+    """Let each test begin without listeners, and leave none."""
+    before = {name: [*listeners] for name, listeners in events._LISTENERS.items()}
+    for listeners in events._LISTENERS.values():
+        listeners.clear()
+    yield
+    for name, listeners in events._LISTENERS.items():
+        listeners[:] = before[name]
+
+
 @pytest.fixture
-def heard() -> Iterator[list[JobEvent]]:
+def heard(_nobody_else: None) -> list[JobEvent]:
     """Listen to all events of jobs while a test runs."""
     told: list[JobEvent] = []
     for name in JOB_EVENTS:
         pysplash.on(name, told.append)
-    yield told
-    for listeners in events._LISTENERS.values():
-        listeners.clear()
+    return told
 
 
 def ended(event: JobEvent) -> str:
@@ -294,10 +303,7 @@ def test_a_worker_is_told_when_it_takes_jobs(redis: Redis, queue: Queue) -> None
         "worker_started",
         lambda event: told.append((event, len(SimpleWorker.all(connection=redis)))),
     )
-    try:
-        empty(Worker([queue], connection=redis, name="w"))
-    finally:
-        events.WORKER_STARTED.clear()
+    empty(Worker([queue], connection=redis, name="w"))
     assert told == [(WorkerEvent("worker_started", "w", os.getpid()), 1)]
 
 
@@ -312,11 +318,7 @@ def test_a_listener_that_ends_the_process_costs_no_job(
     jobs = [queue.enqueue(divide, 1, right) for right in (1, 0, 2)]
     for name in JOB_EVENTS:
         pysplash.on(name, leave)
-    try:
-        empty(Worker([queue], connection=redis))
-    finally:
-        for listeners in events._LISTENERS.values():
-            listeners.clear()
+    empty(Worker([queue], connection=redis))
     statuses = [job.get_status() for job in jobs]
     assert statuses == [JobStatus.FINISHED, JobStatus.FAILED, JobStatus.FINISHED]
     assert "leave, called for job_started, failed" in caplog.text
