@@ -159,6 +159,16 @@ def test_handlers_are_called_though_the_callback_failed(
     assert [call["who"] for call in await_calls(redis, 3)] == ["callback", "first", "last"]
 
 
+def test_handlers_are_called_for_a_job_without_a_callback(
+    pool: Start, queue: Queue, redis: Redis
+) -> None:
+    """They are for every job."""
+    start(pool, *HANDLERS)
+    queue.enqueue(jobs.die)
+
+    assert [call["who"] for call in await_calls(redis, 2)] == ["first", "last"]
+
+
 def test_a_pool_that_ends_calls_first(pool: Start, queue: Queue, redis: Redis) -> None:
     """A job that a stop has ended: its callback is called before the pool has gone."""
     command = start(pool)
