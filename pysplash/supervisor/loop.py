@@ -27,11 +27,13 @@ from pysplash.errors import EXIT_OK, ImportFailed, SplashError
 from pysplash.log import logger
 
 from .accounting import Accounting
+from .callbacks import CallbackProcesses
 from .devices import Devices
 from .exits import Exits
 from .fork_server_restarts import ForkServerRestarts
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .lessons import LessonKeeper
+from .listeners import ListenerThread, deaf
 from .reporting import Observer, Reporter
 from .scheduler import SchedulerProcess
 from .sensing import Sensors
@@ -71,9 +73,15 @@ class Supervisor:
         self._sensors = Sensors(devices, self.table)
         self._lessons = LessonKeeper(devices.lessons)
         self._link = WorkerLink(devices, self.table, self._sensors.rows)
-        self._exits = Exits(devices.settlement, self.table, self.accounting)
+        self._listeners = ListenerThread()
+        self._callbacks = CallbackProcesses(name, devices)
+        self._exits = Exits(
+            devices.settlement, self.table, self.accounting, self._callbacks, self._listeners
+        )
         self._fork_server = ForkServerRestarts(devices)
-        self._reporter = Reporter(devices, self.accounting, limits, observer)
+        self._reporter = Reporter(
+            devices, self.accounting, limits, observer, pool=name, listeners=self._listeners
+        )
         self._momentum = Momentum()
         self._pause = TICK
         self._floor = 0
@@ -101,12 +109,19 @@ class Supervisor:
         while not self.finished:
             self.tick()
             self._sleep()
-        self._lessons.save()
+        self._end()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
             raise self._fatal
         return EXIT_OK
+
+    def _end(self) -> None:
+        """Leave nothing unsaid."""
+        self._lessons.save()
+        self._callbacks.close()
+        self._exits.close()
+        self._listeners.close()
 
     def tick(self) -> Decision:
         """Run one turn of the loop; return what was decided."""
@@ -123,7 +138,8 @@ class Supervisor:
         """Whether the pool has been stopped and nothing of it is left."""
         if self._drain is None or len(self.table) or self._scheduler.alive:
             return False
-        return not len(self._exits) or self._devices.clock() > self._settle_until
+        done = not len(self._exits) and not self._callbacks.busy
+        return done or self._devices.clock() > self._settle_until
 
     def _sleep(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
@@ -235,7 +251,8 @@ class Supervisor:
         self._fork_server.note_ready()
         if self._devices.presence is not None:
             self._devices.presence.set_tasks(event.tasks)
-        for line in event.warnings:
+        self._callbacks.listened_to = any(it.event == "job_failed" for it in event.listeners)
+        for line in (*event.warnings, *deaf(event.listeners)):
             log.warning("%s", line, extra={"action": "preload"})
 
     def _server_died(self, event: ServerDied) -> None:
@@ -258,6 +275,7 @@ class Supervisor:
 
     def _exited(self, name: str, status: int | None, text: str) -> None:
         self._scheduler.note_exit(name)
+        self._callbacks.note_exit(name, status, text)
         if name not in self.table:
             return
         entry = self.table.remove(name)
@@ -286,6 +304,7 @@ class Supervisor:
         if view.queued is not None:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
+        self._callbacks.turn()
         self._scheduler.ensure()
         if self._drain is None:
             self._fork_server.ensure()

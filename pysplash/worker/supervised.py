@@ -32,6 +32,7 @@ from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .announcements import Announcing, announce_worker
 from .database import close_stale
 from .scoreboard import Slot
 
@@ -44,7 +45,7 @@ T = TypeVar("T")
 log = logger("worker")
 
 
-class Supervised(BaseWorker):
+class Supervised(Announcing):
     """What makes an RQ worker class fit for a pool; mixed in before the class it completes."""
 
     #: this worker's row; None where no pool watches
@@ -146,6 +147,7 @@ class Supervised(BaseWorker):
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
             self._leave_registered()
             return False
+        announce_worker(self)
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
             self._start_scheduler(burst, logging_level, date_format, log_format)

@@ -26,6 +26,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from pysplash.connections.abilities import check_abilities
 from pysplash.connections.clients import check_prefix, native
 from pysplash.connections.outage import AWAY
+from pysplash.events import JOB_FINISHED, JOB_STARTED
 from pysplash.jobs.commands import NAMED, Command
 from pysplash.jobs.quarantine import Quarantine, reason
 from pysplash.jobs.restoring import Restorer, called, written
@@ -35,6 +36,7 @@ from pysplash.jobs.store_and_claim import MOST_SECONDS, Answer, Finish, Turn
 from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
+from .announcements import announce_return, announce_start
 from .batch_claims import BatchingClaims
 from .database import close_stale
 from .hooked_run import HookedRun
@@ -243,6 +245,8 @@ class Worker(Supervised, SimpleWorker):
         if self.log.isEnabledFor(20):
             self._announce(job, queue)
         os.environb[b"RQ_JOB_ID"] = turn.job_id
+        if JOB_STARTED:
+            announce_start(self, job)
         if brief:
             self._turns.look_ahead(job, function)
         lost = False
@@ -325,6 +329,7 @@ class Worker(Supervised, SimpleWorker):
         """Store what a job returned, unless it has done so itself."""
         if value is SETTLED:
             self._claims.recount()
+            announce_return(self, job)
         else:
             slow = slow or changed or bool(self._hooks.hooks.storing)
             self._finish(job, queue, value, began, slow)
@@ -375,6 +380,8 @@ class Worker(Supervised, SimpleWorker):
         seconds = (ended - began) / 1e6
         pending = Pending(done, job, queue, value, seconds, self._turns.light)
         self._turns.left(pending, job.func_name or "")
+        if JOB_FINISHED:
+            announce_return(self, job, seconds)
 
     # --- stops and commands ---
 

@@ -19,6 +19,8 @@ from pysplash.application.registry import TaskSpec
 from pysplash.config import WorkerSettings
 from pysplash.control.model import Limits
 from pysplash.errors import EXIT_IMPORT
+from pysplash.events import Listening
+from pysplash.jobs.abandoned import AbandonedJob
 
 from .preloading import WarningFilter, interpreter_flags
 
@@ -68,6 +70,8 @@ class Ready:
     tasks: tuple[TaskSpec, ...] = ()
     #: lines about what workers share, or lack, because of what was preloaded
     warnings: tuple[str, ...] = ()
+    #: what they listen to
+    listeners: tuple[Listening, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +194,20 @@ class Processes:
         """Return the descriptors that are readable when there are events."""
         return tuple(server.control.fileno() for server in self._servers)
 
-    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
+    def spawn(
+        self,
+        name: str,
+        slot: int,
+        *,
+        maintain: bool = False,
+        role: str = "worker",
+        job: AbandonedJob | None = None,
+    ) -> None:
         """Ask for one process; its :class:`Spawned` comes as an event."""
         if self._current is None:
             raise RuntimeError("no fork server is ready: call renew() and wait for Ready")
         self._current.names.add(name)
-        self._current.send(("spawn", name, slot, role, maintain))
+        self._current.send(("spawn", name, slot, role, maintain, job))
 
     def _parent(self, name: str) -> _Server | None:
         return next((server for server in self._servers if name in server.names), None)

@@ -30,12 +30,15 @@ from rq.scheduler import RQScheduler
 
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
+from pysplash.events import registered
 from pysplash.host.capacity import Host
 from pysplash.host.processes import adopt_orphans, die_without, kill_session
+from pysplash.jobs.abandoned import AbandonedJob
 from pysplash.log import configure
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
+from .callbacks import run_callbacks
 from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
 from .inheritance import Inheritance
 from .leaving import disown, leave
@@ -100,6 +103,7 @@ class ForkServer:
                 threading.active_count(),
                 REGISTRY.specs(),
                 self._inheritance.warnings(),
+                listeners=registered(),
             )
         )
         while self._pool_lives():
@@ -185,7 +189,9 @@ class ForkServer:
 
     # --- children ---
 
-    def _spawn(self, name: str, slot: int, role: str, maintain: bool) -> None:
+    def _spawn(
+        self, name: str, slot: int, role: str, maintain: bool, job: AbandonedJob | None
+    ) -> None:
         words, words_write = os.pipe()
         os.set_blocking(words, False)
         self._inheritance.write_out()
@@ -198,12 +204,20 @@ class ForkServer:
             return
         if pid == 0:
             os.close(words)
-            self._child(name, slot, role, maintain, words_write)
+            self._child(name, slot, role, maintain, words_write, job)
         os.close(words_write)
         self._children[name] = Child(name, slot, role, pid, words)
         self._report(Spawned(name, pid))
 
-    def _child(self, name: str, slot: int, role: str, maintain: bool, words: int) -> NoReturn:
+    def _child(
+        self,
+        name: str,
+        slot: int,
+        role: str,
+        maintain: bool,
+        words: int,
+        job: AbandonedJob | None,
+    ) -> NoReturn:
         """Be the new process: never returns into the server's loop."""
         status = EXIT_BOOT
         try:
@@ -213,6 +227,8 @@ class ForkServer:
             configure(settings.logging_level, settings.log_format, settings.date_format)
             if role == "scheduler":
                 run_scheduler(self._plan)
+            elif job is not None:
+                run_callbacks(self._plan.settings, name, job)
             else:
                 run_worker(settings, name, Slot(self._board, slot, name), maintain)
             status = 0
