@@ -13,7 +13,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeVar
 
-import psutil
 from redis import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 from rq.command import handle_command
@@ -23,15 +22,18 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.utils import now
-from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker import BaseWorker, DequeueStrategy, SimpleWorker, WorkerStatus
 
 from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
+from pysplash.host.processes import own_memory
 from pysplash.jobs.commands import Command, understand
 from pysplash.jobs.quarantine import clean, described, set_aside
 from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .forked import end_if_forked, note_worker
+from .process_state import ProcessState
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -65,6 +67,8 @@ class Supervised(BaseWorker):
     _memory_floor = 0
     _heartbeat_at = 0.0
     _began_at = 0.0
+    #: what this process was like before its first job
+    _process_state: ProcessState | None = None
 
     @property
     def dequeue_timeout(self) -> int:
@@ -83,6 +87,8 @@ class Supervised(BaseWorker):
 
     def _install_signal_handlers(self) -> None:
         signals.handle_stops(self.request_stop)
+        if isinstance(self, SimpleWorker):
+            note_worker()
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Ask for a warm stop: set a flag, nothing else.
@@ -116,7 +122,15 @@ class Supervised(BaseWorker):
             growth = own_memory() - self._memory_floor
             if growth > self.max_job_memory:
                 return f"it has grown by {growth} bytes"
+        if self._process_state is not None and self.slot is not None:
+            return self._process_state.broken
         return ""
+
+    def _tidy(self, function: str, *, imported: bool = False) -> None:
+        """See to what a job of *function* has left behind; *imported*: its module was new."""
+        end_if_forked(function)
+        if self._process_state is not None:
+            self._may_be_last |= not self._process_state.tidy(function, imported=imported)
 
     # --- the loop ---
 
@@ -146,6 +160,7 @@ class Supervised(BaseWorker):
         if self.max_job_memory is not None:
             self._memory_floor = own_memory()
         self._patiently(self._maintain)
+        self._process_state = ProcessState()
         done = 0
         limited = self.max_age is not None or self.max_job_memory is not None
         try:
@@ -310,6 +325,7 @@ class Supervised(BaseWorker):
         try:
             super().execute_job(job, queue)
         finally:
+            self._tidy(self._function(job))
             os.environ.pop("RQ_JOB_ID", None)
             if self.slot is not None:
                 self.slot.finished(self._job_failed)
@@ -324,6 +340,7 @@ class Supervised(BaseWorker):
 
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
         """Let RQ store a success, again if a job has come to depend on this one meanwhile."""
+        end_if_forked("")
         self._storing_success = True
         try:
             super().handle_job_success(*args, **kwargs)
@@ -344,6 +361,7 @@ class Supervised(BaseWorker):
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
         """Note the failure, then let RQ store it."""
+        end_if_forked("")
         self._job_failed = True
         super().handle_job_failure(*args, **kwargs)
 
@@ -373,9 +391,3 @@ class Supervised(BaseWorker):
             self.connection.connection_pool.disconnect()  # another server may be the primary now
         pause(error, seconds)
         return min(LONGEST_PAUSE, 2 * seconds)
-
-
-def own_memory() -> int:
-    """Bytes this process is charged with: its proportional set, where the system knows it."""
-    full = psutil.Process().memory_full_info()
-    return int(getattr(full, "pss", full.uss))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
 from .batch_claims import BatchingClaims
+from .forked import note_worker
 from .idling import Idling
 from .interrupts import Interrupts
 from .nesting import Nest
@@ -116,6 +118,7 @@ class Worker(Supervised, SimpleWorker):
         offer(self._nest)
         self._wake_up.open()
         handle_job_stops(self._interrupts.stop_job)
+        note_worker()
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
@@ -190,6 +193,8 @@ class Worker(Supervised, SimpleWorker):
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
         queues, hasty = queues_of(self), self._turns.is_batch_next()
         self._restorer.prepare()
+        if self._process_state is not None:
+            self._process_state.tidy_all()
         try:
             self._maintain()
             self._claims.prepare()
@@ -230,12 +235,14 @@ class Worker(Supervised, SimpleWorker):
         lost = False
         try:
             if self._plain:
-                self._perform(job, queue, special)
+                self._perform(job, queue, special, function)
             else:
                 log.debug("job %s: slow: a class of the user's own", job.id)
                 hold(self, self._outcomes.execution(job))
                 self._claims.recount()
+                new = function.rpartition(".")[0] not in sys.modules
                 perform(self, job, queue)
+                self._tidy(function, imported=new)
         except AWAY:
             # The row goes on to name the job, for the pool to settle.
             lost = not self._interrupts.outer
@@ -279,20 +286,24 @@ class Worker(Supervised, SimpleWorker):
                 return queue
         return self.queue_class(name, connection=self.connection, serializer=self.serializer)
 
-    def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
+    def _perform(self, job: Job, queue: Queue, slow: bool, function: str) -> None:
         began = time.time_ns() // 1000
         job.started_at = datetime.fromtimestamp(began / 1e6, UTC)
         before = portrait(job)
         timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         try:
-            with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
-                value = self._call(job)
+            try:
+                with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
+                    value = self._call(job)
+            finally:
+                self._tidy(function)
             if value is SETTLED:
                 self._claims.recount()
                 return
             self._finish(job, queue, value, began, slow or portrait(job) != before)
         except BaseException:
             self._nest.fail(job, queue)
+            self._tidy(function)  # callbacks are the user's, too
 
     def _call(self, job: Job) -> Any:
         """Call the job's function as RQ's perform does; the key was persisted with the claim."""
@@ -301,7 +312,10 @@ class Worker(Supervised, SimpleWorker):
         settles = SETTLES.set(True)
         try:
             interrupts.allow()
-            result = called(job)(*job.args, **job.kwargs)
+            function = called(job)
+            if self._process_state is not None:
+                self._process_state.adopt()
+            result = function(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
             return result
@@ -324,6 +338,7 @@ class Worker(Supervised, SimpleWorker):
         if payload is None:
             log.debug("job %s: slow: RQ stores it", job.id)
             self._outcomes.finish(job, queue, value)
+            self._tidy(self._function(job))
             return
         execution, depends = self._claims.execution, "1" if job._dependency_ids else ""
         (began_at, started_at), (over_at, ended_at) = written(began), written(ended)
