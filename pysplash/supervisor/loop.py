@@ -290,7 +290,8 @@ class Supervisor:
                 self._spawn(now)
         elif isinstance(action, Stop):
             self.accounting.note_stop(action.reason)
-            self.table.ask_to_stop(action.name, now, action.reason)
+            entry = self.table.ask_to_stop(action.name, now, action.reason)
+            self._devices.board.ask_to_leave(entry.slot)
             self._devices.processes.stop(action.name)
         else:
             self.table.ask_to_die(action.name, now, action.reason)

@@ -61,10 +61,11 @@ class WorkerTable:
         self._free.append(entry.slot)
         return entry
 
-    def ask_to_stop(self, name: str, now: float, reason: Reason) -> None:
+    def ask_to_stop(self, name: str, now: float, reason: Reason) -> Entry:
         """Record that a worker is asked to stop; this is done once."""
         entry = self._entries[name]
         entry.stop_at, entry.stop_reason = now, reason
+        return entry
 
     def ask_to_die(self, name: str, now: float, reason: Reason) -> None:
         """Record that a worker is killed."""

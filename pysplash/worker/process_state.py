@@ -29,6 +29,7 @@ from .traits import JOB_ID, TRAITS, Trait, differing
 LOOK = 0.01
 
 log = logger("worker")
+_environ: Any = os.environ._data  # type: ignore[attr-defined]
 
 #: a change: the number of the trait, and its value
 Change = tuple[int, Any]
@@ -46,10 +47,11 @@ class ProcessState:
         self._traits = (*traits, self._descriptors.trait())
         self._first = [_kept(_value(trait)) for trait in self._traits]
         self._variables = next(value for value in self._first if isinstance(value, dict))
-        self._cheap = [(n, trait.read) for n, trait in enumerate(self._traits) if trait.cheap]
-        self._recursion = next(
-            number for number, read in self._cheap if read is sys.getrecursionlimit
-        )
+        self._cheap = [trait.read for trait in self._traits if trait.cheap]
+        self._cheap_first: tuple[Any, ...] = ()
+        self._note_cheap()
+        reads = [trait.read for trait in self._traits]
+        self._recursion = reads.index(sys.getrecursionlimit)
         #: the recursion limits of the jobs that wait while another runs inside them
         self._limits: list[int] = []
         self._modules = len(sys.modules)
@@ -79,12 +81,11 @@ class ProcessState:
 
     def _is_as_before(self) -> bool:
         """Return whether nothing has changed, as far as is looked at now."""
-        first = self._first
-        self._variables[JOB_ID] = os.environ._data.get(JOB_ID)  # type: ignore[attr-defined]
+        term, interrupt, stop, variables, folder = self._cheap
+        self._variables[JOB_ID] = _environ.get(JOB_ID)
         try:
-            for number, read in self._cheap:
-                if first[number] != read():
-                    return False
+            if (term(), interrupt(), stop(), variables(), folder()) != self._cheap_first:
+                return False
         except OSError:  # the working folder does not exist any more
             return False
         late = time.monotonic() - self._looked_at > LOOK
@@ -115,6 +116,11 @@ class ProcessState:
             self._variables.update(value)
         else:
             self._first[number] = value
+        self._note_cheap()
+
+    def _note_cheap(self) -> None:
+        pairs = zip(self._traits, self._first, strict=True)
+        self._cheap_first = tuple(first for trait, first in pairs if trait.cheap)
 
     # --- jobs inside one another ---
 

@@ -112,7 +112,8 @@ class Supervised(BaseWorker):
     def _leaving(self) -> bool:
         """Whether this worker takes no further job."""
         orphaned = self.parent_pid is not None and os.getppid() != self.parent_pid
-        return self._stop_requested or orphaned
+        told = self.slot is not None and self.slot.to_leave()
+        return self._stop_requested or orphaned or told
 
     def _reason_to_recycle(self) -> str:
         """Say why this worker should be recycled; empty if it should not."""

@@ -220,23 +220,21 @@ def _put_back_decimals(first: Any, _: Any) -> None:
 
 
 TRAITS = (
-    *(_handler(number, cheap=True) for number in _NEEDED),
+    *(_handler(number, cheap=number != signal.SIGCHLD) for number in _NEEDED),
     Trait("the environment", _environment, _put_back_environment, cheap=True),
     Trait("the working folder", os.getcwdb, lambda first, _: os.chdir(first), cheap=True),
-    Trait("a standard stream of sys", _streams, _put_back_streams, cheap=True),
+    Trait("a standard stream of sys", _streams, _put_back_streams),
     Trait(
         "the recursion limit",
         sys.getrecursionlimit,
         lambda first, _: sys.setrecursionlimit(first),
-        cheap=True,
     ),
     Trait(
         "garbage collection",
         gc.isenabled,
         lambda first, _: gc.enable() if first else gc.disable(),
-        cheap=True,
     ),
-    Trait("asyncio's present loop", _loop, _put_back_loop, cheap=True, quiet=True),
+    Trait("asyncio's present loop", _loop, _put_back_loop, quiet=True),
     _handler(signal.SIGALRM, cheap=False, alarm=True),
     Trait("the handler of a signal", _other_handlers, _put_back_handlers),
     Trait("the wake-up descriptor of signals", _wake_up, _put_back_wake_up, needed=True),
