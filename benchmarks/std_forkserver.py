@@ -88,7 +88,11 @@ def sleepers(context: ForkServerContext, number: int) -> list[ForkServerProcess]
 def ours(url: str, *preload: str) -> Processes:
     """Return PySplash's processes, their fork server asked for."""
     board = Scoreboard(2 * CROWD)
-    processes = Processes(ForkServerPlan(settings_for(url), board.fd, board.slots, preload, 2.0))
+    processes = Processes(
+        ForkServerPlan(
+            settings_for(url), board.fd, board.notices.fileno(), board.slots, preload, 2.0
+        )
+    )
     processes.renew()
     return processes
 

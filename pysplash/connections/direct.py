@@ -16,6 +16,7 @@ from typing import Any
 import hiredis
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .outage import AWAY, failure
@@ -71,14 +72,26 @@ class DirectConnection:
         return self._socket is not None
 
     def connect(self) -> None:
-        """Open the connection, speaking RESP3; raise redis's errors if that fails."""
+        """Open the connection; raise redis's errors if that fails.
+
+        It speaks RESP3, in which servers tell of changes, or RESP2 where the server knows no other.
+        """
         self.close()
-        options = self._pool.connection_kwargs | {"protocol": 3}
-        connection = self._pool.connection_class(**options)
-        connection.connect()
+        try:
+            connection = self._connected(3)
+        except ResponseError as error:
+            if "HELLO" not in str(error).upper():
+                raise
+            connection = self._connected(2)
         self._connection, self._socket = connection, connection._sock
         _bound(self._socket, self._seconds)
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+
+    def _connected(self, protocol: int) -> Any:
+        options = self._pool.connection_kwargs | {"protocol": protocol}
+        connection = self._pool.connection_class(**options)
+        connection.connect()
+        return connection
 
     def close(self) -> None:
         """Close the connection, if there is one."""
@@ -167,13 +180,13 @@ class DirectConnection:
             raise RedisConnectionError("Redis closed the connection")
         self._reader.feed(self._buffer, 0, count)
 
-    def listen(self, seconds: float, also: int) -> bool:
-        """Wait *seconds* at most for a push; return whether descriptor *also* became readable."""
+    def listen(self, seconds: float, *others: int) -> list[int]:
+        """Wait *seconds* at most for a push; return which *other* descriptors are readable."""
         if self._socket is None:
             raise RedisConnectionError("the connection is closed")
         if self._hear() or self.notified:
-            return False
-        ready, _, _ = select.select([self._socket.fileno(), also], [], [], seconds)
+            return []
+        ready, _, _ = select.select([self._socket.fileno(), *others], [], [], seconds)
         if self._socket.fileno() in ready:
             try:
                 self._receive()
@@ -181,7 +194,7 @@ class DirectConnection:
                 self.close()
                 raise RedisConnectionError(str(error)) from error
             self._hear()
-        return also in ready
+        return [fd for fd in others if fd in ready]
 
     def _hear(self) -> bool:
         heard = False

@@ -15,6 +15,7 @@ from typing import TypeVar
 from redis.exceptions import (
     BusyLoadingError,
     MasterDownError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -51,6 +52,7 @@ REFUSALS: dict[str, type[RedisError]] = {"MISCONF": WritesRefused, "NOREPLICAS":
 _KINDS: dict[str, type[RedisError]] = REFUSALS | {
     "LOADING": BusyLoadingError,
     "MASTERDOWN": MasterDownError,
+    "NOSCRIPT": NoScriptError,
     "OOM": OutOfMemoryError,
     "READONLY": ReadOnlyError,
 }

@@ -5,7 +5,7 @@ same keys. A job is taken off its queue and registered as started in the same st
 no moment in which it is nowhere, with any number of queues. An outcome is stored only while the
 execution is still open: who settled the job meanwhile is right.
 
-Single server only, as RQ itself: the keys are not declared.
+Single server only, as RQ itself: keys are declared only where the server is to tell of changes.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ MAX_JOB_ID = 255
 MOST_SKIPPED = 100
 #: seconds a worker's key must live on at least once a lease has ended
 ROOM = 60
+
+#: declares a worker's connection lost, or all of a dead worker; for how many seconds
+CLOSED, CLOSED_TTL = "pysplash:closed:{}", 3600
+#: what scripts begin with where the server closes no connections: its last key declares this one
+#: lost, and nothing is done then
+FENCE = """
+if redis.call('EXISTS', KEYS[#KEYS], 'CLOSED' .. ARGV[1]) > 0 then
+  return redis.error_reply('CLOSED this connection of the worker was declared lost')
+end
+""".replace("CLOSED' ..", CLOSED.format("") + "' ..")
 
 #: what every script of a turn begins with
 HEAD = (

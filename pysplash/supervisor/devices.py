@@ -22,6 +22,7 @@ from .forkserver.client import Event
 from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .presence import Presence
+from .queue_watch import QueueWatch
 from .settlement import Loss
 
 
@@ -106,9 +107,12 @@ class Devices:
     lessons: LessonStore
     recorder: Recorder | None = None
     presence: Presence | None = None
+    queue_watch: QueueWatch | None = None
 
     def close(self) -> None:
         """Close what was opened."""
+        if self.queue_watch is not None:
+            self.queue_watch.close()
         self.processes.close()
         self.signals.close()
         self.board.close()

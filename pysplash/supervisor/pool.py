@@ -27,14 +27,17 @@ from pysplash.config import (
     import_path,
     parse_size,
 )
-from pysplash.connections.clients import check, from_url, own, portable
+from pysplash.connections.abilities import abilities_of, check_abilities
+from pysplash.connections.clients import address, check, from_url, own, portable
 from pysplash.control.model import Limits
 from pysplash.errors import ConfigError
 from pysplash.host.capacity import Host
 from pysplash.host.sampling import Sampler
 from pysplash.host.signals import SignalQueue
 from pysplash.jobs.commands import CommandListener
+from pysplash.log import logger
 from pysplash.recording.writer import Recorder
+from pysplash.worker.notices import LONGEST_PAUSE, SHORTEST_PAUSE
 from pysplash.worker.scoreboard import Scoreboard
 from pysplash.worker.worker import Worker
 
@@ -45,12 +48,15 @@ from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .loop import Supervisor
 from .presence import Presence
+from .queue_watch import QueueWatch
 from .reporting import Observer
 from .settlement import Settlement
 
 #: seconds within which Redis has to answer at the start
 START = 10.0
 Importable = str | type[Any] | Callable[..., Any]
+
+log = logger("pool")
 
 
 class Pool:
@@ -223,7 +229,9 @@ class Pool:
         if devices is None:
             with own(self.connection, START) as asking:
                 check(asking)
-            devices = self._open()
+                check_abilities(asking)
+                tracking = abilities_of(asking, self.name).tracking
+            devices = self._open(tracking)
         supervisor = self._supervisor = self.supervise(devices)
         try:
             return supervisor.run()
@@ -252,10 +260,20 @@ class Pool:
             observer=self._observer,
         )
 
-    def _open(self) -> Devices:
+    def _open(self, tracking: bool) -> Devices:
+        if not tracking:
+            log.info(
+                "Redis at %s does not tell of new jobs (no CLIENT TRACKING): the pool looks for "
+                "them every %.0f to %.0f ms",
+                address(self.connection),
+                1000 * SHORTEST_PAUSE,
+                1000 * LONGEST_PAUSE,
+                extra={"action": "no-tracking"},
+            )
         return open_devices(
             self.connection,
             self.settings,
+            tracking=tracking,
             slots=self.limits.max_procs,
             preload=self._preload,
             terminate=self.limits.terminate,
@@ -338,12 +356,21 @@ def open_devices(
     on_crash: str,
     record: str | Path | None,
     limits: Limits | None = None,
+    tracking: bool = True,
 ) -> Devices:
-    """Return the real devices; no process is started yet. *limits* are the throttler's."""
+    """Return the real devices; no process is started yet. *limits* are the throttler's.
+
+    *tracking* says whether the server tells workers of new jobs.
+    """
     recorder = Recorder(record) if record is not None else None
     board = Scoreboard(slots)
-    plan = ForkServerPlan(settings, board.fd, slots, preload, terminate, limits)
+    notices = board.notices.fileno()
+    plan = ForkServerPlan(settings, board.fd, notices, slots, preload, terminate, limits)
     glancing = own(connection, GLANCE)
+    watch = None
+    if not tracking:
+        watch = QueueWatch(own(connection, GLANCE), settings.queues, board)
+        watch.start()
     return Devices(
         clock=time.monotonic,
         signals=SignalQueue(),
@@ -357,4 +384,5 @@ def open_devices(
         lessons=LessonStore(glancing),
         recorder=recorder,
         presence=Presence(glancing, settings, terminate),
+        queue_watch=watch,
     )

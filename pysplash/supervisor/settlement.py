@@ -36,7 +36,7 @@ from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, diagnosis
 from pysplash.jobs.restoring import stamp
 from pysplash.jobs.rq import current_job_ids, fail, held, hold, recover, requeue
-from pysplash.jobs.store_and_claim import Answer, Finish
+from pysplash.jobs.store_and_claim import CLOSED, CLOSED_TTL, Answer, Finish
 from pysplash.jobs.store_and_claim_batch import HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.log import logger
 from pysplash.waiting.deadlock import forget
@@ -195,7 +195,8 @@ class Settlement:
         """Close the dead worker's connections at the server.
 
         Commands it has sent and the server has not read yet are then never run; one could be a
-        claim, made after the worker was settled.
+        claim, made after the worker was settled. A server that closes no connections is told that
+        the worker's scripts are to do nothing.
         """
         try:
             # two words: redis-py would make a dictionary of each client there is
@@ -204,6 +205,7 @@ class Settlement:
                 self._connection.client_kill_filter(_id=str(number))
         except ResponseError as error:
             log.debug("connections of worker %s cannot be closed: %s", worker, error)
+            self._connection.set(CLOSED.format(worker), "1", ex=CLOSED_TTL)
 
     def _parts(self, loss: Loss, present: Sequence[str]) -> Iterator[Loss]:
         """Yield a loss for each job the worker ran, innermost first.

@@ -10,12 +10,15 @@ import os
 import time
 from typing import Any, NamedTuple
 
+from redis.exceptions import NoScriptError
+
 from pysplash.connections.direct import Word
 from pysplash.connections.outage import AWAY, patiently
 from pysplash.jobs.store_and_claim import Answer, Turn
 from pysplash.jobs.store_and_claim_batch import BASE, HAND, SCRIPT, BatchRequest, Reply, read, words
 
-from .claims import CACHING, REFRESH, Claims, now
+from .claims import REFRESH, Claims, keys_of, now
+from .script_connection import CACHING
 
 
 class _Sent(NamedTuple):
@@ -34,7 +37,6 @@ class BatchingClaims(Claims):
         self._sent: _Sent | None = None
         #: the answer to it, where nothing else was to be done meanwhile
         self._answer: Any = None
-        self._batch = ""
 
     @property
     def under_way(self) -> bool:
@@ -55,7 +57,8 @@ class BatchingClaims(Claims):
                 self._connection.send(*words)
             else:
                 self._connection.notified = False
-                self._answer = self._connection.call_all(CACHING, words)[1]
+                before = [CACHING] if self.told else []
+                self._answer = self._connection.call_all(*before, words)[-1]
         except AWAY:
             return
 
@@ -68,13 +71,7 @@ class BatchingClaims(Claims):
         sent = self._sent
         if sent is None:
             return None
-        if not self._connection.open:
-            reply = self._recover(sent)
-        elif self._answer is None:
-            reply = read(self._connection.reply(), sent.base)
-        else:
-            reply = read(self._connection.checked(self._answer), sent.base)
-            self.watching = not reply.jobs and not reply.skipped
+        reply = self._recover(sent) if not self._connection.open else self._answer_to(sent)
         self._sent = self._answer = None
         self._resting = False
         if reply.counters is not None:
@@ -83,11 +80,24 @@ class BatchingClaims(Claims):
             self._refreshed_at = time.time()
         return reply
 
+    def _answer_to(self, sent: _Sent) -> Reply:
+        """Return the answer to *sent*; send it once more where the server had lost the script."""
+        waits, answer = self._answer is None, self._answer
+        try:
+            found = self._connection.reply() if waits else self._connection.checked(answer)
+        except NoScriptError:
+            self._connection.forget_scripts()
+            return read(self._connection.call(*self._turn_of(sent)), sent.base)
+        reply = read(found, sent.base)
+        if not waits:
+            self.watching = not reply.jobs and not reply.skipped
+        return reply
+
     def _turn_of(self, sent: _Sent) -> tuple[Word, ...]:
-        if not self._batch:
-            self._batch = self._connection.call("SCRIPT", "LOAD", SCRIPT).decode()
-        head = self._head(self._batch, now(), sent.refresh)
-        return (*head, *words(sent.request, sent.base))
+        request = sent.request
+        keys = () if request.present else keys_of(request.queues)
+        run = self._connection.run(SCRIPT, keys)
+        return (*run, *self._head(now(), sent.refresh), *words(request, sent.base))
 
     def _recover(self, sent: _Sent) -> Reply:
         """Connect; return what came of a turn whose answer was lost, or take it once more."""
@@ -113,7 +123,3 @@ class BatchingClaims(Claims):
     def _claimed(self, entry: str, *, light: bool) -> Turn:
         job_id, _, execution = entry.rpartition(":")
         return self._found(job_id.encode())._replace(execution=execution, light=light)
-
-    def _connect(self) -> None:
-        super()._connect()
-        self._batch = ""

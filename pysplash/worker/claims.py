@@ -3,12 +3,12 @@
 An outcome is kept until it is stored. A claim whose reply was lost is found again by its
 execution, so it is neither made twice nor forgotten. Between turns the server tells a worker
 that found its queues empty when one of them changes (client-side caching, opt-in), so it waits
-without asking and without taking anything off a queue.
+without asking and without taking anything off a queue. Redis up to 7.0 at least remembers only
+the keys that a script declares, so a turn that may find its queues empty declares their keys.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
-from pysplash.connections.clients import numbers
-from pysplash.connections.direct import DirectConnection, Word, packed
+from pysplash.connections.direct import Word, packed
 from pysplash.connections.outage import AWAY, FIRST_PAUSE, patiently
 from pysplash.jobs import claim_named as descent
 from pysplash.jobs.claim_named import NamedTurn
@@ -27,11 +26,10 @@ from pysplash.jobs.restoring import stamp, written
 from pysplash.jobs.rq import claimed
 from pysplash.jobs.store_and_claim import NOTHING, SCRIPT, UNREST, Answer, Finish, Turn, read
 
+from .script_connection import CACHING, ScriptConnection
+
 #: seconds between two refreshes of a busy worker's key
 REFRESH = 15.0
-#: asks the server to tell of changes of what the next command looks at
-CACHING = ("CLIENT", "CACHING", "YES")
-_CACHING = packed(*CACHING)
 #: counters of a worker that stores no outcome
 _NO_JOB = (0, 0.0)
 
@@ -41,12 +39,19 @@ def now() -> tuple[str, str]:
     return written(time.time_ns() // 1000)
 
 
+def keys_of(queues: Sequence[str]) -> list[str]:
+    """Return the keys of *queues*."""
+    return [f"rq:queue:{name}" for name in queues]
+
+
 class _Asked(NamedTuple):
     """A turn that is under way."""
 
     execution: str
     refresh: bool
     counters: tuple[int, float]
+    #: how many replies come before the script's own
+    before: int
     #: what is to be sent after it: whoever waits for the outcome of a job that came alone does not
     #: wait for this, too. It asks to be told of changes, as probably no job follows
     after: bytes
@@ -68,12 +73,11 @@ class Claims:
         leaving: Callable[[], bool],
         away: Callable[[Exception, float], float],
     ) -> None:
-        self._connection = DirectConnection(client)
+        self._connection = ScriptConnection(client, worker)
         self._worker = worker
         self._idle_ttl = idle_ttl
         self._leaving = leaving
         self._away = away
-        self._script = self._descent = ""
         self._resting = False
         #: longest lease in seconds, 60 s aside; 0: as long as the job may take
         self.lease_cap = 0
@@ -89,8 +93,6 @@ class Claims:
         self._fresh: list[str] = []
         self._watched: tuple[Sequence[str], bytes] = ((), b"")
         self._asked: _Asked | None = None
-        #: the server's number of the last connection
-        self._number = 0
 
     def take(self, done: Finish | None, queues: Sequence[str], seconds: float = 0.0) -> Turn:
         """Store *done*, which took *seconds*, and claim from *queues*; or end what was begun.
@@ -114,6 +116,10 @@ class Claims:
                 if done is None and self._leaving():
                     return self._last_look(execution)
                 pause = self._away(error, pause)
+                continue
+            except NoScriptError:
+                asked = None  # nothing was done
+                self._connection.forget_scripts()
                 continue
             if turn.answer is Answer.JOB:
                 self.execution = execution
@@ -193,12 +199,10 @@ class Claims:
     def _descend(
         self, done: Finish | None, named: Sequence[Word], execution: str, seconds: float
     ) -> NamedTurn:
-        if not self._descent:
-            self._descent = self._connection.call("SCRIPT", "LOAD", descent.SCRIPT).decode()
         counters = self._count(seconds) if done is not None else _NO_JOB
-        words = self._words(self._descent, now(), True, counters, done or NOTHING, execution)
+        words = self._words(now(), True, counters, done or NOTHING, execution)
         try:
-            found = descent.read(self._connection.call(*words, *named))
+            found = descent.read(self._call(descent.SCRIPT, *words, *named))
         except ResponseError as error:
             found = NamedTurn(self._reopen(done, error))
         if done is not None and found.turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
@@ -209,7 +213,6 @@ class Claims:
 
     def _words(
         self,
-        script: str,
         moment: tuple[str, str],
         refresh: bool,
         counters: tuple[int, float],
@@ -217,12 +220,19 @@ class Claims:
         execution: str,
     ) -> tuple[Word, ...]:
         """Return what the scripts take that claim one job to run at once."""
-        return (*self._head(script, moment, refresh), *counters, *outcome, execution)
+        return (*self._head(moment, refresh), *counters, *outcome, execution)
 
-    def _head(self, script: str, moment: tuple[str, str], refresh: bool) -> tuple[Word, ...]:
+    def _head(self, moment: tuple[str, str], refresh: bool) -> tuple[Word, ...]:
         """Return what every script of a turn takes; *moment* is in seconds, and as RQ writes it."""
-        head = (self._worker, *moment, self.lease_cap, self._idle_ttl, int(refresh))
-        return ("EVALSHA", script, 0, *head)
+        return (self._worker, *moment, self.lease_cap, self._idle_ttl, int(refresh))
+
+    def _call(self, script: str, *words: Word) -> Any:
+        """Run *script* and return its reply; load it again if the server has lost it."""
+        try:
+            return self._connection.call(*self._connection.run(script), *words)
+        except NoScriptError:
+            self._connection.forget_scripts()
+            return self._connection.call(*self._connection.run(script), *words)
 
     def recount(self) -> None:
         """Learn the worker's counters anew: somebody else stored an outcome in its name."""
@@ -249,12 +259,17 @@ class Claims:
         """Whether the server has told of a change since the last turn."""
         return self._connection.notified
 
-    def listen(self, seconds: float, also: int) -> bool:
-        """Wait until a watched queue changes, *also* is readable, or *seconds* have passed.
+    @property
+    def told(self) -> bool:
+        """Whether the server tells of changes; if not, somebody has to look."""
+        return self._connection.abilities.tracking
 
-        Returns whether *also* is.
+    def listen(self, seconds: float, *others: int) -> list[int]:
+        """Wait for *seconds* at most until a watched queue changes or one of *others* is readable.
+
+        Returns which of the *other* descriptors are.
         """
-        return self._connection.listen(seconds, also)
+        return self._connection.listen(seconds, *others)
 
     def look(self, queues: Sequence[str]) -> bool:
         """Return whether anything waits in *queues*; the server goes on telling of changes.
@@ -262,9 +277,9 @@ class Claims:
         Cheaper than a turn, for a worker that will probably come too late.
         """
         self._connection.notified = False
-        keys = [f"rq:queue:{name}" for name in queues]
-        _, count = self._connection.call_all(CACHING, ("EXISTS", *keys))
-        return bool(count)
+        commands = [CACHING] if self.told else []
+        replies = self._connection.call_all(*commands, ("EXISTS", *keys_of(queues)))
+        return bool(self._connection.checked(replies[-1]))
 
     def close(self) -> None:
         """Leave the server; raise redis's error where a claim may have been made, unheard."""
@@ -299,10 +314,11 @@ class Claims:
             after = self._watch(queues) if self.watching and queues else b""
         else:
             counters, outcome = _NO_JOB, NOTHING if self._resting else UNREST
-            before, after = _CACHING, b""
-        words = self._words(self._script, moment or now(), refresh, counters, outcome, execution)
-        packet = before + packed(*words, *queues)
-        asked = self._asked = _Asked(execution, refresh, counters, after)
+            before, after = self._connection.caching, b""
+        run = self._connection.run(SCRIPT, keys_of(queues) if done is None else ())
+        words = self._words(moment or now(), refresh, counters, outcome, execution)
+        packet = before + packed(*run, *words, *queues)
+        asked = self._asked = _Asked(execution, refresh, counters, int(bool(before)), after)
         self._connection.notified, self.watching = False, done is None
         self._connection.post(packet)
         return asked
@@ -310,24 +326,26 @@ class Claims:
     def _watch(self, queues: Sequence[str]) -> bytes:
         """Return what asks whether anything is in *queues*, and to be told of changes."""
         if queues != self._watched[0]:
-            keys = [f"rq:queue:{name}" for name in queues]
-            self._watched = (queues, _CACHING + packed("EXISTS", *keys))
-        return self._watched[1]
+            self._watched = (queues, packed("EXISTS", *keys_of(queues)))
+        return self._connection.caching + self._watched[1]
 
     def _end_turn(self, asked: _Asked, done: Finish | None) -> Turn:
         """Return what became of a turn."""
         self._asked = None
         if asked.after:
             self._connection.post(asked.after)
-        replies = self._connection.replies(3 if asked.after else 2 if done is None else 1)
+        more = 1 + self.told if asked.after else 0
+        replies = self._connection.replies(asked.before + 1 + more)
         try:
-            turn = read(self._connection.checked(replies[done is None]))
+            turn = read(self._connection.checked(replies[asked.before]))
+        except NoScriptError:
+            raise
         except ResponseError as error:
             turn = self._reopen(done, error)
         if done is not None and turn.answer not in (Answer.FENCED, Answer.DEPENDENTS):
             self._counters = asked.counters
         if asked.after:
-            count = self._connection.checked(replies[2])
+            count = self._connection.checked(replies[-1])
             self.watching = turn.answer is Answer.EMPTY and count == 0
         if asked.refresh and turn.answer is Answer.JOB:
             self._refreshed_at = time.time()
@@ -342,32 +360,12 @@ class Claims:
         return Turn(Answer.DEPENDENTS)
 
     def cut_off_others(self) -> None:
-        """Have the server close all other connections of this worker; see :meth:`_cut_off`."""
-        if not self._connection.open:
-            self._connect()
-        self._cut_off(lambda number: number != self._number)
-
-    def _cut_off(self, lost: Callable[[int], bool]) -> None:
-        """Have the server close the connections of this worker whose numbers are *lost*.
-
-        What was sent over one, and is not yet read, is never done then: it could be a claim that
-        is made after somebody looked for it.
-        """
-        with contextlib.suppress(ResponseError):
-            for number in numbers(self._connection.call("CLIENT", "LIST"), self._worker):
-                if lost(number):
-                    self._connection.call("CLIENT", "KILL", "ID", number)
+        """Have the server close all other connections of this worker."""
+        self._connection.cut_off_others()
 
     def _connect(self) -> None:
-        """Connect, and ask to be told when what an idle worker has just looked at changes."""
+        """Connect, and learn anew what the server may have forgotten."""
         self._connection.connect()
-        self._connection.call("CLIENT", "SETNAME", self._worker)
-        before, self._number = self._number, self._connection.call("CLIENT", "ID")
-        if before:
-            self._cut_off(lambda number: number == before != self._number)
-        self._connection.call("CLIENT", "TRACKING", "ON", "OPTIN", "NOLOOP")
-        self._script = self._connection.call("SCRIPT", "LOAD", SCRIPT).decode()
-        self._descent = ""
         self.recount()
 
     def _lost_claim(self, execution: str) -> Turn | None:

@@ -21,6 +21,7 @@ from pysplash.control.model import WorkerState
 from pysplash.jobs.store_and_claim import MAX_JOB_ID
 
 from .journal import SIZE, Journal
+from .notices import Notices
 from .row import FIELDS, STATES, VALUES, Row, decode
 
 ROW_SIZE = 512
@@ -46,10 +47,14 @@ ANY = bytes(_DIGEST)
 
 
 class Scoreboard:
-    """The table. The pool creates it; workers inherit its file descriptor."""
+    """The table. The pool creates it; workers inherit its file descriptor.
 
-    def __init__(self, slots: int, fd: int | None = None) -> None:
+    Beside it are the *notices* by which the pool wakes idle workers.
+    """
+
+    def __init__(self, slots: int, fd: int | None = None, notices: int | None = None) -> None:
         self.slots = slots
+        self.notices = Notices(notices)
         size = slots * (ROW_SIZE + SIZE)
         self.fd = _anonymous_file(size) if fd is None else fd
         self._map = mmap.mmap(self.fd, size)
@@ -58,6 +63,7 @@ class Scoreboard:
         """Give the memory back."""
         self._map.close()
         os.close(self.fd)
+        self.notices.close()
 
     def clear(self, index: int) -> None:
         """Empty row *index*, and its journal, before another worker gets it."""
@@ -209,6 +215,7 @@ class Slot:
         self._held_before = 0.0
         self._leave_place = board.place_to_leave(index)
         self.journal = board.journal(index)
+        self.notices = board.notices
         self.beat()
 
     def beat(self) -> None:

@@ -22,6 +22,7 @@ from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
+from pysplash.connections.abilities import check_abilities
 from pysplash.connections.clients import check_prefix
 from pysplash.connections.outage import AWAY
 from pysplash.jobs.commands import NAMED, Command
@@ -123,9 +124,12 @@ class Worker(Supervised, SimpleWorker):
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
 
-        Raises :class:`~pysplash.errors.ConfigError` where RQ's keys have another prefix.
+        Raises :class:`~pysplash.errors.ConfigError` where RQ's keys have another prefix,
+        :class:`~pysplash.errors.ConnectionFailed` for a server that cannot be used.
         """
         check_prefix()
+        if self.slot is None:
+            check_abilities(self.connection)
         super().bootstrap(*arguments, **settings)
         if self.slot is not None:
             self._claims.lease_cap = LEASE
@@ -198,7 +202,7 @@ class Worker(Supervised, SimpleWorker):
         try:
             self._maintain()
             self._claims.prepare()
-            heard = self._idling.wait(time.monotonic() + seconds, queues, self.slot)
+            heard = self._idling.wait(time.monotonic() + seconds, queues, self.slot, idle_since)
             if heard and not hasty:
                 self._claims.ask(None, queues)
             elif self.slot is not None and not self._claims.notified:

@@ -237,10 +237,10 @@ class Counted(Claims):
 
     listened = 0
 
-    def listen(self, seconds: float, also: int) -> bool:
+    def listen(self, seconds: float, *others: int) -> list[int]:
         """Count, then listen."""
         self.listened += 1
-        return super().listen(seconds, also)
+        return super().listen(seconds, *others)
 
 
 def test_a_signal_is_heard_once(redis: Redis) -> None:
@@ -253,7 +253,7 @@ def test_a_signal_is_heard_once(redis: Redis) -> None:
     wake_up.open()
     try:
         os.kill(os.getpid(), signal.SIGUSR1)
-        idling.wait(time.monotonic() + 0.3, QUEUES, None)
+        idling.wait(time.monotonic() + 0.3, QUEUES, None, time.monotonic())
     finally:
         wake_up.close()
         signal.signal(signal.SIGUSR1, before)

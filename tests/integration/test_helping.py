@@ -16,6 +16,7 @@ from rq.job import Job, JobStatus
 from rq.results import Result
 from rq.suspension import resume
 
+from pysplash.jobs.claim_named import SCRIPT
 from pysplash.waiting.deadlock import Edges, forget
 from pysplash.worker.worker import Worker
 from tests.generation import RQ_3, at_work_on, since_3
@@ -418,7 +419,7 @@ def lose_replies(worker: Worker, count: int, *, seconds_away: float = 0.0) -> No
 
     def lossy(*words: Any) -> Any:
         reply = call(*words)
-        named = words[0] == "EVALSHA" and words[1] == worker._claims._descent
+        named = words[0] == "EVALSHA" and words[1] == worker._claims._connection.run(SCRIPT)[1]
         if named and left[0] and reply[0] == b"job":
             left[0] -= 1
             away_until[0] = time.monotonic() + seconds_away
@@ -472,7 +473,8 @@ def test_many_children_cost_one_round_trip_each(redis: Redis, queue: Queue, work
 
     assert job.return_value() == [1] * 300
     assert calls(redis, "evalsha") - before["evalsha"] <= 300 + 5
-    assert calls(redis, "eval") - before["eval"] <= 2 + 2 * (time.monotonic() - began)
+    # one at the start, to see what the server can do
+    assert calls(redis, "eval") - before["eval"] <= 3 + 2 * (time.monotonic() - began)
     assert calls(redis, "exec") - before["exec"] <= 10
     assert calls(redis, "xread") - before["xread"] == 0
     assert calls(redis, "hmget") - looked <= 4 * 300

@@ -8,6 +8,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from rq.worker import BaseWorker, DequeueStrategy
 
 from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
+from pysplash.connections.abilities import introduce
 from pysplash.connections.clients import reach
 from pysplash.connections.outage import patiently, pause
 from pysplash.errors import ImportFailed
@@ -60,9 +62,11 @@ def connect(settings: WorkerSettings, name: str | None = None) -> Redis:
     """Return a connection of this process's own, on which no command is ever sent twice.
 
     A client that repeats a pop after a lost reply takes a second job and loses the first. The
-    server knows it by *name*, so that it can be cut off when its process is dead.
+    server knows it by *name*, if it knows names, so that it can be cut off when its process is
+    dead.
     """
-    return reach(settings.address, retry=Retry(NoBackoff(), 0), client_name=name)
+    naming = {} if name is None else {"redis_connect_func": partial(introduce, name=name)}
+    return reach(settings.address, retry=Retry(NoBackoff(), 0), client_name=None, **naming)
 
 
 def build_worker(settings: WorkerSettings, name: str, connection: Redis) -> Supervised:

@@ -36,6 +36,7 @@ class ForkServerPlan:
 
     settings: WorkerSettings
     board_fd: int
+    notices_fd: int
     slots: int
     preload: tuple[str, ...]
     #: seconds its workers get, should the pool die, before they are killed
@@ -102,7 +103,7 @@ class _Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), plan.board_fd),
+                pass_fds=(theirs.fileno(), plan.board_fd, plan.notices_fd),
                 start_new_session=True,
             )
         self.send(plan)

@@ -78,7 +78,7 @@ class ForkServer:
         self._pool_pid = pool_pid
         self._children: dict[str, Child] = {}
         self._plan: ForkServerPlan = control.recv()
-        self._board = Scoreboard(self._plan.slots, self._plan.board_fd)
+        self._board = Scoreboard(self._plan.slots, self._plan.board_fd, self._plan.notices_fd)
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
