@@ -4,7 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
-from . import errors, log
+from . import errors, events, log
 from .application.registry import setup, task, teardown
 from .embedded import EmbeddedServer, open_server
 from .errors import (
@@ -35,6 +35,7 @@ from .errors import (
     WorkerBootError,
     WouldDeadlock,
 )
+from .events import on
 from .log import set_debug
 from .supervisor.pool import Pool
 from .version import __version__
@@ -89,6 +90,9 @@ __all__ = [
     # Embedded server
     "EmbeddedServer",
     "open_server",
+    # Events: what happens, told to functions of the user's
+    "on",
+    "events",
     # Logging
     "log",
     "set_debug",

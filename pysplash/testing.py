@@ -25,6 +25,7 @@ from .control.simulation import workload
 from .control.simulation.plant import Law, Plant
 from .errors import BacklogUnavailable
 from .host.signals import SignalQueue
+from .jobs.abandoned import AbandonedJob
 from .jobs.commands import Command, CommandListener
 from .recording.writer import Recorder
 from .supervisor.backlog import Waiting
@@ -33,6 +34,7 @@ from .supervisor.forkserver.client import Event, Exited, Spawned
 from .supervisor.heartbeats import Heartbeats, Pulse
 from .supervisor.lessons import LessonStore
 from .supervisor.presence import Presence
+from .supervisor.settled import Settled
 from .supervisor.settlement import Loss
 from .worker.row import Row
 from .worker.scoreboard import Scoreboard
@@ -83,6 +85,10 @@ class World:
     #: the jobs that were to be stopped: (slot, job id)
     to_stop: list[tuple[int, str]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    #: the hash in Redis of every job, where a test is about its failure callback
+    job_fields: dict[bytes, bytes] = field(default_factory=dict)
+    #: the jobs for whose failure a process was started, by its name
+    called_back: dict[str, AbandonedJob] = field(default_factory=dict)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
     #: the tasks that are offered, by name
     tasks: tuple[str, ...] = ()
@@ -90,6 +96,7 @@ class World:
     open: bool | None = None
     signals: list[int] = field(default_factory=list)
     _events: list[Event] = field(default_factory=list)
+    _settled: list[Settled] = field(default_factory=list)
     _pid: int = 100
 
     def devices(self) -> Devices:
@@ -197,9 +204,19 @@ class _Processes(_Part):
     def filenos(self) -> tuple[int, ...]:
         return ()
 
-    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
+    def spawn(
+        self,
+        name: str,
+        slot: int,
+        *,
+        maintain: bool = False,
+        role: str = "worker",
+        job: AbandonedJob | None = None,
+    ) -> None:
         world = self.world
         world.asked.append(("spawn" if role == "worker" else role, name))
+        if job is not None:
+            world.called_back[name] = job
         world._pid += 1
         world._events.append(Spawned(name, world._pid))
         if role != "worker":
@@ -223,6 +240,8 @@ class _Processes(_Part):
 
     def kill(self, name: str) -> None:
         self.world.asked.append(("kill", name))
+        if name in self.world.called_back:
+            self.world.happen(Exited(name, int(signal.SIGKILL)))
         if name in self.world.alive:
             self.world.exit(name, int(signal.SIGKILL))
 
@@ -277,7 +296,16 @@ class _Backlog(_Part):
 class _Settlement(_Part):
     def settle(self, loss: Loss) -> str:
         self.world.losses.append(loss)
-        return "failed" if loss.job_id else ""
+        if not loss.job_id:
+            return ""
+        fields, why = self.world.job_fields, loss.cause
+        abandoned = AbandonedJob(loss.job_id, fields, why, retried=False, worker=loss.worker)
+        self.world._settled.append(Settled(loss.worker, loss.job_id, "failed", abandoned))
+        return "failed"
+
+    def take(self) -> list[Settled]:
+        settled, self.world._settled = self.world._settled, []
+        return settled
 
 
 class _Lessons(_Part, LessonStore):

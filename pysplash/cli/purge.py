@@ -20,10 +20,17 @@ from .table import printable
     show_default=True,
     help="What to do with a job whose worker is gone.",
 )
-def purge(place: Place, on_crash: str) -> None:
+@click.option(
+    "--exception-handler",
+    "exception_handlers",
+    multiple=True,
+    metavar="PATH",
+    help="Exception handler to call for each job that fails by this; may be repeated.",
+)
+def purge(place: Place, on_crash: str, exception_handlers: tuple[str, ...]) -> None:
     """Settle the jobs and remove the workers that killed pools have left in Redis."""
     found = 0
-    for leftover in purge_leftovers(place.open(), on_crash):
+    for leftover in purge_leftovers(place.open(), on_crash, exception_handlers):
         found += 1
         click.echo(printable(f"{leftover.worker or 'pool ' + leftover.pool}: {leftover.fate}"))
     if not found:

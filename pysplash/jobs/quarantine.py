@@ -27,6 +27,7 @@ from rq.worker_registration import clean_worker_registry
 from pysplash.connections.outage import AWAY
 from pysplash.log import logger
 
+from .abandoned import announce_cleaned
 from .rq import unclaimed
 
 KEY = "pysplash:quarantine:{}"
@@ -206,7 +207,8 @@ def clean(queue: Queue, worker: BaseWorker) -> None:
         return
     try:
         _check_all(queue, worker.job_class)
-        clean_registries(queue, worker._exc_handlers)
+        # the first: any other may end the chain
+        clean_registries(queue, [announce_cleaned, *worker._exc_handlers])
         clean_worker_registry(queue)
         queue.intermediate_queue.cleanup(worker, queue)
     except AWAY:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from pysplash.control.model import Sample
 from pysplash.host.signals import SignalQueue
+from pysplash.jobs.abandoned import AbandonedJob
 from pysplash.jobs.commands import CommandListener
 from pysplash.recording.writer import Recorder
 from pysplash.worker.scoreboard import Scoreboard
@@ -23,6 +24,7 @@ from .heartbeats import Heartbeats
 from .lessons import LessonStore
 from .presence import Presence
 from .queue_watch import QueueWatch
+from .settled import Settled
 from .settlement import Loss
 
 
@@ -62,8 +64,16 @@ class ProcessesLike(Protocol):
     def filenos(self) -> tuple[int, ...]:
         """Return the descriptors that are readable when there are events."""
 
-    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
-        """Start a process."""
+    def spawn(
+        self,
+        name: str,
+        slot: int,
+        *,
+        maintain: bool = False,
+        role: str = "worker",
+        job: AbandonedJob | None = None,
+    ) -> None:
+        """Start a process; in the role "callbacks" it calls what *job* has for its failure."""
 
     def stop(self, name: str) -> None:
         """Ask a process to finish its job and leave."""
@@ -89,6 +99,9 @@ class SettlementLike(Protocol):
 
     def settle(self, loss: Loss) -> str:
         """Requeue, retry, store or fail the job of one dead worker; return which."""
+
+    def take(self) -> list[Settled]:
+        """Return what was done with each job since the last call."""
 
 
 @dataclass(slots=True)

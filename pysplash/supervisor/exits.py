@@ -7,17 +7,21 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from pysplash.control.model import Reason
 from pysplash.errors import EXIT_IMPORT, CrashLoop, ImportFailed, SplashError, WorkerBootError
+from pysplash.events import WORKER_DIED, WorkerEvent
 from pysplash.host.processes import describe
 from pysplash.log import logger
 from pysplash.worker.row import Row
 
 from .accounting import Accounting
+from .callbacks import CallbackProcesses
 from .devices import SettlementLike
+from .listeners import ListenerThread
 from .settlement import Loss, legible
 from .workers import Entry, WorkerTable
 
@@ -27,16 +31,30 @@ log = logger("pool")
 BOOT_FAILURES, CRASHES = 5, 10
 
 
+class _Exit(NamedTuple):
+    loss: Loss
+    pid: int
+    #: whether the worker died, or could not start
+    died: bool
+
+
 class Exits:
     """Logs and counts each exit, settles its job, and ends a pool whose workers keep failing."""
 
     def __init__(
-        self, settlement: SettlementLike, table: WorkerTable, accounting: Accounting
+        self,
+        settlement: SettlementLike,
+        table: WorkerTable,
+        accounting: Accounting,
+        callbacks: CallbackProcesses,
+        listeners: ListenerThread,
     ) -> None:
         self._settlement = settlement
         self._table = table
         self._accounting = accounting
-        self._losses: deque[Loss] = deque()
+        self._callbacks = callbacks
+        self._listeners = listeners
+        self._losses: deque[_Exit] = deque()
 
     def __len__(self) -> int:
         """Return the number of dead workers whose jobs are not settled yet."""
@@ -75,7 +93,8 @@ class Exits:
             suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
-            self._losses.append(replace(loss, outcomes=legible(outcomes), notes=outcomes))
+            loss = replace(loss, outcomes=legible(outcomes), notes=outcomes)
+            self._losses.append(_Exit(loss, entry.pid, not well))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
     def _verdict(self, status: int, text: str) -> SplashError | None:
@@ -93,13 +112,41 @@ class Exits:
     def settle(self) -> None:
         """Settle the jobs of dead workers; while Redis is away they are kept for the next call."""
         while self._losses:
+            loss = self._losses[0].loss
             try:
-                outcome = self._settlement.settle(self._losses[0])
+                outcome = self._settlement.settle(loss)
             except Exception as error:
                 if isinstance(error, RedisError) and "WRONGTYPE" not in str(error):
-                    log.debug("job of %s not settled yet: %s", self._losses[0].worker, error)
+                    log.debug("job of %s not settled yet: %s", loss.worker, error)
                     return
-                log.exception("job of %s cannot be settled", self._losses[0].worker)
+                log.exception("job of %s cannot be settled", loss.worker)
                 outcome = ""
-            self._losses.popleft()
+            self._follow(self._losses.popleft())
             self._accounting.note_settled(outcome)
+
+    def _follow(self, gone: _Exit) -> None:
+        """Have callbacks run for the jobs that failed, and tell who listens of the death."""
+        settled = self._settlement.take()
+        for one in settled:
+            if one.abandoned is not None:
+                self._callbacks.add(one.abandoned)
+        self._announce(gone, {one.job_id: one.outcome for one in settled})
+
+    def _announce(self, gone: _Exit, jobs: dict[str, str]) -> None:
+        if gone.died and WORKER_DIED:
+            loss = gone.loss
+            event = WorkerEvent("worker_died", loss.worker, gone.pid, loss.cause, jobs)
+            self._listeners.tell(WORKER_DIED, event)
+
+    def close(self) -> None:
+        """Say whose jobs could not be settled before the pool ended."""
+        while self._losses:
+            gone = self._losses.popleft()
+            job_id = gone.loss.job_id
+            log.warning(
+                "worker %s: job %s is not settled, as Redis is away: run pysplash purge later",
+                gone.loss.worker,
+                job_id or "(unknown)",
+                extra={"action": "settle", "job": job_id},
+            )
+            self._announce(gone, {job_id: "not settled"} if job_id else {})

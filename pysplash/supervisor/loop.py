@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+from collections.abc import Sequence
 
 from pysplash.control.model import (
     NEVER,
@@ -27,10 +28,12 @@ from pysplash.errors import EXIT_OK, ImportFailed, SplashError
 from pysplash.log import logger
 
 from .accounting import Accounting
+from .callbacks import CallbackProcesses
 from .devices import Devices
 from .exits import Exits
 from .forkserver.client import Event, Exited, PreloadFailed, Ready, ServerDied, Spawned
 from .lessons import LessonKeeper
+from .listeners import ListenerThread, deaf
 from .reporting import Observer, Reporter
 from .scheduler import SchedulerProcess
 from .sensing import Sensors
@@ -59,6 +62,7 @@ class Supervisor:
         with_scheduler: bool = False,
         maintenance_interval: float = 600.0,
         observer: Observer | None = None,
+        exception_handlers: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._limits = limits
@@ -70,8 +74,14 @@ class Supervisor:
         self._sensors = Sensors(devices, self.table)
         self._lessons = LessonKeeper(devices.lessons)
         self._link = WorkerLink(devices, self.table, self._sensors.rows)
-        self._exits = Exits(devices.settlement, self.table, self.accounting)
-        self._reporter = Reporter(devices, self.accounting, limits, observer)
+        self._listeners = ListenerThread()
+        self._callbacks = CallbackProcesses(name, devices, exception_handlers)
+        self._exits = Exits(
+            devices.settlement, self.table, self.accounting, self._callbacks, self._listeners
+        )
+        self._reporter = Reporter(
+            devices, self.accounting, limits, observer, pool=name, listeners=self._listeners
+        )
         self._momentum = Momentum()
         self._pause = TICK
         self._floor = 0
@@ -98,12 +108,19 @@ class Supervisor:
         while not self.finished:
             self.tick()
             self._sleep()
-        self._lessons.save()
+        self._end()
         self.accounting.close(self._devices.clock())
         log.info("%s", self.accounting.line(self._devices.clock()), extra={"action": "summary"})
         if self._fatal is not None:
             raise self._fatal
         return EXIT_OK
+
+    def _end(self) -> None:
+        """Leave nothing unsaid."""
+        self._lessons.save()
+        self._callbacks.close()
+        self._exits.close()
+        self._listeners.close()
 
     def tick(self) -> Decision:
         """Run one turn of the loop; return what was decided."""
@@ -120,7 +137,8 @@ class Supervisor:
         """Whether the pool has been stopped and nothing of it is left."""
         if self._drain is None or len(self.table) or self._scheduler.alive:
             return False
-        return not len(self._exits) or self._devices.clock() > self._settle_until
+        done = not len(self._exits) and not self._callbacks.busy
+        return done or self._devices.clock() > self._settle_until
 
     def _sleep(self) -> None:
         """Sleep until the next tick is due, a signal comes, or a process ends."""
@@ -231,6 +249,9 @@ class Supervisor:
         self._ready = True
         if self._devices.presence is not None:
             self._devices.presence.set_tasks(event.tasks)
+        self._callbacks.listened_to = any(name == "job_failed" for name, _ in event.listeners)
+        for line in deaf(event.listeners):
+            log.warning("%s", line)
         if event.threads > 1:
             log.warning(
                 "%d threads run after --preload: the workers have none of them",
@@ -253,6 +274,7 @@ class Supervisor:
 
     def _exited(self, name: str, status: int | None, text: str) -> None:
         self._scheduler.note_exit(name)
+        self._callbacks.note_exit(name, status, text)
         if name not in self.table:
             return
         entry = self.table.remove(name)
@@ -281,6 +303,7 @@ class Supervisor:
         if view.queued is not None:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
+        self._callbacks.turn()
         self._scheduler.ensure()
 
     def _apply(self, action: Action) -> None:

@@ -258,6 +258,7 @@ class Pool:
             with_scheduler=self._with_scheduler,
             maintenance_interval=self.settings.maintenance_interval,
             observer=self._observer,
+            exception_handlers=self.settings.exception_handlers,
         )
 
     def _open(self, tracking: bool) -> Devices:

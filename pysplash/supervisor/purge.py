@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,16 @@ from rq.worker_registration import REDIS_WORKER_KEYS
 from pysplash.client.discovery import POOL_KEY, POOLS_KEY
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import portable
+from pysplash.jobs.abandoned import AbandonedJob
+from pysplash.log import logger
 
+from .forkserver.callbacks import run_apart
 from .settlement import Loss, Settlement
 
 WORKER_KEY = b"rq:worker:"
 _SUFFIX = re.compile(r"[0-9a-f]{8}")
+
+log = logger("purge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +54,17 @@ def dead_pools(client: Redis) -> dict[str, float]:
     }
 
 
-def purge(client: Redis, on_crash: str = "fail") -> Iterator[Leftover]:
+def purge(
+    client: Redis, on_crash: str = "fail", exception_handlers: Sequence[str] = ()
+) -> Iterator[Leftover]:
     """Settle the jobs of dead pools' workers and remove these; yield each.
 
     A worker is removed once it cannot be alive: its time is over, or its process, on this host,
     does not exist. *on_crash* is ``"fail"`` (RQ's ``Retry`` is honoured) or ``"requeue"``.
+    Failure callbacks of the jobs, and *exception_handlers*, named by their import paths, are run in
+    a process for each job that fails.
     """
-    settings = WorkerSettings(queues=(), address=portable(client))
+    settings = WorkerSettings((), portable(client), exception_handlers=tuple(exception_handlers))
     settlement = Settlement(client, settings, on_crash)
     for pool, gone_by in sorted(dead_pools(client).items()):
         left = gone_by - int(client.time()[0])
@@ -68,10 +77,26 @@ def purge(client: Redis, on_crash: str = "fail") -> Iterator[Leftover]:
             loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
             outcome = settlement.settle(loss)
             _remove(client, worker)
+            for one in settlement.take():
+                if one.abandoned is not None:
+                    _call_back(settings, one.abandoned)
             yield Leftover(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
         if not remaining:
             client.zrem(POOLS_KEY, pool)
             yield Leftover(pool, "", "purged")
+
+
+def _call_back(settings: WorkerSettings, job: AbandonedJob) -> None:
+    if not job.callback and not settings.exception_handlers:
+        return
+    wrong = run_apart(settings, job)
+    if wrong:
+        log.warning(
+            "job %s: its failure callback and exception handlers may not have run to their end "
+            "and are not run again: %s",
+            job.id,
+            wrong,
+        )
 
 
 def _workers_of(client: Redis, pool: str) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pysplash.control.model import Decision, Limits, PoolView
+from pysplash.events import SCALED, ScaleEvent
 from pysplash.log import logger
 
 from .accounting import Accounting
 from .devices import Devices
+from .listeners import ListenerThread
 
 log = logger("pool")
 Observer = Callable[[PoolView, Decision], None]
@@ -26,7 +28,12 @@ class Reporter:
         accounting: Accounting,
         limits: Limits,
         observer: Observer | None = None,
+        *,
+        pool: str,
+        listeners: ListenerThread,
     ) -> None:
+        self._pool = pool
+        self._listeners = listeners
         self._devices = devices
         self._accounting = accounting
         self._limits = limits
@@ -62,4 +69,19 @@ class Reporter:
             view.samples[-1].mem if view.samples else 0,
             extra={"action": "decide", "reason": decision.reason.value},
         )
+        if SCALED:
+            self._listeners.tell(SCALED, self._event(view, decision))
         self._target = decision.target
+
+    def _event(self, view: PoolView, decision: Decision) -> ScaleEvent:
+        return ScaleEvent(
+            "scaled",
+            self._pool,
+            before=self._target,
+            after=decision.target,
+            reason=decision.reason.value,
+            workers=len(view.workers),
+            queued=view.queued,
+            cpu=view.samples[-1].cpu if view.samples else 0.0,
+            mem=view.samples[-1].mem if view.samples else 0.0,
+        )

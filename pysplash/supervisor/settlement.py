@@ -30,6 +30,7 @@ from pysplash.config import WorkerSettings
 from pysplash.connections.clients import numbers, own
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import bundles as parts
+from pysplash.jobs.abandoned import AbandonedJob, seconds_since
 from pysplash.jobs.bundles import noted
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.dependents import releasing_once
@@ -40,6 +41,8 @@ from pysplash.jobs.store_and_claim import CLOSED, CLOSED_TTL, Answer, Finish
 from pysplash.jobs.store_and_claim_batch import HAND, SCRIPT, BatchRequest, Reply, read, words
 from pysplash.log import logger
 from pysplash.waiting.deadlock import forget
+
+from .settled import Settled, SettledJobs
 
 DEATHS_KEY = "pysplash:deaths:{}"
 RELIEFS_KEY = "pysplash:memory-kills:{}"
@@ -96,6 +99,7 @@ class Settlement:
         self._connection = own(connection, repeats=0)  # a retry that is sent twice is made twice
         self._settings = settings
         self._requeue = on_crash == "requeue"
+        self._settled = SettledJobs()
 
     def settle(self, loss: Loss) -> str:
         """Settle one dead worker; return what was done with its job, "" if there was none.
@@ -127,6 +131,10 @@ class Settlement:
         worker.register_death()
         self._connection.delete(STACK_KEY.format(loss.worker))
         return outcome
+
+    def take(self) -> list[Settled]:
+        """Return what was done with each job since the last call, in that order."""
+        return self._settled.take()
 
     def _is_settled(self, current: str, batch: list[str], others: list[str]) -> bool:
         """Return whether *current* is one of *others*, or of a *batch* and put back or stored."""
@@ -181,6 +189,7 @@ class Settlement:
 
     def _settle_part(self, worker: SimpleWorker, part: Loss) -> str:
         outcome = self._settle_job(worker, part)
+        outcome = self._settled.note(part.worker, part.job_id, outcome)
         log.warning(
             "job %s of worker %s: %s (%s)",
             part.job_id,
@@ -353,6 +362,7 @@ class Settlement:
         poison = f" It was the worker's death no. {deaths} under this job." if deaths > 1 else ""
         text = f"The worker died while it ran the job: {cause}.{poison}"
         webhooks, job.webhooks = job.webhooks, []
+        self._settled.begin(self._abandoned(worker, job, text))
         job.ended_at = now()
         fail(worker, job, queue, text)
         if webhooks and not retried:
@@ -364,6 +374,14 @@ class Settlement:
                 daemon=True,
             ).start()
         return "retried" if retried else "failed"
+
+    def _abandoned(self, worker: SimpleWorker, job: Job, text: str) -> AbandonedJob:
+        """Return what callbacks are told of a job that is about to fail."""
+        fields: Any = self._connection.hgetall(job.key)
+        if not job.should_retry and b"retries_left" in fields:
+            fields[b"retries_left"] = b"0"  # it failed too often, whatever is left
+        retried, ran = job.should_retry, seconds_since(job)
+        return AbandonedJob(job.id, fields, text, retried, worker.name, ran)
 
     def _count_death(self, key: str) -> int:
         with self._connection.pipeline() as pipeline:

@@ -19,6 +19,7 @@ from rq.queue import Queue
 from rq.utils import as_text, now
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
+from pysplash.jobs.abandoned import call_back
 from pysplash.jobs.claim_named import NamedTurn, words
 from pysplash.jobs.rq import held, hold, requeue
 from pysplash.jobs.store_and_claim import Answer, Turn
@@ -269,3 +270,4 @@ class Nest:
             return
         job.ended_at = now()
         outcomes.store_failure(job, queue, text)
+        call_back(job, worker._exc_handlers, worker.death_penalty_class, text)

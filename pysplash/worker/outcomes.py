@@ -30,6 +30,7 @@ from pysplash.jobs.rq import (
 from pysplash.jobs.store_and_claim import Answer, Finish, Turn
 from pysplash.log import logger
 
+from .announcements import announce_failure, announce_retry, announce_return
 from .claims import Claims
 from .interrupts import Interrupts, JobStopped
 from .supervised import Supervised
@@ -161,16 +162,19 @@ class Outcomes:
         """Have RQ store what a job returned, with all that follows from it."""
         if not self.may_store(job):
             self._drop(job, failed=False)
+            announce_return(self._worker, job)
             return
         self._end_execution(job, queue, job.success_callback_timeout)
         job._result = value
         if isinstance(value, Retry):
             self.store(job, queue, lambda: retry(self._worker, job, queue, value))
+            announce_retry(self._worker, job)
             return
         job._status = JobStatus.FINISHED
         call_back_success(job, self._worker.death_penalty_class, value)
         with raising_lost_connections(self._worker.connection):
             self.store(job, queue, lambda: succeed(self._worker, job, queue))
+        announce_return(self._worker, job)
         job.send_webhooks(JobStatus.FINISHED)
 
     def _end_execution(self, job: Job, queue: Queue, seconds: int) -> None:
@@ -213,6 +217,7 @@ class Outcomes:
         log.debug("job %s: slow: it raised", job.id)
         if not self.may_store(job):
             self._drop(job, failed=True)
+            announce_failure(self._worker, job, "")
             return
         try:
             if isinstance(exc_info[1], JobStopped):
@@ -237,6 +242,7 @@ class Outcomes:
             log.error("job %s: %s", job.id, why, extra={"action": "outcome", "job": job.id})
         hold(worker, None)
         worker._job_failed = True
+        announce_failure(worker, job, why)
 
     def _fail_by_rq(self, job: Job, queue: Queue, exc_info: Any) -> None:
         job._status = JobStatus.FAILED
@@ -255,7 +261,10 @@ class Outcomes:
             if not fail(self._worker, job, queue, text):
                 raise Refused("Redis refuses a part of its failure: the line before says why")
 
+        stopped = self._worker._stopped_job_id == job.id
+        retried = job.should_retry and not stopped
         self.store(job, queue, store)
+        announce_failure(self._worker, job, text, retried=retried, stopped=stopped)
 
     def _handle_exception(self, job: Job, *exc_info: Any) -> None:
         """Call the exception handlers; one that breaks costs its own work, not the outcome."""

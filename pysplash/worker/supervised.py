@@ -22,7 +22,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.utils import now
-from rq.worker import BaseWorker, DequeueStrategy, SimpleWorker, WorkerStatus
+from rq.worker import DequeueStrategy, SimpleWorker, WorkerStatus
 
 from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
 from pysplash.host.processes import own_memory
@@ -32,6 +32,7 @@ from pysplash.jobs.rq import held, hold
 from pysplash.log import logger
 
 from . import signals
+from .announcements import Announcing, announce_worker
 from .forked import end_if_forked, note_worker
 from .process_state import ProcessState
 from .scoreboard import Slot
@@ -45,7 +46,7 @@ T = TypeVar("T")
 log = logger("worker")
 
 
-class Supervised(BaseWorker):
+class Supervised(Announcing):
     """What makes an RQ worker class fit for a pool; mixed in before the class it completes."""
 
     #: this worker's row; None where no pool watches
@@ -155,6 +156,7 @@ class Supervised(BaseWorker):
         if not self._patiently(lambda: self.bootstrap(logging_level, date_format, log_format)):
             self._leave_registered()
             return False
+        announce_worker(self)
         self._dequeue_strategy = dequeue_strategy
         if with_scheduler:
             self._start_scheduler(burst, logging_level, date_format, log_format)

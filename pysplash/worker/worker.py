@@ -25,6 +25,7 @@ from rq.worker import SimpleWorker, WorkerStatus
 from pysplash.connections.abilities import check_abilities
 from pysplash.connections.clients import check_prefix
 from pysplash.connections.outage import AWAY
+from pysplash.events import JOB_FINISHED, JOB_STARTED
 from pysplash.jobs.commands import NAMED, Command
 from pysplash.jobs.quarantine import Quarantine, reason
 from pysplash.jobs.restoring import Restorer, called, written
@@ -34,6 +35,7 @@ from pysplash.jobs.store_and_claim import MOST_SECONDS, Answer, Finish, Turn
 from pysplash.log import logger
 from pysplash.waiting.offer import at_hand, offer
 
+from .announcements import announce_return, announce_start
 from .batch_claims import BatchingClaims
 from .forked import note_worker
 from .idling import Idling
@@ -234,6 +236,8 @@ class Worker(Supervised, SimpleWorker):
         if self.log.isEnabledFor(20):
             self._announce(job, queue)
         os.environb[b"RQ_JOB_ID"] = turn.job_id
+        if JOB_STARTED:
+            announce_start(self, job)
         if brief:
             self._turns.look_ahead(job, function)
         lost = False
@@ -303,6 +307,7 @@ class Worker(Supervised, SimpleWorker):
                 self._tidy(function)
             if value is SETTLED:
                 self._claims.recount()
+                announce_return(self, job)
                 return
             self._finish(job, queue, value, began, slow or portrait(job) != before)
         except BaseException:
@@ -351,6 +356,8 @@ class Worker(Supervised, SimpleWorker):
         seconds = (ended - began) / 1e6
         pending = Pending(done, job, queue, value, seconds, self._turns.light)
         self._turns.left(pending, job.func_name or "")
+        if JOB_FINISHED:
+            announce_return(self, job, seconds)
 
     # --- stops and commands ---
 

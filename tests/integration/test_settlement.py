@@ -26,9 +26,12 @@ from pysplash.jobs.rq import fail, perform
 from pysplash.jobs.store_and_claim import Finish
 from pysplash.jobs.store_and_claim_batch import HAND
 from pysplash.supervisor.accounting import Accounting
+from pysplash.supervisor.callbacks import CallbackProcesses
 from pysplash.supervisor.exits import Exits
+from pysplash.supervisor.listeners import ListenerThread
 from pysplash.supervisor.settlement import MOST_DEATHS, Loss, Settlement
 from pysplash.supervisor.workers import Entry, WorkerTable
+from pysplash.testing import World
 from pysplash.worker.row import Row
 from tests.generation import since_3
 
@@ -47,6 +50,13 @@ def settlement(redis: Redis, on_crash: str = "fail") -> Settlement:
     """Return a settlement for a pool that watches two queues."""
     settings = WorkerSettings(("default", "other"), portable(redis))
     return Settlement(redis, settings, on_crash)
+
+
+def exits_of(redis: Redis) -> Exits:
+    """Return the exits of a pool that settles so."""
+    callbacks = CallbackProcesses("p", World().devices())
+    table, accounting = WorkerTable(2), Accounting(0.0)
+    return Exits(settlement(redis), table, accounting, callbacks, ListenerThread())
 
 
 def claim(queue: Queue, worker: SimpleWorker | None = None) -> tuple[SimpleWorker, Job]:
@@ -175,7 +185,7 @@ def test_one_that_cannot_be_settled_keeps_no_other(redis: Redis, queue: Queue, k
     losses = [run(queue) for _ in jobs]
     redis.delete(key.format(jobs[0].id))
     redis.set(key.format(jobs[0].id), "text")
-    exits = Exits(settlement(redis), WorkerTable(2), Accounting(0.0))
+    exits = exits_of(redis)
     for loss in losses:
         row = Row(
             "w", 1, WorkerState.BUSY, 0, 0, job_id=loss.job_id, execution_id=loss.execution_id
@@ -193,7 +203,7 @@ def test_who_could_not_say_that_it_left_is_struck(redis: Redis, queue: Queue, un
     queue.enqueue("time.sleep", 9)
     loss = run(queue)
     row = Row("w", 1, WorkerState.STOPPING, 0, 0, unsaid=unsaid)
-    exits = Exits(settlement(redis), WorkerTable(2), Accounting(0.0))
+    exits = exits_of(redis)
     exits.handle(Entry(loss.worker, 0, 0), row, 0, "", 0)
     exits.settle()
 
@@ -266,7 +276,7 @@ def test_a_retry_whose_reply_is_lost_is_made_once(
         with pytest.raises(AWAY):
             settling.settle(loss)
         assert relay.sprung
-        assert settling.settle(loss) == "kept"
+        assert settling.settle(loss) == "retried"
     assert queue.job_ids == [job.id]
     assert Job.fetch(job.id, redis).retries_left == 1
 

@@ -18,6 +18,7 @@ from typing import Any
 from pysplash.application.registry import TaskSpec
 from pysplash.config import WorkerSettings
 from pysplash.control.model import Limits
+from pysplash.jobs.abandoned import AbandonedJob
 
 #: run by the fork server's interpreter; everything secret comes over the socket afterwards
 _MAIN = """\
@@ -53,6 +54,8 @@ class Ready:
     threads: int
     #: what its modules registered
     tasks: tuple[TaskSpec, ...] = ()
+    #: what they listen to: each event with the place of the function
+    listeners: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +169,20 @@ class Processes:
         """Return the descriptors that are readable when there are events."""
         return tuple(server.control.fileno() for server in self._servers)
 
-    def spawn(self, name: str, slot: int, *, maintain: bool = False, role: str = "worker") -> None:
+    def spawn(
+        self,
+        name: str,
+        slot: int,
+        *,
+        maintain: bool = False,
+        role: str = "worker",
+        job: AbandonedJob | None = None,
+    ) -> None:
         """Ask for one process; its :class:`Spawned` comes as an event."""
         if self._current is None:
             raise RuntimeError("no fork server is ready: call renew() and wait for Ready")
         self._current.names.add(name)
-        self._current.send(("spawn", name, slot, role, maintain))
+        self._current.send(("spawn", name, slot, role, maintain, job))
 
     def _parent(self, name: str) -> _Server | None:
         return next((server for server in self._servers if name in server.names), None)

@@ -33,11 +33,14 @@ from rq.scheduler import RQScheduler
 from pysplash.application.handlers import load as load_handler
 from pysplash.application.registry import REGISTRY
 from pysplash.errors import EXIT_BOOT, EXIT_IMPORT, ImportFailed
+from pysplash.events import registered
 from pysplash.host.capacity import Host
 from pysplash.host.processes import adopt_orphans, die_without, flush_output, kill_session
+from pysplash.jobs.abandoned import AbandonedJob
 from pysplash.worker.scoreboard import Scoreboard, Slot
 
 from .boot import connect, run_worker
+from .callbacks import run_callbacks
 from .client import Exited, ForkServerPlan, PreloadFailed, Ready, Spawned
 from .throttling import Throttler
 
@@ -92,7 +95,8 @@ class ForkServer:
         """Serve requests until the pool closes the connection or has ended."""
         if not self._preload():
             return
-        self._report(Ready(os.getpid(), threading.active_count(), REGISTRY.specs()))
+        threads = threading.active_count()
+        self._report(Ready(os.getpid(), threads, REGISTRY.specs(), registered()))
         while self._pool_lives():
             ready = wait([self._control, self._wake], self._throttle())
             if self._wake in ready:
@@ -167,7 +171,9 @@ class ForkServer:
 
     # --- children ---
 
-    def _spawn(self, name: str, slot: int, role: str, maintain: bool) -> None:
+    def _spawn(
+        self, name: str, slot: int, role: str, maintain: bool, job: AbandonedJob | None
+    ) -> None:
         words, words_write = os.pipe()
         os.set_blocking(words, False)
         try:
@@ -179,12 +185,20 @@ class ForkServer:
             return
         if pid == 0:
             os.close(words)
-            self._child(name, slot, role, maintain, words_write)
+            self._child(name, slot, role, maintain, words_write, job)
         os.close(words_write)
         self._children[name] = Child(name, slot, role, pid, words)
         self._report(Spawned(name, pid))
 
-    def _child(self, name: str, slot: int, role: str, maintain: bool, words: int) -> NoReturn:
+    def _child(
+        self,
+        name: str,
+        slot: int,
+        role: str,
+        maintain: bool,
+        words: int,
+        job: AbandonedJob | None,
+    ) -> NoReturn:
         """Be the new process: never returns into the server's loop."""
         status = EXIT_BOOT
         try:
@@ -192,6 +206,8 @@ class ForkServer:
             self._become_child(server)
             if role == "scheduler":
                 run_scheduler(self._plan)
+            elif job is not None:
+                run_callbacks(self._plan.settings, name, job)
             else:
                 settings = self._plan.settings
                 run_worker(settings, name, Slot(self._board, slot, name), maintain)
