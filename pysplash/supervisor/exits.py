@@ -90,10 +90,11 @@ class Exits:
         )
         job_id, execution_id = (row.job_id, row.execution_id) if row else ("", "")
         if job_id or outcomes or not well or (row is not None and row.unsaid):
-            suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
+            suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD, Reason.STOPPED)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
             loss = replace(loss, outcomes=legible(outcomes), notes=outcomes)
+            loss = replace(loss, ended_job=entry.ended_job, is_stop=entry.is_stop)
             self._losses.append(_Exit(loss, entry.pid, not well))
         return self._verdict(status or 0, text or cause) if failed_start else None
 

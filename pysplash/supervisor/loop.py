@@ -303,6 +303,7 @@ class Supervisor:
         if view.queued is not None:
             self._exits.settle()
             self._link.send_heartbeats(view.now)
+            self._link.see_stops_through()
         self._callbacks.turn()
         self._scheduler.ensure()
 
@@ -323,6 +324,7 @@ class Supervisor:
     def _spawn(self, now: float) -> None:
         entry = self.table.add(f"{self.name}-{secrets.token_hex(4)}", now)
         self._devices.board.clear(entry.slot)
+        self._link.follow()
         maintain = now - self._maintained_at >= self._maintenance_interval
         if maintain:
             self._maintained_at = now

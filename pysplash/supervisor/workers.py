@@ -24,6 +24,9 @@ class Entry:
     stop_reason: Reason | None = None
     kill_at: float | None = None
     kill_reason: Reason | None = None
+    #: the job for whose sake it is killed, as a command asked to end it; whether to stop it
+    ended_job: str = ""
+    is_stop: bool = False
 
 
 class WorkerTable:
@@ -44,6 +47,10 @@ class WorkerTable:
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
+
+    def get(self, name: str) -> Entry | None:
+        """Return the worker *name*, if it is there."""
+        return self._entries.get(name)
 
     def add(self, name: str, now: float) -> Entry:
         """Add a worker that is to be started, in a free slot."""

@@ -213,5 +213,3 @@ def _value(trait: Trait) -> Any:
 def _kept(value: Any) -> Any:
     """Return *value* so that it stays what it is: a table that goes on changing is copied."""
     return dict(value) if isinstance(value, dict) else value
-
-

@@ -126,7 +126,7 @@ def _put_back_timer(first: bool, _: Any) -> None:
 
 
 def differing(first: dict[bytes, bytes], now: dict[bytes, bytes]) -> list[str]:
-    """Return the names of the variables that differ, but for the job's id, which is the worker's."""
+    """Return the names of the variables that differ; the job's id is the worker's own."""
     names = {name for name in {*first, *now} if first.get(name) != now.get(name)}
     return sorted(os.fsdecode(name) for name in names - {JOB_ID})
 
