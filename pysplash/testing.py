@@ -33,6 +33,7 @@ from .supervisor.devices import Devices
 from .supervisor.forkserver.client import Event, Exited, Spawned
 from .supervisor.heartbeats import Heartbeats, Pulse
 from .supervisor.lessons import LessonStore
+from .supervisor.predecessors import Predecessors
 from .supervisor.presence import Presence
 from .supervisor.settled import Settled
 from .supervisor.settlement import Loss
@@ -96,6 +97,9 @@ class World:
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
     #: the jobs that run inside another: (worker, job id)
     inside: set[tuple[str, str]] = field(default_factory=set)
+    #: workers that an earlier pool of the name has lost; those whose jobs are settled
+    lost_before: list[str] = field(default_factory=list)
+    settled_before: list[str] = field(default_factory=list)
     #: the tasks that are offered, by name
     tasks: tuple[str, ...] = ()
     #: whether the pool says that it takes jobs; None: it says nothing
@@ -353,7 +357,20 @@ class _Recorder(_Part, Recorder):
         self.world.record.append((view, decision))
 
 
+class _Predecessors(_Part, Predecessors):
+    def lost_workers(self, now: float) -> list[str]:
+        lost, self.world.lost_before = self.world.lost_before, []
+        return lost
+
+    def note_settled(self, worker: str) -> None:
+        self.world.settled_before.append(worker)
+
+
 class _Presence(_Part, Presence):
+    @property
+    def predecessors(self) -> Predecessors:  # type: ignore[override]
+        return _Predecessors(self.world)
+
     def set_tasks(self, specs: Sequence[TaskSpec]) -> None:
         self.world.tasks = tuple(spec.name for spec in specs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class _Exit(NamedTuple):
     pid: int
     #: whether the worker died, or could not start
     died: bool
+    #: called once its jobs are settled
+    then: Callable[[str], None] | None = None
 
 
 class Exits:
@@ -110,6 +112,11 @@ class Exits:
             return None
         return WorkerBootError(f"{failures} workers in a row could not start; the last one: {text}")
 
+    def inherit(self, worker: str, then: Callable[[str], None]) -> None:
+        """Settle the jobs of a worker of an earlier pool, too; *then* is called with its name."""
+        loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
+        self._losses.append(_Exit(loss, 0, died=False, then=then))
+
     def settle(self) -> None:
         """Settle the jobs of dead workers; while Redis is away they are kept for the next call."""
         while self._losses:
@@ -132,6 +139,8 @@ class Exits:
             if one.abandoned is not None:
                 self._callbacks.add(one.abandoned)
         self._announce(gone, {one.job_id: one.outcome for one in settled})
+        if gone.then is not None:
+            gone.then(gone.loss.worker)
 
     def _announce(self, gone: _Exit, jobs: dict[str, str]) -> None:
         if gone.died and WORKER_DIED:

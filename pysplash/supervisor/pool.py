@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from redis import Redis
 from rq.queue import Queue
 
 from pysplash.application.handlers import handler_path
+from pysplash.client.pool_id import PoolId, new_run
 from pysplash.config import (
     WorkerSettings,
     check_limits,
@@ -178,6 +180,7 @@ class Pool:
                 queues=check_queues(named.names),
                 address=portable(self.connection),
                 pool=self.name,
+                run=new_run(),
                 worker_class=import_path(worker_class, "worker class"),
                 job_class=import_path(job_class or named.job_class, "job class"),
                 queue_class=import_path(queue_class or named.queue_class, "queue class"),
@@ -227,6 +230,7 @@ class Pool:
         """
         devices = self._devices
         if devices is None:
+            self.settings = replace(self.settings, run=new_run())
             with own(self.connection, START) as asking:
                 check(asking)
                 check_abilities(asking)
@@ -252,7 +256,7 @@ class Pool:
     def supervise(self, devices: Devices) -> Supervisor:
         """Return the loop over *devices*, for a test to turn by hand."""
         return Supervisor(
-            self.name,
+            PoolId(self.name, self.settings.run),
             self.limits,
             devices,
             with_scheduler=self._with_scheduler,

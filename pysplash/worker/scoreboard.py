@@ -183,6 +183,11 @@ def shortened(function: str) -> bytes:
     return name[: _FUNCTION - len(mark) - 1] + b"~" + mark
 
 
+def told_name(worker: str) -> str:
+    """Return the name of a worker as it fits into a row: of a long one the end tells who it is."""
+    return worker.encode()[-64:].decode(errors="ignore")
+
+
 class Slot:
     """A worker's own row: the only thing a worker tells its pool."""
 
@@ -198,7 +203,7 @@ class Slot:
     ) -> None:
         self._board = board
         self._index = index
-        self._name = name.encode()[:64]
+        self._name = told_name(name).encode()
         self._clock = clock
         self._pid = os.getpid()
         self._sequence = 0
