@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import sys
 from typing import Any, TextIO
@@ -36,13 +37,23 @@ class StandardDescriptors:
                 os.dup2(kept, fd)
         for name, is_closed in zip(("stdin", "stdout", "stderr"), now[1], strict=True):
             if is_closed:
-                setattr(sys, name, _reopened(getattr(sys, name)))
+                closed = getattr(sys, name)
+                setattr(sys, name, _reopened(closed))
+                _hand_to_logging(closed, getattr(sys, name))
 
     def close(self) -> None:
         """Close those kept aside."""
         for fd in self._kept.values():
             os.close(fd)
         self._kept.clear()
+
+
+def _hand_to_logging(closed: Any, stream: TextIO) -> None:
+    """Let handlers that wrote to a stream that was closed write to its successor."""
+    for reference in tuple(logging._handlerList):  # type: ignore[attr-defined]
+        handler = reference()
+        if isinstance(handler, logging.StreamHandler) and handler.stream is closed:
+            handler.stream = stream
 
 
 def _streams() -> tuple[Any, ...]:

@@ -21,7 +21,8 @@ from pysplash.waiting.offer import attach, offer
 
 _raw: Any = import_module("_signal")
 #: what RQ gives the process of a job, and so to those that the job forks
-_CHILD = ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.SIG_IGN))
+_CHILD = ((signal.SIGTERM, _raw.SIG_DFL), (signal.SIGINT, _raw.SIG_IGN))
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 log = logger("worker")
 
@@ -31,6 +32,8 @@ class _Process:
 
     handlers: tuple[Any, ...] = ()
     is_forked = False
+    #: the signals that were blocked before a fork; None: nothing forks
+    blocked: Any = None
 
 
 def note_worker() -> None:
@@ -44,20 +47,40 @@ def forget_worker() -> None:
     _Process.handlers = ()
 
 
+def _before_fork() -> None:
+    """Keep stops from the child until it has no handler of the worker's that would swallow them."""
+    if _Process.handlers:
+        _Process.blocked = _raw.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+
+def _after_fork() -> None:
+    if _Process.blocked is not None:
+        before, _Process.blocked = _Process.blocked, None
+        _raw.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _become_child() -> None:
-    if not _Process.handlers:
-        return
+    try:
+        if _Process.handlers:
+            _drop_worker()
+    finally:
+        _after_fork()
+
+
+def _drop_worker() -> None:
     _Process.is_forked = True
     attach(None)
     offer(None)
     _raw.set_wakeup_fd(-1)
-    numbers = (*_CHILD, (signal.SIGUSR1, signal.SIG_DFL))
+    numbers = (*_CHILD, (signal.SIGUSR1, _raw.SIG_DFL))
     for (number, action), worker in zip(numbers, _Process.handlers, strict=True):
         if _raw.getsignal(number) == worker:  # else it is the job's own
             _raw.signal(number, action)
 
 
-os.register_at_fork(after_in_child=_become_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_become_child
+)
 
 
 def end_if_forked(function: str) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from pysplash.log import logger
 
 from .descriptors import StandardDescriptors
+from .left_running import LeftRunning
 from .timeouts import TIMERS
 from .traits import JOB_ID, TRAITS, Trait, differing
 
@@ -44,7 +45,7 @@ class ProcessState:
 
     def __init__(self, traits: Sequence[Trait] = TRAITS) -> None:
         self._descriptors = StandardDescriptors()
-        self._traits = (*traits, self._descriptors.trait())
+        self._traits = (self._descriptors.trait(), *traits)
         self._first = [_kept(_value(trait)) for trait in self._traits]
         self._variables = next(value for value in self._first if isinstance(value, dict))
         self._cheap = [trait.read for trait in self._traits if trait.cheap]
@@ -58,6 +59,7 @@ class ProcessState:
         self._looked_at = time.monotonic()
         #: the last job's function, and whether something may have been changed that was not seen
         self._function, self._unseen = "", False
+        self._left_running = LeftRunning()
         self._told: set[tuple[str, str]] = set()
         #: what cannot be put back; empty: everything is as it was
         self.broken = ""
@@ -75,6 +77,7 @@ class ProcessState:
             self.adopt()
         if not self._is_as_before():
             self._put_back(self._changes(), function)
+            self._give_up(self._left_running.look(function))
         else:
             self._function, self._unseen = function, True
         return not self.broken
@@ -86,7 +89,9 @@ class ProcessState:
         try:
             if (term(), interrupt(), stop(), variables(), folder()) != self._cheap_first:
                 return False
-        except OSError:  # the working folder does not exist any more
+            if sys.stderr.closed:  # what is logged before it is put back would raise
+                return False
+        except (OSError, AttributeError):  # the working folder is gone, or the stream is no stream
             return False
         late = time.monotonic() - self._looked_at > LOOK
         return not late and len(sys.modules) == self._modules
@@ -170,19 +175,24 @@ class ProcessState:
         return bool(first != value)
 
     def _put_back(self, changes: Sequence[Change], function: str) -> None:
+        """Put back all *changes*, then say so: the log may need what was changed."""
+        done = []
         for number, value in changes:
             trait, what = self._traits[number], self._traits[number].name
             if isinstance(value, dict):
                 what += " (" + ", ".join(differing(self._first[number], value)) + ")"
             self._set(number, self._first[number], value)
-            done = not self._differs(number, _value(trait))
-            if not done and self.broken:
-                continue
-            if not done:
-                self.broken = f"{function} changed {what}, which cannot be put back"
-                log.warning("%s", self.broken, extra={"action": "leaving", "function": function})
+            done.append((trait, what, not self._differs(number, _value(trait))))
+        for trait, what, is_well in done:
+            if not is_well:
+                self._give_up(f"{function} changed {what}, which cannot be put back")
             elif not trait.quiet:
                 self._tell(function, what)
+
+    def _give_up(self, why: str) -> None:
+        if why and not self.broken:
+            self.broken = why
+            log.warning("a pool's worker is replaced: %s", why, extra={"action": "leavings"})
 
     def _set(self, number: int, wanted: Any, present: Any) -> None:
         try:

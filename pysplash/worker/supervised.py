@@ -33,7 +33,7 @@ from pysplash.log import logger
 
 from . import signals
 from .announcements import Announcing, announce_worker
-from .forked import end_if_forked, note_worker
+from .forked import end_if_forked, forget_worker, note_worker
 from .process_state import ProcessState
 from .scoreboard import Slot
 
@@ -182,6 +182,9 @@ class Supervised(Announcing):
     def _depart(self) -> None:
         if self.slot is not None:
             self.slot.stopping()
+        forget_worker()
+        if self._process_state is not None:
+            self._process_state.close()
         try:
             self.teardown()
         except AWAY as error:

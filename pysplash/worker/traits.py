@@ -67,7 +67,7 @@ class Trait(NamedTuple):
 
 
 def _set_handler(number: int, first: Any, _: Any = None) -> None:
-    _raw.signal(number, signal.SIG_DFL if first is None else first)
+    _raw.signal(number, _raw.SIG_DFL if first is None else first)
 
 
 def _handler(number: int, *, cheap: bool, alarm: bool = False) -> Trait:
@@ -162,6 +162,15 @@ def _put_back_limits(first: Any, now: Any) -> None:
             resource.setrlimit(number, before)
 
 
+def _user() -> tuple[int, ...]:
+    return os.getuid(), os.geteuid(), os.getgid(), os.getegid()
+
+
+def _put_back_user(first: Any, _: Any) -> None:
+    os.setreuid(*first[:2])
+    os.setregid(*first[2:])
+
+
 def _cores() -> Any:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
@@ -249,6 +258,7 @@ TRAITS = (
     ),
     Trait("the cores it may use", _cores, lambda first, _: os.sched_setaffinity(0, first)),
     Trait("the process group", os.getpgrp, lambda first, _: os.setpgid(0, first), needed=True),
+    Trait("the user or group", _user, _put_back_user, needed=True),
     Trait("the decimal context", _decimals, _put_back_decimals),
     Trait(
         "the locale",
