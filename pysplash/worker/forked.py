@@ -78,9 +78,7 @@ def _drop_worker() -> None:
             _raw.signal(number, action)
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork, after_in_child=_become_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_become_child)
 
 
 def end_if_forked(function: str) -> None:

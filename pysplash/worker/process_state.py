@@ -21,8 +21,8 @@ from typing import Any
 
 from pysplash.log import logger
 
-from .descriptors import StandardDescriptors
 from .left_running import LeftRunning
+from .standard_streams import StandardStreams
 from .timeouts import TIMERS
 from .traits import JOB_ID, TRAITS, Trait, differing
 
@@ -44,8 +44,8 @@ class ProcessState:
     """What this process was like at first; made as the worker is ready for its first job."""
 
     def __init__(self, traits: Sequence[Trait] = TRAITS) -> None:
-        self._descriptors = StandardDescriptors()
-        self._traits = (self._descriptors.trait(), *traits)
+        self._streams = StandardStreams()
+        self._traits = (self._streams.trait(), *traits)
         self._first = [_kept(_value(trait)) for trait in self._traits]
         self._variables = next(value for value in self._first if isinstance(value, dict))
         self._cheap = [trait.read for trait in self._traits if trait.cheap]
@@ -66,7 +66,7 @@ class ProcessState:
 
     def close(self) -> None:
         """Give back what is kept to put things back."""
-        self._descriptors.close()
+        self._streams.close()
 
     def tidy(self, function: str, *, imported: bool = False) -> bool:
         """Put back what a job of *function* has changed; return False if the worker cannot go on.
@@ -109,6 +109,7 @@ class ProcessState:
         if len(sys.modules) == self._modules:
             return
         self._modules = len(sys.modules)
+        self._streams.adopt()
         for number, value in self._changes():
             trait = self._traits[number]
             if not trait.needed and value is not _Unreadable:

@@ -178,14 +178,6 @@ def _cores() -> Any:
 # --- the interpreter ---
 
 
-def _streams() -> tuple[Any, ...]:
-    return (sys.stdin, sys.stdout, sys.stderr)
-
-
-def _put_back_streams(first: Any, _: Any) -> None:
-    sys.stdin, sys.stdout, sys.stderr = first
-
-
 def _hooks() -> tuple[Any, ...]:
     return (sys.excepthook, threading.excepthook, sys.unraisablehook)
 
@@ -232,7 +224,6 @@ TRAITS = (
     *(_handler(number, cheap=number != signal.SIGCHLD) for number in _NEEDED),
     Trait("the environment", _environment, _put_back_environment, cheap=True),
     Trait("the working folder", os.getcwdb, lambda first, _: os.chdir(first), cheap=True),
-    Trait("a standard stream of sys", _streams, _put_back_streams),
     Trait(
         "the recursion limit",
         sys.getrecursionlimit,

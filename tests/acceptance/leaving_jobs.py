@@ -23,7 +23,7 @@ from rq import Queue
 from rq.job import Job
 
 from pysplash import wait_jobs
-from tests.acceptance.jobs import mark
+from tests.acceptance.jobs import mark, nap
 
 os.environ["SET_BY_AN_IMPORT"] = "kept"
 
@@ -132,7 +132,7 @@ def _change_locale() -> None:
 
 
 def _change_streams() -> None:
-    sys.stdout = open(os.devnull, "w")
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 -- it is left open
     os.close(1)
 
 
@@ -184,8 +184,9 @@ def around(url: str) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     os.environ["TENANT"] = "outer"
     before = place()
     job = queue.enqueue(place)
-    (inner,) = wait_jobs([job], collect_results=True)
-    return before, inner, place()
+    found = wait_jobs([job], collect_results=True)
+    assert isinstance(found, list)
+    return before, found[0], place()
 
 
 def place() -> dict[str, str]:
@@ -212,7 +213,7 @@ def fork(path: str, how: str) -> int:
 
 def terminate_child() -> int | None:
     """Start a child process by a fork, and end it as multiprocessing does."""
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process = multiprocessing.get_context("fork").Process(target=nap, args=(60.0,))
     process.start()
     process.terminate()
     process.join(10)
