@@ -203,8 +203,8 @@ def test_a_pool_finds_what_earlier_ones_of_its_name_have_lost(redis: Redis) -> N
     stranger = PoolId("other", new_run())
     HandPool(redis, "other", run=stranger.run).tell()
     register(redis, stranger.worker(1), GONE)
-    for pool in (dead, stranger):
-        redis.delete(POOL_KEY.format(pool.entry))
+    for gone in (dead, stranger):
+        redis.delete(POOL_KEY.format(gone.entry))
     pool, me = live(redis)
     register(redis, me.worker(1), os.getpid())
     found = pool.presence.predecessors
