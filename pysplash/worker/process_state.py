@@ -224,3 +224,8 @@ def _value(trait: Trait) -> Any:
 def _kept(value: Any) -> Any:
     """Return *value* so that it stays what it is: a table that goes on changing is copied."""
     return dict(value) if isinstance(value, dict) else value
+
+
+def is_new(function: str) -> bool:
+    """Return whether the module of *function* is still to be imported."""
+    return function.rpartition(".")[0] not in sys.modules

@@ -34,7 +34,7 @@ from pysplash.log import logger
 from . import signals
 from .announcements import Announcing, announce_worker
 from .forked import end_if_forked, forget_worker, note_worker
-from .process_state import ProcessState
+from .process_state import ProcessState, is_new
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -124,9 +124,7 @@ class Supervised(Announcing):
             growth = own_memory() - self._memory_floor
             if growth > self.max_job_memory:
                 return f"it has grown by {growth} bytes"
-        if self._process_state is not None and self.slot is not None:
-            return self._process_state.broken
-        return ""
+        return self._process_state.broken if self._process_state and self.slot is not None else ""
 
     def _tidy(self, function: str, *, imported: bool = False) -> None:
         """See to what a job of *function* has left behind; *imported*: its module was new."""
@@ -328,10 +326,11 @@ class Supervised(Announcing):
         """Run one job as the class beneath does, its state on the scoreboard."""
         os.environ["RQ_JOB_ID"] = job.id
         self._job_failed = False
+        new = is_new(function := self._function(job))
         try:
             super().execute_job(job, queue)
         finally:
-            self._tidy(self._function(job))
+            self._tidy(function, imported=new)
             os.environ.pop("RQ_JOB_ID", None)
             if self.slot is not None:
                 self.slot.finished(self._job_failed)

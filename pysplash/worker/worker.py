@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -43,6 +42,7 @@ from .interrupts import Interrupts
 from .nesting import Nest
 from .outcomes import Outcomes, Pending
 from .prefetch import Prefetching
+from .process_state import is_new
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
 from .timeouts import TIMERS, StackingDeathPenalty
@@ -248,7 +248,7 @@ class Worker(Supervised, SimpleWorker):
                 log.debug("job %s: slow: a class of the user's own", job.id)
                 hold(self, self._outcomes.execution(job))
                 self._claims.recount()
-                new = function.rpartition(".")[0] not in sys.modules
+                new = is_new(function)
                 perform(self, job, queue)
                 self._tidy(function, imported=new)
         except AWAY:

@@ -33,16 +33,19 @@ def ended(job: Job) -> object:
     return job.return_value()
 
 
-def test_each_job_starts_with_what_the_first_one_had(pool: Start, queue: Queue) -> None:
+@pytest.mark.parametrize(
+    "kind", ["pysplash.Worker", "rq.worker.SimpleWorker", "tests.acceptance.leaving_jobs.Own"]
+)
+def test_each_job_starts_with_what_the_first_one_had(pool: Start, queue: Queue, kind: str) -> None:
     """Signals, streams, folder, limits and environment are put back, with a line that says who."""
-    command = pool("-n", "1")
+    command = pool("-n", "1", "-w", kind)
     (pid,) = command.await_workers(1)
     first = ended(queue.enqueue(leaving_jobs.describe))
     assert isinstance(first, dict)
     assert first["environment"]["SET_BY_AN_IMPORT"] == "kept"
     wrong = {}
-    for kind in leaving_jobs.KINDS:
-        ended(queue.enqueue(leaving_jobs.change, kind))
+    for what in leaving_jobs.KINDS:
+        ended(queue.enqueue(leaving_jobs.change, what))
         now = ended(queue.enqueue(leaving_jobs.describe))
         assert isinstance(now, dict)
         differs = {name: now[name] for name in first if now[name] != first[name]}
@@ -50,7 +53,7 @@ def test_each_job_starts_with_what_the_first_one_had(pool: Start, queue: Queue) 
             pairs = set(now["environment"].items()) ^ set(first["environment"].items())
             differs["environment"] = sorted(pairs)
         if differs:
-            wrong[kind] = differs
+            wrong[what] = differs
     assert wrong == {}, command.err[-2000:]
     assert command.workers() == [pid], "the worker was replaced"
     name = "tests.acceptance.leaving_jobs.change changed"
