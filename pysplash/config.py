@@ -37,6 +37,8 @@ class WorkerSettings:
     queues: tuple[str, ...]
     address: Address
     pool: str = ""
+    #: what tells this life of the pool from all others
+    run: str = ""
     worker_class: str = "pysplash.worker.Worker"
     job_class: str = "rq.job.Job"
     queue_class: str = "rq.queue.Queue"

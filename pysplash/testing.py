@@ -33,6 +33,7 @@ from .supervisor.devices import Devices
 from .supervisor.forkserver.client import Event, Exited, Spawned
 from .supervisor.heartbeats import Heartbeats, Pulse
 from .supervisor.lessons import LessonStore
+from .supervisor.predecessors import Predecessors
 from .supervisor.presence import Presence
 from .supervisor.settled import Settled
 from .supervisor.settlement import Loss
@@ -84,6 +85,10 @@ class World:
     lessons: dict[str, Lesson] = field(default_factory=dict)
     #: the jobs that were to be stopped: (slot, job id)
     to_stop: list[tuple[int, str]] = field(default_factory=list)
+    #: the workers that were told to take no further job: their slots
+    to_leave: list[int] = field(default_factory=list)
+    #: the slots whose jobs have ended as they were stopped
+    heeding: set[int] = field(default_factory=set)
     losses: list[Loss] = field(default_factory=list)
     #: the hash in Redis of every job, where a test is about its failure callback
     job_fields: dict[bytes, bytes] = field(default_factory=dict)
@@ -92,6 +97,11 @@ class World:
     #: the jobs for whose failure a process was started, by its name
     called_back: dict[str, AbandonedJob] = field(default_factory=dict)
     record: list[tuple[PoolView, Decision]] = field(default_factory=list)
+    #: the jobs that run inside another: (worker, job id)
+    inside: set[tuple[str, str]] = field(default_factory=set)
+    #: workers that an earlier pool of the name has lost; those whose jobs are settled
+    lost_before: list[str] = field(default_factory=list)
+    settled_before: list[str] = field(default_factory=list)
     #: the tasks that are offered, by name
     tasks: tuple[str, ...] = ()
     #: whether the pool says that it takes jobs; None: it says nothing
@@ -265,6 +275,12 @@ class _Board(_Part, Scoreboard):
     def ask(self, index: int, name: str) -> None:
         self.world.to_stop.append((index, name))
 
+    def heeded(self, index: int) -> bool:
+        return index in self.world.heeding
+
+    def ask_to_leave(self, index: int) -> None:
+        self.world.to_leave.append(index)
+
 
 class _Sampler(_Part):
     def sample(self, now: float, busy: Collection[int], alive: Collection[int]) -> Sample:
@@ -329,6 +345,9 @@ class _Heartbeats(_Part, Heartbeats):
     def send(self, pulses: Sequence[Pulse]) -> None:
         self.world.pulses.append(list(pulses))
 
+    def runs_inside(self, worker: str, job_id: str, execution_id: str) -> bool:
+        return (worker, job_id) in self.world.inside
+
 
 class _Commands(_Part, CommandListener):
     def follow(self, workers: Collection[str]) -> None:
@@ -347,7 +366,20 @@ class _Recorder(_Part, Recorder):
         self.world.record.append((view, decision))
 
 
+class _Predecessors(_Part, Predecessors):
+    def lost_workers(self, now: float) -> list[str]:
+        lost, self.world.lost_before = self.world.lost_before, []
+        return lost
+
+    def note_settled(self, worker: str) -> None:
+        self.world.settled_before.append(worker)
+
+
 class _Presence(_Part, Presence):
+    @property
+    def predecessors(self) -> Predecessors:  # type: ignore[override]
+        return _Predecessors(self.world)
+
     def set_tasks(self, specs: Sequence[TaskSpec]) -> None:
         self.world.tasks = tuple(spec.name for spec in specs)
 

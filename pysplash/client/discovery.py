@@ -12,6 +12,8 @@ from redis import Redis
 
 from pysplash.log import logger
 
+from .pool_id import PoolId, pool_id
+
 log = logger("pool")
 
 
@@ -55,6 +57,8 @@ class PoolFacts:
     tasks: tuple[Task, ...] = ()
     #: whether its workers know bundles of bytes; earlier releases do not say so, and do not
     takes_bytes: bool = False
+    #: what tells this life of the pool from others of its name; earlier releases have none
+    run: str = ""
     #: whether it takes jobs; False once it is stopping
     open: bool = True
     #: its last tick, as in a record
@@ -63,7 +67,7 @@ class PoolFacts:
     @property
     def key(self) -> str:
         """The key of its hash."""
-        return POOL_KEY.format(self.name)
+        return POOL_KEY.format(PoolId(self.name, self.run).entry)
 
     def task(self, name: str) -> Task | None:
         """Return the task *name*, if the pool knows it."""
@@ -74,6 +78,7 @@ def read_pool(stored: Sequence[bytes | None]) -> PoolFacts:
     """Return the facts stored as about, open and state; what is not known yet is passed over."""
     about, is_open, state = stored
     fields = _known(PoolFacts, json.loads(about or b"{}"))
+    fields["name"], fields["run"] = pool_id(fields["name"])
     fields["queues"] = tuple(fields["queues"])
     fields["tasks"] = tuple(Task(**_known(Task, task)) for task in fields["tasks"])
     return PoolFacts(**fields, open=is_open == b"1", state=json.loads(state or b"null"))

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     ZOMBIE = "zombie"  #: no sign of life
     OVERDUE = "overdue"  #: a job ran past its timeout and ignored it
     TERMINATE = "terminate"  #: a stop was ignored for terminate_seconds
+    STOPPED = "stopped"  #: a command asked for it
 
 
 class Drain(StrEnum):

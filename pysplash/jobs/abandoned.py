@@ -18,6 +18,7 @@ from rq.defaults import CALLBACK_TIMEOUT
 from rq.exceptions import AbandonedJobError
 from rq.job import Job
 from rq.utils import now
+from rq.worker import BaseWorker
 
 from pysplash.events import JOB_FAILED, JobEvent, class_of, tell, text_of
 from pysplash.log import logger
@@ -37,6 +38,9 @@ OF_A_RUN = (
     "retries_left",
     "number_of_retries",
 )
+
+#: what RQ says in the result of a job that somebody stopped
+STOPPED = "Job stopped by user, work-horse terminated."
 
 log = logger("worker")
 
@@ -58,17 +62,34 @@ class AbandonedJob:
     seconds: float = 0.0
     #: whether there are exception handlers
     handled: bool = False
+    #: whether somebody had it stopped
+    stopped: bool = False
 
     @property
     def callback(self) -> str:
-        """The import path of its failure callback, "" if it has none."""
-        return self.fields.get(b"failure_callback_name", b"").decode(errors="replace")
+        """The import path of its failure callback, or for a stop; "" if it has none."""
+        name = b"stopped_callback_name" if self.stopped else b"failure_callback_name"
+        return self.fields.get(name, b"").decode(errors="replace")
 
     @property
     def callback_timeout(self) -> int:
-        """Seconds its failure callback may take."""
-        given = self.fields.get(b"failure_callback_timeout", b"")
+        """Seconds that callback may take."""
+        name = b"stopped_callback_timeout" if self.stopped else b"failure_callback_timeout"
+        given = self.fields.get(name, b"")
         return int(given) if given.isdigit() else CALLBACK_TIMEOUT
+
+
+def abandoned(job: Job, worker: BaseWorker, text: str, *, handled: bool) -> AbandonedJob:
+    """Return what callbacks are told of a job that is about to fail in the name of *worker*.
+
+    *handled* says whether there are exception handlers.
+    """
+    fields: Any = worker.connection.hgetall(job.key)
+    if not job.should_retry and b"retries_left" in fields:
+        fields[b"retries_left"] = b"0"  # it failed too often, whatever is left
+    stopped = worker._stopped_job_id == job.id
+    retried, ran = job.should_retry and not stopped, seconds_since(job)
+    return AbandonedJob(job.id, fields, text, retried, worker.name, ran, handled, stopped)
 
 
 def restored(abandoned: AbandonedJob, job_class: type[Job], client: Redis, serializer: Any) -> Job:
@@ -122,16 +143,18 @@ def _attempt(job: Job, what: str, call: Callable[[], None]) -> None:
         )
 
 
-def announce_abandoned(job: Job, why: str, worker: str, seconds: float, *, retried: bool) -> None:
-    """Tell that *job* has failed after so many *seconds* because *worker* died."""
+def announce_abandoned(
+    job: Job, why: str, worker: str, seconds: float, *, retried: bool, stopped: bool = False
+) -> None:
+    """Tell that *job* has failed, or was stopped, after so many *seconds* as *worker* died."""
     if not JOB_FAILED:
         return
     try:
         function = job.func_name or ""
     except Exception:  # it cannot be read
         function = ""
-    kind = class_of(AbandonedJobError())
-    facts: dict[str, Any] = {"error": kind, "text": why, "retried": retried}
+    kind = "" if stopped else class_of(AbandonedJobError())
+    facts: dict[str, Any] = {"error": kind, "text": why, "retried": retried, "stopped": stopped}
     event = JobEvent("job_failed", job.id, function, job.origin, worker, seconds, **facts)
     tell(JOB_FAILED, event)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -36,6 +36,8 @@ class _Exit(NamedTuple):
     pid: int
     #: whether the worker died, or could not start
     died: bool
+    #: called once its jobs are settled
+    then: Callable[[str], None] | None = None
 
 
 class Exits:
@@ -90,10 +92,11 @@ class Exits:
         )
         job_id, execution_id = (row.job_id, row.execution_id) if row else ("", "")
         if job_id or outcomes or not well or (row is not None and row.unsaid):
-            suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD)
+            suspect = entry.kill_reason not in (Reason.TERMINATE, Reason.COLD, Reason.STOPPED)
             relief = entry.kill_reason is Reason.MEMORY
             loss = Loss(entry.name, job_id, execution_id, cause, suspect, relief)
             loss = replace(loss, outcomes=legible(outcomes), notes=outcomes)
+            loss = replace(loss, ended_job=entry.ended_job, is_stop=entry.is_stop)
             self._losses.append(_Exit(loss, entry.pid, not well))
         return self._verdict(status or 0, text or cause) if failed_start else None
 
@@ -108,6 +111,11 @@ class Exits:
         if failures < BOOT_FAILURES:
             return None
         return WorkerBootError(f"{failures} workers in a row could not start; the last one: {text}")
+
+    def inherit(self, worker: str, then: Callable[[str], None]) -> None:
+        """Settle the jobs of a worker of an earlier pool, too; *then* is called with its name."""
+        loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
+        self._losses.append(_Exit(loss, 0, died=False, then=then))
 
     def settle(self) -> None:
         """Settle the jobs of dead workers; while Redis is away they are kept for the next call."""
@@ -131,6 +139,8 @@ class Exits:
             if one.abandoned is not None:
                 self._callbacks.add(one.abandoned)
         self._announce(gone, {one.job_id: one.outcome for one in settled})
+        if gone.then is not None:
+            gone.then(gone.loss.worker)
 
     def _announce(self, gone: _Exit, jobs: dict[str, str]) -> None:
         if gone.died and WORKER_DIED:

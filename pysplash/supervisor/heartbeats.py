@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from redis import Redis
+from rq.utils import as_text
 
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.restoring import stamp
@@ -87,6 +88,7 @@ class Heartbeats:
     """Sends the workers' heartbeats; *ttl*: seconds a worker's key lives."""
 
     def __init__(self, client: Redis, ttl: int) -> None:
+        self._client = client
         self._script = client.register_script(SCRIPT)
         self._ttl = ttl
 
@@ -96,3 +98,9 @@ class Heartbeats:
         for start in range(0, len(pulses), MOST):
             words = [word for pulse in pulses[start : start + MOST] for word in pulse]
             self._script(args=[now, stamp(now), self._ttl, LEASE, *words])
+
+    def runs_inside(self, worker: str, job_id: str, execution_id: str) -> bool:
+        """Return whether *worker* runs a job inside another; of any execution if none is given."""
+        held: Any = self._client.lrange(STACK_KEY.format(worker), 1, -1)
+        found = [as_text(entry).rpartition(":")[::2] for entry in held]
+        return any(job_id == job and execution_id in ("", execution) for job, execution in found)

@@ -6,9 +6,9 @@ only place that carries a decision out.
 
 from __future__ import annotations
 
-import secrets
 import signal
 
+from pysplash.client.pool_id import PoolId
 from pysplash.control.model import (
     NEVER,
     Action,
@@ -55,7 +55,7 @@ class Supervisor:
 
     def __init__(
         self,
-        name: str,
+        who: PoolId,
         limits: Limits,
         devices: Devices,
         *,
@@ -63,7 +63,9 @@ class Supervisor:
         maintenance_interval: float = 600.0,
         observer: Observer | None = None,
     ) -> None:
-        self.name = name
+        self.name = name = who.name
+        self._who = who
+        self._count = 0
         self._limits = limits
         self._devices = devices
         #: what decides; replaced only for comparisons
@@ -302,12 +304,20 @@ class Supervisor:
         for action in result.decision.actions:
             self._apply(action)
         if view.queued is not None:
+            self._settle_predecessors(view.now)
             self._exits.settle()
             self._link.send_heartbeats(view.now)
+            self._link.see_stops_through()
         self._callbacks.turn()
         self._scheduler.ensure()
         if self._drain is None:
             self._fork_server.ensure()
+
+    def _settle_predecessors(self, now: float) -> None:
+        presence = self._devices.presence
+        if presence is not None:
+            for worker in presence.predecessors.lost_workers(now):
+                self._exits.inherit(worker, presence.predecessors.note_settled)
 
     def _apply(self, action: Action) -> None:
         now = self._devices.clock()
@@ -316,15 +326,18 @@ class Supervisor:
                 self._spawn(now)
         elif isinstance(action, Stop):
             self.accounting.note_stop(action.reason)
-            self.table.ask_to_stop(action.name, now, action.reason)
+            entry = self.table.ask_to_stop(action.name, now, action.reason)
+            self._devices.board.ask_to_leave(entry.slot)
             self._devices.processes.stop(action.name)
         else:
             self.table.ask_to_die(action.name, now, action.reason)
             self._devices.processes.kill(action.name)
 
     def _spawn(self, now: float) -> None:
-        entry = self.table.add(f"{self.name}-{secrets.token_hex(4)}", now)
+        self._count += 1
+        entry = self.table.add(self._who.worker(self._count), now)
         self._devices.board.clear(entry.slot)
+        self._link.follow()
         maintain = now - self._maintained_at >= self._maintenance_interval
         if maintain:
             self._maintained_at = now

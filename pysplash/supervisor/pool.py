@@ -11,6 +11,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from redis import Redis
 from rq.queue import Queue
 
 from pysplash.application.handlers import handler_path, program
+from pysplash.client.pool_id import PoolId, new_run
 from pysplash.config import (
     WorkerSettings,
     check_limits,
@@ -180,6 +182,7 @@ class Pool:
                 queues=check_queues(named.names),
                 address=portable(self.connection),
                 pool=self.name,
+                run=new_run(),
                 worker_class=import_path(worker_class, "worker class"),
                 job_class=import_path(job_class or named.job_class, "job class"),
                 queue_class=import_path(queue_class or named.queue_class, "queue class"),
@@ -237,6 +240,7 @@ class Pool:
                 "set it up in a module, and give that as config, or preload=['__main__']"
             )
         if devices is None:
+            self.settings = replace(self.settings, run=new_run())
             with own(self.connection, START) as asking:
                 check(asking)
                 check_scripts(asking)
@@ -263,7 +267,7 @@ class Pool:
     def supervise(self, devices: Devices) -> Supervisor:
         """Return the loop over *devices*, for a test to turn by hand."""
         return Supervisor(
-            self.name,
+            PoolId(self.name, self.settings.run),
             self.limits,
             devices,
             with_scheduler=self._with_scheduler,

@@ -19,11 +19,14 @@ from redis.exceptions import RedisError
 
 from pysplash.application.registry import TaskSpec
 from pysplash.client.discovery import DEFAULT_QUEUE, POOL_KEY, POOLS_KEY, PoolFacts, Task
+from pysplash.client.pool_id import PoolId
 from pysplash.config import WorkerSettings
 from pysplash.control.model import Decision, PoolView
 from pysplash.log import logger
 from pysplash.recording.writer import entry
 from pysplash.version import __version__
+
+from .predecessors import Predecessors
 
 #: seconds a pool counts as alive after its last renewal, and seconds between two of them
 ALIVE, RENEW = 10, 2.0
@@ -52,9 +55,10 @@ def offered(specs: Sequence[TaskSpec], queues: Sequence[str]) -> tuple[Task, ...
 
 
 def write_about(facts: PoolFacts) -> str:
-    """Return the constant part of *facts* as JSON."""
+    """Return the constant part of *facts* as JSON; the name is that of its entry."""
     fields = asdict(facts)
-    del fields["open"], fields["state"]
+    del fields["open"], fields["state"], fields["run"]
+    fields["name"] = PoolId(facts.name, facts.run).entry
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -65,6 +69,10 @@ class Presence:
         self._connection = connection
         self._script = connection.register_script(_RENEW)
         self._settings = settings
+        me = PoolId(settings.pool, settings.run)
+        self._entry = me.entry
+        #: earlier lives of this pool, whose jobs it settles
+        self.predecessors = Predecessors(self._connection, me)
         self._gone_after = ALIVE + int(terminate) + MARGIN
         self._about = ""
         self._told: tuple[bool, str] | None = None
@@ -77,6 +85,7 @@ class Presence:
         settings = self._settings
         facts = PoolFacts(
             name=settings.pool,
+            run=settings.run,
             host=socket.gethostname(),
             pid=os.getpid(),
             version=__version__,
@@ -102,7 +111,7 @@ class Presence:
 
     def close(self) -> None:
         """Delete the pool's entry."""
-        name = self._settings.pool
+        name = self._entry
 
         def withdraw() -> None:
             with self._connection.pipeline() as pipeline:
@@ -115,7 +124,7 @@ class Presence:
         self._connection.close()
 
     def _renew(self, is_open: bool, state: str, about: str) -> None:
-        name = self._settings.pool
+        name = self._entry
         words: list[Any] = [name, int(is_open), state, about, ALIVE, self._gone_after]
         keys = [POOL_KEY.format(name), POOLS_KEY]
         if not self._script(keys, words):  # the key had expired: Redis, or this pool, was away

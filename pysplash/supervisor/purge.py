@@ -6,7 +6,6 @@ as the pool would have, and their names are removed from RQ's lists.
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from redis import Redis
 from rq.worker_registration import REDIS_WORKER_KEYS
 
 from pysplash.client.discovery import POOL_KEY, POOLS_KEY
+from pysplash.client.pool_id import PoolId, pool_id
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import portable
 from pysplash.jobs.abandoned import AbandonedJob
@@ -26,7 +26,6 @@ from .forkserver.callbacks import run_apart
 from .settlement import Loss, Settlement
 
 WORKER_KEY = b"rq:worker:"
-_SUFFIX = re.compile(r"[0-9a-f]{8}")
 
 log = logger("purge")
 
@@ -40,17 +39,16 @@ class Leftover:
     fate: str
 
 
-def dead_pools(client: Redis) -> dict[str, float]:
+def dead_pools(client: Redis) -> dict[PoolId, float]:
     """Return the pools that were killed, with the server's time when their workers have ended."""
     known: Any = client.zrange(POOLS_KEY, 0, -1, withscores=True)
+    entries = [(name.decode(errors="replace"), by) for name, by in known]
     with client.pipeline(transaction=False) as pipeline:
-        for name, _ in known:
-            pipeline.exists(POOL_KEY.format(name.decode(errors="replace")))
+        for entry, _ in entries:
+            pipeline.exists(POOL_KEY.format(entry))
         alive = pipeline.execute()
     return {
-        name.decode(errors="replace"): by
-        for (name, by), here in zip(known, alive, strict=True)
-        if not here
+        pool_id(entry): by for (entry, by), here in zip(entries, alive, strict=True) if not here
     }
 
 
@@ -69,21 +67,21 @@ def purge(
     for pool, gone_by in sorted(dead_pools(client).items()):
         left = gone_by - int(client.time()[0])
         remaining = 0
-        for worker in _workers_of(client, pool):
-            if left > 0 and _may_live(client, worker):
+        for worker in workers_of(client, pool):
+            if left > 0 and may_live(client, pool, worker):
                 remaining += 1
-                yield Leftover(pool, worker, f"may be alive for {left:.0f} s more")
+                yield Leftover(pool.name, worker, f"may be alive for {left:.0f} s more")
                 continue
             loss = Loss(worker, "", "", "its pool died", suspect=False, seen=False)
             outcome = settlement.settle(loss)
-            _remove(client, worker)
+            remove(client, worker)
             for one in settlement.take():
                 if one.abandoned is not None:
                     _call_back(settings, one.abandoned)
-            yield Leftover(pool, worker, f"purged, its job {outcome}" if outcome else "purged")
+            yield Leftover(pool.name, worker, f"purged, its job {outcome}" if outcome else "purged")
         if not remaining:
-            client.zrem(POOLS_KEY, pool)
-            yield Leftover(pool, "", "purged")
+            strike_off(client, pool)
+            yield Leftover(pool.name, "", "purged")
 
 
 def _call_back(settings: WorkerSettings, job: AbandonedJob) -> None:
@@ -99,28 +97,32 @@ def _call_back(settings: WorkerSettings, job: AbandonedJob) -> None:
         )
 
 
-def _workers_of(client: Redis, pool: str) -> list[str]:
+def workers_of(client: Redis, pool: PoolId) -> list[str]:
     """Return the names of the pool's workers that RQ still lists."""
     found: Any = client.smembers(REDIS_WORKER_KEYS)
     names = [key.removeprefix(WORKER_KEY).decode(errors="replace") for key in found]
-    start = f"{pool}-"
-    return sorted(
-        name
-        for name in names
-        if name.startswith(start) and _SUFFIX.fullmatch(name.removeprefix(start))
-    )
+    return sorted(name for name in names if pool.has(name))
 
 
-def _may_live(client: Redis, worker: str) -> bool:
+def may_live(client: Redis, pool: PoolId, worker: str) -> bool:
+    """Return whether the process of a dead pool's worker may be there.
+
+    Sure are only process ids of this host; another host, or container, may have its name.
+    """
     found: Any = client.hmget(WORKER_KEY.decode() + worker, "hostname", "pid")
     host, pid = found
     if host is None or pid is None:
         return False
-    here = host.decode() == socket.gethostname()
+    here = pool.is_here if pool.run else host.decode() == socket.gethostname()
     return not here or psutil.pid_exists(int(pid))
 
 
-def _remove(client: Redis, worker: str) -> None:
+def strike_off(client: Redis, pool: PoolId) -> None:
+    """Remove a dead pool from the list of pools."""
+    client.zrem(POOLS_KEY, pool.entry)
+
+
+def remove(client: Redis, worker: str) -> None:
     """Remove a worker from RQ's lists; it may be there though its own key has expired."""
     key = WORKER_KEY + worker.encode()
     listed: Any = client.smembers("rq:queues")

@@ -10,6 +10,7 @@ from pysplash.control.model import MEMORY, Sample, WorkerState, WorkerView
 from pysplash.errors import BacklogUnavailable
 from pysplash.log import Seldom, logger
 from pysplash.worker.row import Row
+from pysplash.worker.scoreboard import told_name
 
 from .devices import Devices
 from .workers import WorkerTable
@@ -35,7 +36,7 @@ class Sensors:
         """Read the row of every worker."""
         for entry in self._table:
             row = self._devices.board.read(entry.slot)
-            if row is not None and row.name == entry.name:
+            if row is not None and row.name == told_name(entry.name):
                 self.rows[entry.name] = row
 
     def forget(self, name: str) -> Row | None:

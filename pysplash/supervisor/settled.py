@@ -40,8 +40,8 @@ class SettledJobs:
         if outcome == "kept" and job_id in self._done:
             return self._done[job_id].outcome
         if outcome == "kept" and tried is not None:
-            outcome = "retried" if tried.retried else "failed"
-        abandoned = tried if outcome in ("failed", "retried") else None
+            outcome = "stopped" if tried.stopped else "retried" if tried.retried else "failed"
+        abandoned = tried if outcome in ("failed", "retried", "stopped") else None
         self._done[job_id] = Settled(worker, job_id, outcome, abandoned)
         return outcome
 

@@ -30,7 +30,7 @@ from pysplash.config import WorkerSettings
 from pysplash.connections.clients import numbers, own
 from pysplash.connections.outage import AWAY
 from pysplash.jobs import bundles as parts
-from pysplash.jobs.abandoned import AbandonedJob, seconds_since
+from pysplash.jobs.abandoned import STOPPED, abandoned
 from pysplash.jobs.bundles import noted
 from pysplash.jobs.claim_named import STACK_KEY
 from pysplash.jobs.dependents import releasing_once
@@ -73,6 +73,9 @@ class Loss:
     notes: Sequence[Sequence[str]] = ()
     #: whether its row could be read; if not, it is unknown which job of a batch had begun
     seen: bool = True
+    #: the job that a command asked to end, so that the worker was killed; whether to stop it
+    ended_job: str = ""
+    is_stop: bool = False
 
 
 def legible(outcomes: Sequence[Sequence[str]]) -> list[Finish]:
@@ -108,9 +111,9 @@ class Settlement:
         put back. Jobs that ran inside another are settled before that one.
 
         One of ``"returned"`` (never started), ``"requeued"``, ``"retried"``, ``"failed"``,
-        ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"`` (it cannot be
-        read). Raises redis's errors if Redis cannot be reached; nothing is lost then, and the call
-        may be made again.
+        ``"stopped"``, ``"kept"`` (its outcome is stored already), ``"vanished"``, ``"set aside"``
+        (it cannot be read). Raises redis's errors if Redis cannot be reached; nothing is lost then,
+        and the call may be made again.
         """
         self._close_connections(loss.worker)
         worker = self._rq_worker(loss.worker)
@@ -284,6 +287,9 @@ class Settlement:
         forget(self._connection, job.id)
         if is_bundle(job):
             return self._settle_bundle(worker, job, queue, loss)
+        if loss.ended_job == job.id:
+            worker._stopped_job_id = job.id if loss.is_stop else None
+            return self._fail(worker, job, queue, loss.cause, 0)
         if loss.relief:
             return self._settle_memory_kill(worker, job, queue, loss)
         deaths = self._count_death(DEATHS_KEY.format(loss.job_id)) if loss.suspect else 0
@@ -358,14 +364,17 @@ class Settlement:
 
     def _fail(self, worker: SimpleWorker, job: Job, queue: Queue, cause: str, deaths: int) -> str:
         """Let RQ fail or retry the job; webhooks, which may take seconds, are sent by a thread."""
-        retried = job.should_retry
+        stopped = worker._stopped_job_id == job.id
+        retried = job.should_retry and not stopped
         poison = f" It was the worker's death no. {deaths} under this job." if deaths > 1 else ""
         text = f"The worker died while it ran the job: {cause}.{poison}"
+        text = STOPPED if stopped else text
         webhooks, job.webhooks = job.webhooks, []
-        self._settled.begin(self._abandoned(worker, job, text))
+        handled = bool(self._settings.exception_handlers)
+        self._settled.begin(abandoned(job, worker, text, handled=handled))
         job.ended_at = now()
         fail(worker, job, queue, text)
-        if webhooks and not retried:
+        if webhooks and not (retried or stopped):
             job.webhooks = webhooks
             threading.Thread(
                 target=job.send_webhooks,
@@ -373,15 +382,7 @@ class Settlement:
                 kwargs={"exc_string": text},
                 daemon=True,
             ).start()
-        return "retried" if retried else "failed"
-
-    def _abandoned(self, worker: SimpleWorker, job: Job, text: str) -> AbandonedJob:
-        """Return what callbacks are told of a job that is about to fail."""
-        fields: Any = self._connection.hgetall(job.key)
-        if not job.should_retry and b"retries_left" in fields:
-            fields[b"retries_left"] = b"0"  # it failed too often, whatever is left
-        handled, ran = bool(self._settings.exception_handlers), seconds_since(job)
-        return AbandonedJob(job.id, fields, text, job.should_retry, worker.name, ran, handled)
+        return "stopped" if stopped else "retried" if retried else "failed"
 
     def _count_death(self, key: str) -> int:
         with self._connection.pipeline() as pipeline:

@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from redis.exceptions import RedisError, ResponseError
 
 from pysplash.connections.outage import COMPLAIN
+from pysplash.control.model import Reason, WorkerState
 from pysplash.jobs.commands import NAMED
 from pysplash.log import Seldom, logger
 from pysplash.worker.row import Row
 
 from .devices import Devices
 from .heartbeats import Pulse
+from .job_stops import JobStops
 from .workers import Entry, WorkerTable
 
 log = logger("pool")
@@ -31,15 +33,25 @@ class WorkerLink:
         self._devices = devices
         self._table = table
         self._rows = rows
+        self._stops = JobStops(devices, table)
         self._due = devices.clock()
         self._complaint = Seldom(COMPLAIN)
 
+    def follow(self) -> None:
+        """Hear the commands for the workers, new ones from before they have started."""
+        rows = [(entry.name, self._rows.get(entry.name)) for entry in self._table]
+        self._devices.commands.follow([name for name, row in rows if _may_listen(row)])
+
+    def see_stops_through(self) -> None:
+        """Kill the workers whose jobs went on after a command to end them."""
+        self._stops.see_through()
+
     def send_heartbeats(self, now: float) -> None:
         """Send heartbeats if they are due; while Redis is away, the next ones do."""
-        listening = list(self._listening())
-        self._devices.commands.follow([entry.name for entry, _ in listening])
+        self.follow()
         if now < self._due:
             return
+        listening = list(self._listening())
         self._due = now + BEAT
         pulses = [
             Pulse(entry.name, row.job_id if row.execution_id else "", row.execution_id)
@@ -64,18 +76,18 @@ class WorkerLink:
     def pass_commands(self) -> None:
         """Pass on the commands received since the last call."""
         listening = {entry.name: (entry, row) for entry, row in self._listening()}
-        for worker, kind, job_id, execution_id in self._devices.commands.read():
+        for command in self._devices.commands.read():
+            worker, kind, job_id, _ = command
             if worker not in listening:
                 continue
             entry, row = listening[worker]
             if kind == "shutdown":
-                self._devices.processes.stop(worker)
+                self._shut_down(entry)
             elif not row.execution_id and kind not in NAMED:
                 log.info("worker %s runs no job: %s ignored", worker, kind)
                 continue
             else:
-                self._devices.board.ask(entry.slot, execution_id or job_id)
-                self._devices.processes.interrupt(worker)
+                self._stops.ask(entry, row, command)
             log.info(
                 "worker %s: %s %s",
                 worker,
@@ -84,8 +96,19 @@ class WorkerLink:
                 extra={"action": "command", "worker": worker, "command": kind},
             )
 
+    def _shut_down(self, entry: Entry) -> None:
+        if entry.stop_at is None:
+            self._table.ask_to_stop(entry.name, self._devices.clock(), Reason.STOPPED)
+        self._devices.board.ask_to_leave(entry.slot)
+        self._devices.processes.stop(entry.name)
+
     def _listening(self) -> Iterator[tuple[Entry, Row]]:
         for entry in self._table:
             row = self._rows.get(entry.name)
             if row is not None and row.listens:
                 yield entry, row
+
+
+def _may_listen(row: Row | None) -> bool:
+    """Return whether a worker leaves its commands to the pool, or may yet say so."""
+    return row is None or row.listens or row.state is WorkerState.STARTING

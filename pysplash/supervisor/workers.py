@@ -24,6 +24,9 @@ class Entry:
     stop_reason: Reason | None = None
     kill_at: float | None = None
     kill_reason: Reason | None = None
+    #: the job for whose sake it is killed, as a command asked to end it; whether to stop it
+    ended_job: str = ""
+    is_stop: bool = False
 
 
 class WorkerTable:
@@ -45,6 +48,10 @@ class WorkerTable:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
+    def get(self, name: str) -> Entry | None:
+        """Return the worker *name*, if it is there."""
+        return self._entries.get(name)
+
     def add(self, name: str, now: float) -> Entry:
         """Add a worker that is to be started, in a free slot."""
         entry = self._entries[name] = Entry(name, self._free.pop(), now)
@@ -61,10 +68,11 @@ class WorkerTable:
         self._free.append(entry.slot)
         return entry
 
-    def ask_to_stop(self, name: str, now: float, reason: Reason) -> None:
+    def ask_to_stop(self, name: str, now: float, reason: Reason) -> Entry:
         """Record that a worker is asked to stop; this is done once."""
         entry = self._entries[name]
         entry.stop_at, entry.stop_reason = now, reason
+        return entry
 
     def ask_to_die(self, name: str, now: float, reason: Reason) -> None:
         """Record that a worker is killed."""

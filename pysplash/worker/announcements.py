@@ -27,12 +27,17 @@ from pysplash.events import (
     text_of,
 )
 
+from .forked import end_if_forked
+
 #: on a job: what of its run was told already
 _BEGUN, _ENDED = "_pysplash_begun", "_pysplash_ended"
 
 
 class Announcing(BaseWorker):
     """Tells how jobs end that RQ's own methods store; mixed in before the class it completes."""
+
+    #: whether the last job has failed
+    _job_failed = False
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Tell that a job starts, then let RQ run it."""
@@ -50,7 +55,9 @@ class Announcing(BaseWorker):
         announce_retry(self, _job_of(args, kwargs))
 
     def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        """Let RQ store a failure, a stop, or the retry that follows, then tell which."""
+        """Note a failure, let RQ store it, a stop, or the retry that follows, then tell which."""
+        end_if_forked("")
+        self._job_failed = True
         job = _job_of(args, kwargs)
         stopped = self._stopped_job_id == job.id
         retried = job.should_retry and not stopped

@@ -37,8 +37,11 @@ Store = Callable[[Job, Queue, Any, int, bool], None]
 class _Run:
     """One job that RQ's methods run."""
 
-    def __init__(self, job: Job, queue: Queue, execution: Execution, store: Store) -> None:
+    def __init__(
+        self, job: Job, queue: Queue, function: str, execution: Execution, store: Store
+    ) -> None:
         self.job = job
+        self.function = function
         self.queue = queue
         self.execution = execution
         self.store = store
@@ -55,7 +58,7 @@ class HookedRun:
     """Runs jobs of *worker* through RQ's methods.
 
     While one runs, some methods of the worker are replaced on the worker itself. *fail* stores the
-    exception that is being handled as the job's failure.
+    exception that is being handled as the job's failure, *load* imports what a job calls.
     """
 
     def __init__(
@@ -64,8 +67,10 @@ class HookedRun:
         interrupts: Interrupts,
         outcomes: Outcomes,
         fail: Callable[[Job, Queue], None],
+        load: Callable[[Job], Any],
     ) -> None:
         self._worker = worker
+        self._load = load
         self._interrupts = interrupts
         self._outcomes = outcomes
         self._fail = fail
@@ -88,10 +93,13 @@ class HookedRun:
             )
         }
 
-    def run(self, job: Job, queue: Queue, store: Store) -> None:
-        """Run *job* to its stored or storable outcome; *store* takes what it returned."""
+    def run(self, job: Job, queue: Queue, function: str, store: Store) -> None:
+        """Run *job*, which calls *function*, to its stored or storable outcome.
+
+        *store* takes what it returned.
+        """
         before, worker = self._run, self._worker
-        run = self._run = _Run(job, queue, self._outcomes.execution(job), store)
+        run = self._run = _Run(job, queue, function, self._outcomes.execution(job), store)
         hold(worker, run.execution)
         vars(worker).update(self._replacements)
         try:
@@ -132,7 +140,7 @@ class HookedRun:
             self._own("prepare_job_execution")(job, *arguments, **settings)
         if run is not None and job is run.job:
             # taken by RQ's very next step; callbacks have the class's own
-            penalty: Any = partial(_JobPenalty, self._worker, self._interrupts, run)
+            penalty: Any = partial(_JobPenalty, self._worker, self._interrupts, run, self._load)
             self._worker.death_penalty_class = penalty
 
     def _handle_execution_ended(self, job: Job, queue: Queue, *rest: Any, **named: Any) -> None:
@@ -187,6 +195,7 @@ class _JobPenalty(StackingDeathPenalty):
         worker: Any,
         interrupts: Interrupts,
         run: _Run,
+        load: Callable[[Job], Any],
         timeout: Any,
         exception: Any,
         **details: Any,
@@ -194,6 +203,8 @@ class _JobPenalty(StackingDeathPenalty):
         super().__init__(timeout, exception, **details)
         self._interrupts = interrupts
         self._run = run
+        self._load = load
+        self._worker = worker
         del worker.death_penalty_class
 
     def __enter__(self) -> None:
@@ -205,6 +216,7 @@ class _JobPenalty(StackingDeathPenalty):
         self._entered = enter(self._run.job)  # earlier than RQ does: a stop looks which job it is
         try:
             self._interrupts.allow()
+            self._load(self._run.job)
         except BaseException:
             self.__exit__()
             raise
@@ -215,3 +227,4 @@ class _JobPenalty(StackingDeathPenalty):
         self._interrupts.in_job = False
         self._interrupts.forbid()
         super().__exit__(*exc_info)
+        self._worker._tidy(self._run.function)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rq.executions import Execution
 from rq.job import Job, get_current_job
@@ -34,6 +36,8 @@ class Level:
     execution: Execution | None
     failed: bool
     recursion_limit: int
+    #: what it has changed of the process
+    changes: Sequence[tuple[int, Any]] = ()
 
 
 class Interrupts:

@@ -221,13 +221,20 @@ class Nest:
         job = get_current_job()
         assert job is not None
         limit = sys.getrecursionlimit()
-        level = Level(job, present, held(self._worker), self._worker._job_failed, limit)
+        state = self._worker._process_state
+        assert state is not None  # a job runs
+        changes = state.set_aside()
+        failed = self._worker._job_failed
+        level = Level(job, present, held(self._worker), failed, limit, changes)
         self._interrupts.push(level)
-        sys.setrecursionlimit(frames() + SLACK * len(self._interrupts.outer) + self._budget)
+        budget = frames() + SLACK * len(self._interrupts.outer) + self._budget
+        state.set_recursion_limit(budget)
         return level
 
     def _resume(self, level: Level) -> None:
         self._interrupts.pop()
+        assert self._worker._process_state is not None
+        self._worker._process_state.restore(level.changes)
         sys.setrecursionlimit(level.recursion_limit)
         self._claims.execution = level.execution_id
         hold(self._worker, level.execution)

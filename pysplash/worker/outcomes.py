@@ -14,6 +14,7 @@ from rq.queue import Queue
 
 from pysplash.connections.outage import AWAY, FIRST_PAUSE
 from pysplash.connections.transactions import raising_lost_connections
+from pysplash.jobs.abandoned import STOPPED
 from pysplash.jobs.dependents import releasing_once
 from pysplash.jobs.quarantine import Quarantine, described, is_kept
 from pysplash.jobs.results import serialised
@@ -228,6 +229,8 @@ class Outcomes:
             return
         try:
             if isinstance(exc_info[1], JobStopped):
+                if self._worker.slot is not None:
+                    self._worker.slot.heed()
                 self._stop_by_rq(job, queue)
             else:
                 self._fail_by_rq(job, queue, exc_info)
@@ -288,7 +291,7 @@ class Outcomes:
     def _stop_by_rq(self, job: Job, queue: Queue) -> None:
         job.ended_at = datetime.now(UTC)
         if self._worker._stopped_job_id == job.id:
-            text = "Job stopped by user, work-horse terminated."
+            text = STOPPED
             call_back_stop(job, self._worker.death_penalty_class)
         else:
             text = "Work-horse terminated on command."

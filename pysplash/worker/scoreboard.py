@@ -39,6 +39,9 @@ _DIGEST = 16
 #: which the fork server has held the worker
 _FUNCTION = 44
 _HELD = struct.Struct("<d")
+#: before that, two bytes: the pool asks for a stop; the worker has ended the job it was asked to
+_LEAVE = ROW_SIZE - _DIGEST - _FUNCTION - _HELD.size - 1
+_HEEDED = _LEAVE - 1
 #: asks for whatever job runs to be stopped
 ANY = bytes(_DIGEST)
 
@@ -117,7 +120,27 @@ class Scoreboard:
         The worker looks when it gets the signal that follows.
         """
         end = (index + 1) * ROW_SIZE
+        self._map[index * ROW_SIZE + _HEEDED] = 0
         self._map[end - _DIGEST : end] = digest(name)
+
+    def heeded(self, index: int) -> bool:
+        """Return whether the job's function has ended for what row *index* was last asked."""
+        return self._map[index * ROW_SIZE + _HEEDED] == 1
+
+    def heed(self, index: int) -> None:
+        """Say that the function of the job that was to be stopped has ended; the worker's alone."""
+        self._map[index * ROW_SIZE + _HEEDED] = 1
+
+    def ask_to_leave(self, index: int) -> None:
+        """Ask the worker of row *index* to take no further job, whatever its job makes of SIGTERM.
+
+        An idle one has to be woken by the signal.
+        """
+        self._map[index * ROW_SIZE + _LEAVE] = 1
+
+    def place_to_leave(self, index: int) -> int:
+        """Return where it stands whether the worker of row *index* is to leave."""
+        return index * ROW_SIZE + _LEAVE
 
     def asked(self, index: int) -> bytes:
         """Return the digest of what row *index* was asked to stop."""
@@ -160,6 +183,11 @@ def shortened(function: str) -> bytes:
     return name[: _FUNCTION - len(mark) - 1] + b"~" + mark
 
 
+def told_name(worker: str) -> str:
+    """Return the name of a worker as it fits into a row: of a long one the end tells who it is."""
+    return worker.encode()[-64:].decode(errors="ignore")
+
+
 class Slot:
     """A worker's own row: the only thing a worker tells its pool."""
 
@@ -177,7 +205,7 @@ class Slot:
     ) -> None:
         self._board = board
         self._index = index
-        self._name = name.encode()[:64]
+        self._name = told_name(name).encode()
         self._clock = clock
         self._pid = os.getpid()
         self._sequence = 0
@@ -192,6 +220,7 @@ class Slot:
         self._unsaid = False
         self._map, self._held_place = board.place_of_held(index)
         self._held_before = 0.0
+        self._leave_place = board.place_to_leave(index)
         self.journal = board.journal(index)
         self.notices = board.notices
         self.beat()
@@ -311,6 +340,14 @@ class Slot:
     def idle_before(self) -> int:
         """Return how many workers in the rows before this one are idle."""
         return self._board.idle_before(self._index) if self._index else 0
+
+    def to_leave(self) -> bool:
+        """Return whether the pool has asked this worker to take no further job."""
+        return self._map[self._leave_place] == 1
+
+    def heed(self) -> None:
+        """Say that the function of the job that was to be stopped has ended."""
+        self._board.heed(self._index)
 
     def to_stop(self, *names: str) -> bool:
         """Return whether the pool last asked for one of *names*, or any, to be stopped."""

@@ -22,7 +22,7 @@ from rq.executions import Execution
 from rq.job import Job
 from rq.queue import Queue
 from rq.utils import now
-from rq.worker import BaseWorker, DequeueStrategy, WorkerStatus
+from rq.worker import BaseWorker, DequeueStrategy, SimpleWorker, WorkerStatus
 
 from pysplash.connections.outage import AWAY, LONGEST_PAUSE, patiently, pause
 from pysplash.host.footprint import own_footprint
@@ -34,6 +34,8 @@ from pysplash.log import logger
 from . import signals
 from .announcements import Announcing, announce_worker
 from .database import close_stale
+from .forked import end_if_forked, forget_worker, note_worker
+from .process_state import ProcessState, is_new
 from .scoreboard import Slot
 
 #: seconds an idle worker blocks before it looks at its stop flag
@@ -60,7 +62,6 @@ class Supervised(Announcing):
     on_crash = "fail"
 
     _stop_signal_at: float | None = None
-    _job_failed = False
     #: whether a job that was claimed by a turn runs through RQ's methods: the turns see to the rest
     _is_hooked = False
     _storing_success = False
@@ -69,6 +70,8 @@ class Supervised(Announcing):
     _memory_floor = 0
     _heartbeat_at = 0.0
     _began_at = 0.0
+    #: what this process was like before its first job
+    _process_state: ProcessState | None = None
 
     @property
     def dequeue_timeout(self) -> int:
@@ -87,6 +90,8 @@ class Supervised(Announcing):
 
     def _install_signal_handlers(self) -> None:
         signals.handle_stops(self.request_stop)
+        if isinstance(self, SimpleWorker):
+            note_worker()
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """Ask for a warm stop: set a flag, nothing else.
@@ -113,7 +118,8 @@ class Supervised(Announcing):
     def _leaving(self) -> bool:
         """Whether this worker takes no further job."""
         orphaned = self.parent_pid is not None and os.getppid() != self.parent_pid
-        return self._stop_requested or orphaned
+        told = self.slot is not None and self.slot.to_leave()
+        return self._stop_requested or orphaned or told
 
     def _reason_to_recycle(self) -> str:
         """Say why this worker should be recycled; empty if it should not."""
@@ -123,7 +129,13 @@ class Supervised(Announcing):
             growth = own_footprint() - self._memory_floor
             if growth > self.max_job_memory:
                 return f"it has grown by {growth} bytes"
-        return ""
+        return self._process_state.broken if self._process_state and self.slot is not None else ""
+
+    def _tidy(self, function: str, *, imported: bool = False) -> None:
+        """See to what a job of *function* has left behind; *imported*: its module was new."""
+        end_if_forked(function)
+        if self._process_state is not None:
+            self._may_be_last |= not self._process_state.tidy(function, imported=imported)
 
     # --- the loop ---
 
@@ -154,6 +166,7 @@ class Supervised(Announcing):
         if self.max_job_memory is not None:
             self._memory_floor = own_footprint()
         self._patiently(self._maintain)
+        self._process_state = ProcessState()
         done = 0
         limited = self.max_age is not None or self.max_job_memory is not None
         try:
@@ -172,6 +185,9 @@ class Supervised(Announcing):
     def _depart(self) -> None:
         if self.slot is not None:
             self.slot.stopping()
+        forget_worker()
+        if self._process_state is not None:
+            self._process_state.close()
         try:
             self.teardown()
         except AWAY as error:
@@ -252,7 +268,9 @@ class Supervised(Announcing):
             except Exception as error:
                 if not hasattr(error, "job_id"):
                     raise
-                self._set_aside(error)
+                queue, job_id = error.queue, error.job_id
+                removal = ("LREM", queue.intermediate_queue_key, 1, job_id)
+                set_aside(self.connection, queue.name, job_id.encode(), described(error), removal)
                 continue
             if found is not None:
                 job, queue = found
@@ -279,11 +297,6 @@ class Supervised(Announcing):
         """Seconds the job may run; None where it has no limit."""
         seconds = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         return None if seconds < 0 else float(seconds)
-
-    def _set_aside(self, error: Any) -> None:
-        queue, job_id = error.queue, error.job_id
-        removal = ("LREM", queue.intermediate_queue_key, 1, job_id)
-        set_aside(self.connection, queue.name, job_id.encode(), described(error), removal)
 
     def clean_registries(self) -> None:
         """Clean the registries of each queue that nobody else is cleaning."""
@@ -319,9 +332,11 @@ class Supervised(Announcing):
         os.environ["RQ_JOB_ID"] = job.id
         self._job_failed = False
         close_stale()
+        new = is_new(function := self._function(job))
         try:
             super().execute_job(job, queue)
         finally:
+            self._tidy(function, imported=new)
             close_stale()
             os.environ.pop("RQ_JOB_ID", None)
             if self.slot is not None:
@@ -337,6 +352,7 @@ class Supervised(Announcing):
 
     def handle_job_success(self, *args: Any, **kwargs: Any) -> None:
         """Let RQ store a success, again if a job has come to depend on this one meanwhile."""
+        end_if_forked("")
         self._storing_success = True
         try:
             super().handle_job_success(*args, **kwargs)
@@ -354,11 +370,6 @@ class Supervised(Announcing):
         super().cleanup_execution(*args, **kwargs)
         if self._storing_success:
             hold(self, execution)
-
-    def handle_job_failure(self, *args: Any, **kwargs: Any) -> None:
-        """Note the failure, then let RQ store it."""
-        self._job_failed = True
-        super().handle_job_failure(*args, **kwargs)
 
     # --- while Redis is away ---
 

@@ -12,7 +12,6 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -28,8 +27,8 @@ from pysplash.connections.clients import check_prefix, native
 from pysplash.connections.outage import AWAY
 from pysplash.events import JOB_FINISHED, JOB_STARTED
 from pysplash.jobs.commands import NAMED, Command
-from pysplash.jobs.quarantine import Quarantine, reason
-from pysplash.jobs.restoring import Restorer, called, written
+from pysplash.jobs.quarantine import Quarantine
+from pysplash.jobs.restoring import called, written
 from pysplash.jobs.results import MAX_RESULT, SETTLED, SETTLES, portrait, serialised
 from pysplash.jobs.rq import enter, hold, leave, perform, run
 from pysplash.jobs.store_and_claim import MOST_SECONDS, Answer, Finish, Turn
@@ -39,6 +38,7 @@ from pysplash.waiting.offer import at_hand, offer
 from .announcements import announce_return, announce_start
 from .batch_claims import BatchingClaims
 from .database import close_stale
+from .forked import note_worker
 from .hooked_run import HookedRun
 from .hooks import Hooks, HookWatch
 from .idling import Idling
@@ -47,6 +47,8 @@ from .nesting import Nest
 from .outcomes import Outcomes, Pending
 from .oversize import LARGE
 from .prefetch import Prefetching
+from .process_state import is_new
+from .reading import ClaimedJobs
 from .rq_way import hindrance, over_redis_py
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
@@ -59,15 +61,7 @@ LEASE = 30
 LISTEN = 10.0
 #: seconds between two looks at a suspended RQ
 SUSPENDED = 1.0
-#: fields of a job's hash that make its success RQ's business
-SLOW_FIELDS = (b"success_callback_name", b"webhooks", b"repeats_left", b"rate_limit_key")
-
 log = logger("worker")
-
-
-def _is_special(fields: dict[bytes, bytes]) -> bool:
-    """Return whether a job's hash makes its success RQ's business."""
-    return b"created_at" not in fields or any(fields.get(name) for name in SLOW_FIELDS)
 
 
 class Worker(Supervised, SimpleWorker):
@@ -92,8 +86,8 @@ class Worker(Supervised, SimpleWorker):
             leaving=self._leaving,
             away=self._redis_is_away,
         )
-        self._restorer = Restorer(self.connection, self.serializer)
         self._quarantine = Quarantine(self.connection, self.name, self._insist)
+        self._read = ClaimedJobs(self, self._claims, self._quarantine)
         self._wake_up = WakeUp()
         self._idling = Idling(self._claims, self._leaving, self._wake_up)
         self._build()
@@ -110,7 +104,9 @@ class Worker(Supervised, SimpleWorker):
         self._turns = Prefetching(*common, self._interrupts, one_by_one)
         self._nest = Nest(*common, self._interrupts, one_by_one, self._turns, self._run)
         self._hooks = HookWatch(self, self._note_hooks)
-        self._hooked = HookedRun(self, self._interrupts, self._outcomes, self._nest.fail)
+        self._hooked = HookedRun(
+            self, self._interrupts, self._outcomes, self._nest.fail, self._function_of
+        )
 
     def _clear_way(self) -> None:
         self._turns.clear_way()
@@ -127,6 +123,7 @@ class Worker(Supervised, SimpleWorker):
         offer(self._nest)
         self._wake_up.open()
         handle_job_stops(self._interrupts.stop_job)
+        note_worker()
 
     def bootstrap(self, *arguments: Any, **settings: Any) -> None:
         """Register as RQ does; in a pool, leave heartbeats and commands to the pool.
@@ -209,7 +206,9 @@ class Worker(Supervised, SimpleWorker):
         if ends:
             seconds = max(0.01, min(seconds, min(ends) - time.monotonic()))
         queues, hasty = queues_of(self), self._turns.is_batch_next()
-        self._restorer.prepare()
+        self._read.prepare()
+        if self._process_state is not None:
+            self._process_state.tidy_all()
         try:
             self._maintain()
             self._claims.prepare()
@@ -226,12 +225,12 @@ class Worker(Supervised, SimpleWorker):
     def _run(self, turn: Turn) -> bool:
         """Run a claimed job to its stored or storable outcome; False if it cannot be read."""
         try:
-            job, special = self._restored(turn)
+            job, special = self._read.read(turn)
         except Exception as error:
-            self._set_claim_aside(turn, error)
+            self._read.set_aside(turn, error)
             self._turns.drop()
             return False
-        queue = self._queue(turn.queue)
+        queue = self._read.queue(turn.queue)
         job.worker_name = self.name
         job._status = JobStatus.STARTED
         hold(self, None)
@@ -253,15 +252,10 @@ class Worker(Supervised, SimpleWorker):
         self._look_after_database()
         try:
             self._hooks.look()
-            if self._plain and self._hooks.hooks.around:
-                self._hooked.run(job, queue, partial(self._store, special))
-            elif self._plain:
-                self._perform(job, queue, special)
+            if self._plain and not self._hooks.hooks.around:
+                self._perform(job, queue, special, function)
             else:
-                log.debug("job %s: slow: a class of the user's own", job.id)
-                hold(self, self._outcomes.execution(job))
-                self._claims.recount()
-                perform(self, job, queue)
+                self._perform_by_rq(job, queue, special, function)
         except AWAY:
             # The row goes on to name the job, for the pool to settle.
             lost = not self._interrupts.outer
@@ -274,54 +268,38 @@ class Worker(Supervised, SimpleWorker):
                 self.slot.finished(self._job_failed, more=self._turns.has_more())
         return True
 
+    def _perform_by_rq(self, job: Job, queue: Queue, special: bool, function: str) -> None:
+        """Have RQ's own methods run a job, as they are patched, or for classes of the user's."""
+        if self._plain:
+            self._hooked.run(job, queue, function, partial(self._store, special))
+            return
+        log.debug("job %s: slow: a class of the user's own", job.id)
+        hold(self, self._outcomes.execution(job))
+        self._claims.recount()
+        new = is_new(function)
+        perform(self, job, queue)
+        self._tidy(function, imported=new)
+
     def _look_after_database(self) -> None:
         """Close connections that are broken or too old; not under a job that waits."""
         if not self._interrupts.outer:
             close_stale()
 
-    def _set_claim_aside(self, turn: Turn, error: Exception) -> None:
-        fields = turn.hash()
-        why = reason(lambda some: self._restore(turn.job_id, some), fields, error)
-        self._quarantine.set_aside_claimed(
-            turn.queue, turn.job_id, self._claims.execution, fields, why
-        )
-
-    def _restored(self, turn: Turn) -> tuple[Job, bool]:
-        """Return a claimed job, and whether its success is RQ's business."""
-        if self.job_class is Job:
-            plain = self._restorer.restore_plain(turn.job_id.decode(), turn.raw)
-            if plain is not None:
-                return plain, False
-        fields = turn.hash()
-        return self._restore(turn.job_id, fields), _is_special(fields)
-
-    def _restore(self, raw_id: bytes, fields: Mapping[bytes, bytes]) -> Job:
-        job_id = raw_id.decode()
-        if self.job_class is Job:
-            job = self._restorer.restore(job_id, fields)
-        else:
-            job = self.job_class(job_id, connection=self.connection, serializer=self.serializer)
-            job.restore(fields)
-        self._seconds(job)  # raises for a timeout of three hundred digits
-        return job
-
-    def _queue(self, name: str) -> Queue:
-        for queue in self.queues:
-            if queue.name == name:
-                return queue
-        return self.queue_class(name, connection=self.connection, serializer=self.serializer)
-
-    def _perform(self, job: Job, queue: Queue, slow: bool) -> None:
+    def _perform(self, job: Job, queue: Queue, slow: bool, function: str) -> None:
         began = time.time_ns() // 1000
         job.started_at = datetime.fromtimestamp(began / 1e6, UTC)
         before = portrait(job)
         timeout = job.timeout or self.queue_class.DEFAULT_TIMEOUT
         try:
-            with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
-                value = self._call(job)
+            try:
+                with self.death_penalty_class(timeout, JobTimeoutException, job_id=job._id):
+                    value = self._call(job)
+            finally:
+                self._tidy(function)
             self._store(slow, job, queue, value, began, portrait(job) != before)
         except BaseException:
             self._nest.fail(job, queue)
+            self._tidy(function)  # callbacks are the user's, too
 
     def _store(
         self, slow: bool, job: Job, queue: Queue, value: Any, began: int, changed: bool
@@ -349,7 +327,8 @@ class Worker(Supervised, SimpleWorker):
         settles = SETTLES.set(True)
         try:
             interrupts.allow()
-            result = called(job)(*job.args, **job.kwargs)
+            function = self._function_of(job)
+            result = function(*job.args, **job.kwargs)
             if asyncio.iscoroutine(result):
                 return run(result)
             return result
@@ -358,6 +337,13 @@ class Worker(Supervised, SimpleWorker):
             interrupts.in_job = False
             interrupts.forbid()
             leave(entered)
+
+    def _function_of(self, job: Job) -> Any:
+        """Return what a job calls; what its module sets up as it is imported may stay."""
+        function = called(job)
+        if self._process_state is not None:
+            self._process_state.adopt()
+        return function
 
     def _finish(self, job: Job, queue: Queue, value: Any, began: int, slow: bool) -> None:
         """Make the outcome ready for the next turn, or let RQ store it now.
@@ -372,6 +358,7 @@ class Worker(Supervised, SimpleWorker):
         if payload is None or len(payload) >= LARGE:  # what is large may be refused
             log.debug("job %s: slow: RQ stores it", job.id)
             self._outcomes.finish(job, queue, value)
+            self._tidy(self._function(job))
             return
         execution, depends = self._claims.execution, "1" if job._dependency_ids else ""
         (began_at, started_at), (over_at, ended_at) = written(began), written(ended)

@@ -10,6 +10,7 @@ from redis import Redis
 from pysplash import task
 from pysplash.application.registry import TaskSpec
 from pysplash.client.discovery import POOL_KEY
+from pysplash.client.pool_id import PoolId
 from pysplash.config import WorkerSettings
 from pysplash.connections.clients import own, portable
 from pysplash.control.model import Decision, Drain, PoolView, Reason
@@ -52,7 +53,10 @@ class HandPool:
             "address": portable(redis),
             "pool": name,
         } | settings
-        self.redis, self.key = own(redis), POOL_KEY.format(told["pool"])
+        self.redis, self.key = (
+            own(redis),
+            POOL_KEY.format(PoolId(told["pool"], told.get("run", "")).entry),
+        )
         self.presence = Presence(self.redis, WorkerSettings(**told), terminate=25)
         self.presence.set_tasks(SPECS)
         self.now = 1000.0

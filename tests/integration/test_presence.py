@@ -11,6 +11,7 @@ from rq import Queue, Retry, SimpleWorker
 from rq.job import Job, JobStatus
 
 from pysplash.client.discovery import POOL_KEY, POOLS_KEY, read_pools
+from pysplash.client.pool_id import PoolId, new_run
 from pysplash.embedded import EmbeddedServer
 from pysplash.supervisor.presence import ALIVE, RENEW
 from pysplash.supervisor.purge import dead_pools, purge
@@ -119,7 +120,7 @@ def test_what_a_dead_pool_held_is_settled(redis: Redis, pool: HandPool) -> None:
     retried = hold(redis, register(redis, "hand-00000001", GONE), retry=Retry(max=1))
     stranger = register(redis, "hand-made", GONE)
     die(redis, pool)
-    assert list(dead_pools(redis)) == ["hand"]
+    assert [pool.name for pool in dead_pools(redis)] == ["hand"]
     fates = {leftover.worker: leftover.fate for leftover in purge(redis)}
     assert fates == {
         "hand-0123abcd": "purged, its job failed",
@@ -152,3 +153,64 @@ def test_a_job_can_be_put_back_instead(redis: Redis, pool: HandPool) -> None:
     fates = [leftover.fate for leftover in purge(redis, "requeue")]
     assert fates == ["purged, its job requeued", "purged"]
     assert job.get_status() is JobStatus.QUEUED
+
+
+def live(redis: Redis) -> tuple[HandPool, PoolId]:
+    """Return a life of the pool ``hand`` that has said that it is there."""
+    me = PoolId("hand", new_run())
+    pool = HandPool(redis, run=me.run)
+    pool.tell()
+    return pool, me
+
+
+def test_pools_of_one_name_are_told_apart(redis: Redis) -> None:
+    """Both are listed; the end of one takes only its own word back."""
+    (first, _), (_, other) = live(redis), live(redis)
+    assert [found.name for found in read_pools(redis)] == ["hand", "hand"]
+    assert len({found.key for found in read_pools(redis)}) == 2
+    first.presence.close()
+    assert [found.run for found in read_pools(redis)] == [other.run]
+
+
+def test_a_name_in_use_again_hides_no_dead_pool(redis: Redis) -> None:
+    """The job of the killed pool's worker is settled; the worker of the living one is let be."""
+    _, dead = live(redis)
+    lost = hold(redis, register(redis, dead.worker(1), GONE))
+    redis.delete(POOL_KEY.format(dead.entry))
+    _, alive = live(redis)
+    held = hold(redis, register(redis, alive.worker(1), GONE))
+    fates = {leftover.worker: leftover.fate for leftover in purge(redis)}
+    assert fates == {dead.worker(1): "purged, its job failed", "": "purged"}
+    assert lost.get_status() is JobStatus.FAILED
+    assert held.get_status() is JobStatus.STARTED
+
+
+def test_a_host_of_the_same_name_is_another_host(redis: Redis) -> None:
+    """In a container that shares its name with others a process id says nothing of theirs."""
+    dead = PoolId("hand", "fedc" + new_run()[4:])
+    assert not dead.is_here
+    HandPool(redis, run=dead.run).tell()
+    register(redis, dead.worker(1), GONE, socket.gethostname())
+    redis.delete(POOL_KEY.format(dead.entry))
+    (fate,) = [leftover.fate for leftover in purge(redis)]
+    assert fate.startswith("may be alive for ")
+
+
+def test_a_pool_finds_what_earlier_ones_of_its_name_have_lost(redis: Redis) -> None:
+    """Once, and not before the word of one killed just now has expired; others' are left alone."""
+    _, dead = live(redis)
+    register(redis, dead.worker(1), GONE)
+    stranger = PoolId("other", new_run())
+    HandPool(redis, "other", run=stranger.run).tell()
+    register(redis, stranger.worker(1), GONE)
+    for gone in (dead, stranger):
+        redis.delete(POOL_KEY.format(gone.entry))
+    pool, me = live(redis)
+    register(redis, me.worker(1), os.getpid())
+    found = pool.presence.predecessors
+    assert found.lost_workers(0.0) == []
+    assert found.lost_workers(60.0) == [dead.worker(1)]
+    assert found.lost_workers(120.0) == []
+    found.note_settled(dead.worker(1))
+    found.lost_workers(180.0)
+    assert [pool.name for pool in dead_pools(redis)] == ["other"]

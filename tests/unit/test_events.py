@@ -246,7 +246,9 @@ def test_handlers_and_listeners_get_one_too() -> None:
 
     world = World()
     supervisor = supervise(world)
-    world.happen(Ready(99, 1, (), listeners=(Listening("job_failed", "app.count", "app.py:count"),)))
+    world.happen(
+        Ready(99, 1, (), listeners=(Listening("job_failed", "app.count", "app.py:count"),))
+    )
     kill_under_a_job(world, supervisor)
     assert len(world.called_back) == 1
 

@@ -98,7 +98,7 @@ def test_accounting_speaks_only_when_something_changed() -> None:
 
 def test_every_reason_has_a_meaning_or_concerns_one_worker() -> None:
     """Whoever reads a reason on screen is told what it means."""
-    about_one = {Reason.ZOMBIE, Reason.OVERDUE, Reason.TERMINATE}
+    about_one = {Reason.ZOMBIE, Reason.OVERDUE, Reason.TERMINATE, Reason.STOPPED}
 
     assert set(MEANING) | about_one == set(Reason)
 

@@ -13,7 +13,7 @@ from pysplash.application.registry import REGISTRY
 from pysplash.config import WorkerSettings
 from pysplash.connections.outage import patiently
 from pysplash.jobs.abandoned import AbandonedJob, announce_abandoned, call_back, restored
-from pysplash.jobs.rq import enter, leave
+from pysplash.jobs.rq import call_back_stop, enter, leave
 
 from .boot import build_worker, connect
 
@@ -43,11 +43,15 @@ def run_callbacks(settings: WorkerSettings, name: str, abandoned: AbandonedJob) 
         job = restored(abandoned, worker.job_class, connection, worker.serializer)
         entered = enter(job)
         try:
-            call_back(job, worker._exc_handlers, worker.death_penalty_class, abandoned.text)
+            if abandoned.stopped:
+                call_back_stop(job, worker.death_penalty_class)
+            else:
+                call_back(job, worker._exc_handlers, worker.death_penalty_class, abandoned.text)
         finally:
             leave(entered)
         why, worker_name, seconds = abandoned.text, abandoned.worker, abandoned.seconds
-        announce_abandoned(job, why, worker_name, seconds, retried=abandoned.retried)
+        ended = {"retried": abandoned.retried, "stopped": abandoned.stopped}
+        announce_abandoned(job, why, worker_name, seconds, **ended)
     finally:
         REGISTRY.tear_down(params)
 
