@@ -268,7 +268,7 @@ class Supervised(Announcing):
             except Exception as error:
                 if not hasattr(error, "job_id"):
                     raise
-                queue, job_id = error.queue, error.job_id
+                queue, job_id = vars(error)["queue"], vars(error)["job_id"]
                 removal = ("LREM", queue.intermediate_queue_key, 1, job_id)
                 set_aside(self.connection, queue.name, job_id.encode(), described(error), removal)
                 continue
