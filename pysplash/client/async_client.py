@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from redis import Redis
 
-from pysplash.connections.clients import address, from_url, native, portable
+from pysplash.connections.clients import address, from_url, portable
 from pysplash.connections.environment import from_environment
 from pysplash.connections.multiplexed import MultiplexedConnection
 from pysplash.errors import CallTimeout, ConnectionFailed
@@ -75,7 +75,7 @@ class AsyncClient:
                 plain,
             )
         )
-        client = native(connection or (from_url(url) if url else from_environment()))
+        client = connection or (from_url(url) if url else from_environment())
         self._sessions = LoopSessions(portable(client), address(client))
         self._allowance = Allowance(overflow, overflows)
         self._routes = Routes(patience)

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from rq import get_current_job
 from rq.job import Job
 
-from pysplash.connections.clients import address, native, portable, reach
+from pysplash.connections.clients import address, portable, reach
 from pysplash.connections.outage import UNREACHABLE, said
 from pysplash.connections.refusals import refusal
 from pysplash.connections.scripts import ScriptCall
@@ -53,7 +53,7 @@ class Transport:
 
     def __init__(self, client: Redis, max_connections: int, result_ttl: int) -> None:
         self._redis = reach(
-            portable(native(client)),
+            portable(client),
             socket_timeout=SOCKET_TIMEOUT,
             socket_connect_timeout=BLOCK,
             decode_responses=False,

@@ -206,15 +206,16 @@ def test_fakeredis_has_its_jobs_run() -> None:
 
 
 def test_fakeredis_is_for_one_process() -> None:
-    """A pool and a wait say what to do instead."""
+    """A pool says what to do instead; a wait reads without scripts."""
     client = fakeredis.FakeStrictRedis()
     with pytest.raises(ConfigError, match=r"pysplash\.Worker"):
         pysplash.Pool(["default"], connection=client)
     with pytest.raises(ConfigError, match=r"pysplash\.Worker"):
         portable(client)
     job = Queue(connection=client).enqueue(abs, -1)
-    with pytest.raises(ConfigError, match="lupa"):
-        pysplash.wait_jobs([job], 1, progress=False)
+    pysplash.Worker([Queue(connection=client)], connection=client).work(burst=True)
+    pysplash.wait_jobs([job], 5, progress=False)
+    assert job.return_value() == 1
 
 
 def test_a_server_without_scripts_has_its_jobs_run_by_a_lone_worker(

@@ -64,7 +64,7 @@ def test_importing_the_package_loads_no_client() -> None:
     code = (
         "import sys, pysplash; "
         "late = {'client.client', 'client.async_client', 'client.async_transport', "
-        "'client.transport', 'connections.multiplexed', 'cli.status', 'supervisor.purge'}; "
+        "'client.transport', 'connections.multiplexed', 'cli.status'}; "
         "assert not {f'pysplash.{name}' for name in late} & set(sys.modules); "
         "assert pysplash.Client.__name__ == 'Client' and pysplash.AsyncClient"
     )
