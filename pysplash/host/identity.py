@@ -17,13 +17,20 @@ import psutil
 _BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), "/proc/self/ns/pid"
 
 
+def _running_kernel() -> str:
+    """Return what tells one start of the machine from another; empty where it is hidden."""
+    with contextlib.suppress(OSError):
+        return _BOOT.read_text().strip()
+    with contextlib.suppress(OSError, RuntimeError):
+        return f"{psutil.boot_time():.0f}"
+    return ""
+
+
 def host_digest() -> str:
     """Return four hexadecimal digits that differ where process ids are not the same ones."""
-    boot = f"{psutil.boot_time():.0f}"
     namespace = ""
     with contextlib.suppress(OSError):
-        boot = _BOOT.read_text().strip()
-    with contextlib.suppress(OSError):
         namespace = str(os.stat(_NAMESPACE).st_ino)
+    boot = _running_kernel()
     told = "\n".join((socket.gethostname(), boot, namespace))
     return hashlib.blake2b(told.encode(errors="replace"), digest_size=2).hexdigest()

@@ -64,8 +64,9 @@ def describe() -> dict[str, Any]:
 
 
 def change(what: str) -> None:
-    """Leave *what* changed."""
+    """Leave *what* changed; not as a brief job, after which not all is looked at."""
     globals()[f"_change_{what}"]()
+    time.sleep(0.02)  # noqa: TID251 -- it is no brief job
 
 
 def _change_handler() -> None:
