@@ -6,6 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
 from benchmarks import servers
 from pysplash.embedded import EmbeddedServer, ServerProcess
 
@@ -27,6 +31,19 @@ def version() -> str:
     """Return what the program says of its version."""
     said = subprocess.run([program_path(), "--version"], capture_output=True, text=True, check=True)
     return " ".join(said.stdout.split()[:3])
+
+
+def need_scripts_held_back(redis: Redis) -> None:
+    """Skip the test where a server with too few replicas lets scripts write: Redis 6.2 does."""
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        redis.eval("return redis.call('SET', KEYS[1], '')", 1, "held-back")
+    except ResponseError:
+        return
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+        redis.delete("held-back")
+    pytest.skip(f"{version()} lets scripts write though it has too few replicas")
 
 
 class RestartedServer:
