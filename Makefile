@@ -17,11 +17,12 @@ SERVERS ?= system 6.2 8.2 valkey-8.1 valkey-9.0 valkey-9.1
 SERVER_TESTS := $(addprefix tests/integration/,test_claims.py test_settlement.py test_network.py test_client.py \
 	test_async_client.py test_wait.py test_wait_in_jobs.py test_nesting.py test_worker.py test_prefetch.py \
 	test_refused_commands.py test_forgotten_scripts.py test_multiplexed.py test_embedded.py test_http_door.py) \
-	$(addprefix tests/acceptance/,test_refused_commands.py test_crashes.py test_ten_thousand.py)
+	$(addprefix tests/acceptance/,test_refused_commands.py test_refusals.py \
+	test_crashes.py test_ten_thousand.py)
 SERVER_CHOICE := (not test_crashes or killed_worker or server) and (not test_ten_thousand or network)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq test-servers lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant bench-control clean
+.PHONY: help demo test unit test-all test-rq test-servers lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -97,6 +98,12 @@ bench-doors: $(VENV)/.test ## Print what a call costs through each door, beside 
 
 bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can do at most
 	$(BIN)/python benchmarks/limit.py
+
+bench-mapping: $(VENV)/.test ## Print jobs a second of map_jobs, on the embedded server and others
+	$(BIN)/python benchmarks/mapping.py
+
+bench-waking: $(VENV)/.test ## Print how long the first job of an idle worker waits
+	$(BIN)/python benchmarks/waking.py
 
 bench-plant: $(VENV)/.test ## Print how policies size a pool on simulated machines
 	$(BIN)/python benchmarks/plant.py
