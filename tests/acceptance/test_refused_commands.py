@@ -12,8 +12,8 @@ from rq.job import Job, JobStatus
 
 from pysplash.errors import EXIT_CONNECTION
 from tests.acceptance.command import QUICK, Start
-from tests.integration.refusing import add_user
 from tests.integration.redis_servers import CLUSTER, redis_server
+from tests.integration.refusing import add_user
 from tests.integration.rq_life import square
 from tests.waiting import wait_until
 
