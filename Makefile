@@ -11,8 +11,18 @@ RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_w
 	test_differential.py test_wait_in_jobs.py test_twice.py) tests/acceptance/test_crashes.py
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
+# Servers, by their names in tests/server_programs.py. One that cannot be had here is left out, unless SERVERS was given.
+SERVERS ?= system 6.2 8.2 valkey-8.1 valkey-9.0 valkey-9.1
+# What hangs on the server: waking, claims, settlement, nesting, clients, doors, and storms in a bad network.
+SERVER_TESTS := $(addprefix tests/integration/,test_claims.py test_settlement.py test_network.py test_client.py \
+	test_async_client.py test_wait.py test_wait_in_jobs.py test_nesting.py test_worker.py test_prefetch.py \
+	test_refused_commands.py test_forgotten_scripts.py test_multiplexed.py test_embedded.py test_http_door.py) \
+	$(addprefix tests/acceptance/,test_refused_commands.py test_refusals.py \
+	test_crashes.py test_ten_thousand.py)
+SERVER_CHOICE := (not test_crashes or killed_worker or server) and (not test_ten_thousand or network)
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant bench-control clean
+.PHONY: help demo test unit test-all test-rq test-servers lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -54,6 +64,15 @@ test-rq: ## Run what hangs on RQ with the lowest RQ that is supported and the la
 	  $$bin/python -m pytest -q -n $(WORKERS) --dist worksteal -k '$(RQ_CHOICE)' $(RQ_TESTS) || exit 1; \
 	done
 
+test-servers: $(VENV)/.test ## Run what hangs on the server with each Redis and Valkey that is supported
+	@failed=; for name in $(SERVERS); do \
+	  program=$$($(BIN)/python tests/server_programs.py $$name) || \
+	    { $(if $(filter file,$(origin SERVERS)),continue,exit 1); }; \
+	  echo "== $$name: $$($$program --version)"; \
+	  PYSPLASH_TEST_SERVER=$$program $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
+	    -k '$(SERVER_CHOICE)' $(SERVER_TESTS) || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "failed on:$$failed"; exit 1; }
+
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -79,6 +98,12 @@ bench-doors: $(VENV)/.test ## Print what a call costs through each door, beside 
 
 bench-limit: $(VENV)/.test ## Print how many jobs a second one script a job can do at most
 	$(BIN)/python benchmarks/limit.py
+
+bench-mapping: $(VENV)/.test ## Print jobs a second of map_jobs, on the embedded server and others
+	$(BIN)/python benchmarks/mapping.py
+
+bench-waking: $(VENV)/.test ## Print how long the first job of an idle worker waits
+	$(BIN)/python benchmarks/waking.py
 
 bench-plant: $(VENV)/.test ## Print how policies size a pool on simulated machines
 	$(BIN)/python benchmarks/plant.py

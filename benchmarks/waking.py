@@ -28,6 +28,8 @@ from redis import Redis
 from rq import Callback, Queue
 from rq.worker import Worker
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 import pysplash
 from benchmarks.servers import add_server, on_port, version_at
 

@@ -145,7 +145,8 @@ def open_server(url: str | None) -> Iterator[str]:
 
 def _located(program: str | os.PathLike[str]) -> str:
     """Return the absolute path of *program*; of a name that is not on the PATH, the name."""
-    found = shutil.which(program) or os.fspath(program)
+    name = os.fspath(program)  # of a path, which() returns what it was given
+    found = shutil.which(name) or name
     return os.path.abspath(found) if os.sep in found else found
 
 

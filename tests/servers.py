@@ -6,6 +6,9 @@ import os
 import subprocess
 from pathlib import Path
 
+from redis import Redis
+from redis.exceptions import ResponseError
+
 from benchmarks import servers
 from pysplash.embedded import EmbeddedServer, ServerProcess
 
@@ -27,6 +30,15 @@ def version() -> str:
     """Return what the program says of its version."""
     said = subprocess.run([program_path(), "--version"], capture_output=True, text=True, check=True)
     return " ".join(said.stdout.split()[:3])
+
+
+def refuses_scripts(redis: Redis) -> bool:
+    """Return whether scripts may not write now; Redis 6.2 lets them, with too few replicas."""
+    try:
+        redis.eval("return redis.call('SET', KEYS[1], '', 'PX', 1)", 1, "refused")
+    except ResponseError:
+        return True
+    return False
 
 
 class RestartedServer:
