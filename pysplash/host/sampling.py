@@ -7,7 +7,7 @@ which the kernel's ticks are mostly noise, are not taken at all.
 Memory is measured as the proportional set size, for forked workers share most of their pages. It
 is slow to get, and grows with the process, so each sample measures only as many processes as
 fit its budget, the oldest figures first. In between, what a busy process has grown by is read off
-its resident set, which is quick.
+its resident set, which is quick. A process that stays idle is measured ever less often.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pysplash.control.model import Sample
 from .footprint import UNREADABLE, Remark, footprint
 
 MIN_INTERVAL = 0.2  #: seconds
+#: seconds between two figures of the memory of a process that does nothing, at most
+LONGEST_REST = 60.0
 
 
 class MemoryLike(Protocol):
@@ -96,6 +98,8 @@ class Sampler:
         self._cores: dict[int, float] = {}
         #: bytes (None: vanished) and time of each figure, oldest first
         self._pss: dict[int, tuple[int | None, float]] = {}
+        #: seconds for which a figure holds; twice as long each time as its process stays idle
+        self._holds: dict[int, float] = {}
         #: resident bytes when the figure was taken, and growth since
         self._resident: dict[int, int] = {}
         self._growth: dict[int, int] = {}
@@ -120,6 +124,8 @@ class Sampler:
         if cpu == 0.0:
             # Some sandboxes hide the machine's counters. The pool's own use is known all the same.
             cpu = 100.0 * min(sum(self._cores.values()) / capacity, 1.0)
+        for pid in busy:
+            self._holds[pid] = self._pss_interval
         self._measure_pss(now, pids)
         self._measure_growth(busy)
         self._last = self._picture(now, interval, capacity, cpu, self._pool_mem(pids))
@@ -176,7 +182,7 @@ class Sampler:
         """Forget processes not in *pids*: their ids may be reused."""
         for pid in [pid for pid in self._processes if pid not in pids]:
             del self._processes[pid]
-        for figures in (self._pss, self._resident, self._growth):
+        for figures in (self._pss, self._holds, self._resident, self._growth):
             for pid in [pid for pid in figures if pid not in pids]:
                 del figures[pid]
 
@@ -209,9 +215,9 @@ class Sampler:
 
     def _measure_pss(self, now: float, pids: Collection[int]) -> None:
         """Measure again the oldest figures: at least one, more while the time budget lasts."""
-        stale = now - self._pss_interval
+        least = self._pss_interval
         due = [pid for pid in pids if pid not in self._pss]
-        due += [pid for pid, (_, at) in self._pss.items() if at <= stale]
+        due += [p for p, (_, at) in self._pss.items() if at <= now - self._holds.get(p, least)]
         start = before = self._clock()
         slowest = 0.0
         for pid in due:
@@ -219,6 +225,8 @@ class Sampler:
                 break
             self._pss.pop(pid, None)  # to the end: the order of the figures is their age
             self._pss[pid] = self._footprint(pid), now
+            longest = max(LONGEST_REST, least)
+            self._holds[pid] = min(longest, 2 * self._holds.get(pid, least / 2))
             self._resident.pop(pid, None)
             self._growth.pop(pid, None)
             after = self._clock()

@@ -298,6 +298,20 @@ def test_idle_processes_cost_nothing_between_their_turns(world: World) -> None:
     assert set(world.measured.values()) == set(world.opened.values()) == {1}
 
 
+def test_a_process_that_stays_idle_is_measured_ever_less_often(world: World) -> None:
+    """After 5, 10, 20, 40 and then every 60 s; each 5 s again from when it works."""
+    sampler = world.sampler()
+    measured, before = [], 0
+    for second in range(1, 300):
+        sampler.sample(100.0 + second, (1,) if second >= 200 else (), (1,))
+        if world.measured[1] != before:
+            before = world.measured[1]
+            measured.append(second)
+    idle = [second for second in measured if second < 200]
+    assert idle == [1, 6, 16, 36, 76, 136, 196]
+    assert [second for second in measured if second >= 200][:3] == [201, 206, 211]
+
+
 def test_a_real_process_can_be_measured() -> None:
     """The real psutil gives this very process a size and some CPU time."""
     world = World()
