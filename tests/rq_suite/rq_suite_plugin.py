@@ -63,4 +63,18 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         _note(report.nodeid, report.outcome)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remember the status."""
+    _status.append(int(exitstatus))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Leave without waiting for what tests have left running."""
+    sys.stdout.flush()
+    os._exit(_status[0] if _status else 3)
+
+
+_status: list[int] = []
 _replace()

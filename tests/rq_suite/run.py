@@ -7,12 +7,13 @@ not listed in ``exceptions.txt``, and each listed one that passes; the status is
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,12 +61,19 @@ def run(side: str, source: Path, log: Path, tests: list[str]) -> dict[str, str]:
             for _ in range(RESTARTS):
                 done = [f"--deselect={test}" for test in outcomes(log)]
                 command = [*pytest, "-p", "no:cacheprovider", *done, *tests]
-                code = subprocess.run(
-                    command, cwd=source, env=environment, stdout=output, stderr=output
-                ).returncode
+                process = subprocess.Popen(
+                    command,
+                    cwd=source,
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+                code = process.wait()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # what tests have left running
                 if code in (0, 1, 5):
                     break
-                time.sleep(0.1)
     return outcomes(log)
 
 
