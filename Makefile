@@ -12,7 +12,7 @@ RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_w
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant bench-control clean
+.PHONY: help demo test unit test-all test-rq test-rq-suite test-tools lint format bench bench-throughput bench-latency bench-doors bench-limit bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-rq: ## Run what hangs on RQ with the lowest RQ that is supported and the la
 	  echo "== RQ $$($$bin/python -c 'import rq.version; print(rq.version.VERSION)')"; \
 	  $$bin/python -m pytest -q -n $(WORKERS) --dist worksteal -k '$(RQ_CHOICE)' $(RQ_TESTS) || exit 1; \
 	done
+
+test-rq-suite: $(VENV)/.test ## Run RQ 3.0's own tests with our worker, and with RQ's SimpleWorker as the peer
+	$(BIN)/python -m tests.rq_suite.run
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .
