@@ -311,7 +311,7 @@ class Worker(Supervised, SimpleWorker):
 
     def _note_hooks(self, hooks: Hooks) -> None:
         """Say which methods of RQ are patched, and see that they are called."""
-        self._hooked.prepares = any("prepare_job_execution" in name for name in hooks.around)
+        self._hooked.note(hooks)
         if hooks.around or hooks.storing:
             log.info("RQ's methods are called, as they are patched: %s", ", ".join(hooks.called))
         for name in hooks.never_called:

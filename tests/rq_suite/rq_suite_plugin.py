@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import rq.cli
-import rq.worker_pool
 from rq.worker import SimpleWorker, Worker
 
 from pysplash.worker.worker import Worker as OurWorker

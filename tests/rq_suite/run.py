@@ -94,9 +94,7 @@ def main() -> int:
     source = unpacked(rq.version.VERSION, folder)
     with ThreadPoolExecutor() as pool:
         sides = ("peer", "ours")
-        ended = pool.map(
-            lambda side: run(side, source, folder / f"{side}.log", given.tests), sides
-        )
+        ended = pool.map(lambda side: run(side, source, folder / f"{side}.log", given.tests), sides)
     peer, ours = ended
     print(f"RQ {rq.version.VERSION}, SimpleWorker: {dict(Counter(peer.values()))}")
     print(f"RQ {rq.version.VERSION}, PySplash:     {dict(Counter(ours.values()))}")
