@@ -6,6 +6,8 @@ TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
 # Versions of RQ, as in rq==2.10.*: the lowest that is supported, and the last below 3.
 RQ_VERSIONS ?= 2.10 2
+# Those that make test-tools runs with.
+TOOLS_RQ ?= 3.0 2.12
 # What hangs most on how RQ works inside, and of the crashes those in which RQ settles a job.
 RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
 	test_differential.py test_wait_in_jobs.py test_twice.py) tests/acceptance/test_crashes.py
@@ -56,6 +58,16 @@ test-rq: ## Run what hangs on RQ with the lowest RQ that is supported and the la
 
 test-rq-suite: $(VENV)/.test ## Run RQ 3.0's own tests with our worker, and with RQ's SimpleWorker as the peer
 	$(BIN)/python -m tests.rq_suite.run
+
+test-tools: ## Run jobs under Sentry, OpenTelemetry, Datadog and others, with RQ 3 and with RQ 2
+	@for version in $(TOOLS_RQ); do \
+	  bin=.venvs/tools-$$version/bin; \
+	  test -x $$bin/python || $(PYTHON) -m venv .venvs/tools-$$version || exit 1; \
+	  $$bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable '.[embedded]' pytest "rq==$$version.*" --requirement tests/tools/requirements.txt || exit 1; \
+	  echo "== RQ $$version"; \
+	  $$bin/python -m pytest -q tests/tools || exit 1; \
+	done
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .

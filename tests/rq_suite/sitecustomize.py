@@ -16,7 +16,7 @@ def _redirect(port: int) -> None:
             address = (address[0], port, *address[2:])
         connect(self, address)
 
-    socket.socket.connect = elsewhere  # type: ignore[method-assign]
+    socket.socket.connect = elsewhere  # type: ignore[assignment, method-assign]
 
 
 if PORT:
