@@ -206,10 +206,17 @@ def test_a_method_patched_by_a_job_is_called_for_the_next(
 
 
 class Wrapper:
-    """A wrapper that is no function, as wrapt makes them; with *count* times around itself."""
+    """A wrapper that is no function and says it is one, as wrapt makes them."""
 
     def __init__(self, inner: Any, calls: list[str]) -> None:
         self.inner, self.calls = inner, calls
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self.inner.__class__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         bound = self.inner.__get__(owner, kind)
