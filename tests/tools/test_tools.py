@@ -143,13 +143,6 @@ import newrelic.agent
 newrelic.agent.initialize()
 from tests.tools import jobs
 jobs.fine = newrelic.agent.background_task(name="fine")(jobs.fine)
-newrelic.agent.register_application(timeout=1.0)
-inner = jobs.fine
-seen = []
-def noting(number):
-    return inner(number)
-class Sees:
-    pass
 work(url, function="tests.tools.jobs.fine")
 print(json.dumps([type(jobs.fine).__name__]))
 """
