@@ -190,10 +190,10 @@ def test_sentry_in_a_pool(url: str, redis: Redis, tmp_path: Path, leaves: str) -
     pytest.importorskip("sentry_sdk")
     queue = Queue("default", connection=redis)
     file = tmp_path / "sent"
+    command = [sys.executable, "-m", "pysplash", "start", "-u", url, "-c", "tests.tools.settings"]
     options = ["--max-jobs", "1"] if leaves == "max-jobs" else []
     pool = subprocess.Popen(
-        [sys.executable, "-m", "pysplash", "start", "-u", url, "-c", "tests.tools.settings"]
-        + ["--max-procs", "1", *options, "default"],
+        [*command, "--max-procs", "1", *options, "default"],
         cwd=ROOT,
         env=environment(SENT_TO=str(file)),
     )
