@@ -6,6 +6,8 @@ TEST_PYTHONS ?= 3.11 3.12 3.13 3.14
 WORKERS ?= 4
 # Versions of RQ, as in rq==2.10.*: the lowest that is supported, and the last below 3.
 RQ_VERSIONS ?= 2.10 2
+# Those that make test-tools runs with.
+TOOLS_RQ ?= 3.0 2.12
 # What hangs most on how RQ works inside, and of the crashes those in which RQ settles a job.
 RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_worker.py test_settlement.py \
 	test_differential.py test_wait_in_jobs.py test_twice.py) tests/acceptance/test_crashes.py
@@ -22,7 +24,7 @@ SERVER_TESTS := $(addprefix tests/integration/,test_claims.py test_settlement.py
 SERVER_CHOICE := (not test_crashes or killed_worker or server) and (not test_ten_thousand or network)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq test-servers lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
+.PHONY: help demo test unit test-all test-rq test-rq-suite test-servers test-tools lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -72,6 +74,19 @@ test-servers: $(VENV)/.test ## Run what hangs on the server with each Redis and 
 	  PYSPLASH_TEST_SERVER=$$program $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal \
 	    -k '$(SERVER_CHOICE)' $(SERVER_TESTS) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "failed on:$$failed"; exit 1; }
+
+test-rq-suite: $(VENV)/.test ## Run RQ 3.0's own tests with our worker, and with RQ's SimpleWorker as the peer
+	$(BIN)/python -m tests.rq_suite.run
+
+test-tools: ## Run jobs under Sentry, OpenTelemetry, Datadog and others, with RQ 3 and with RQ 2
+	@for version in $(TOOLS_RQ); do \
+	  bin=.venvs/tools-$$version/bin; \
+	  test -x $$bin/python || $(PYTHON) -m venv .venvs/tools-$$version || exit 1; \
+	  $$bin/python -m pip install --quiet --disable-pip-version-check \
+	    --editable '.[embedded]' pytest "rq==$$version.*" --requirement tests/tools/requirements.txt || exit 1; \
+	  echo "== RQ $$version"; \
+	  $$bin/python -m pytest -q tests/tools || exit 1; \
+	done
 
 lint: $(VENV)/.test ## Check format, style, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -12,6 +12,7 @@ from rq.job import Job
 
 from pysplash.connections.environment import from_environment
 from pysplash.errors import JobsError, WouldDeadlock
+from pysplash.jobs.own_methods import has_patched
 
 from .clients import Clients
 from .helping import HelpingWaiter
@@ -166,5 +167,23 @@ def _enqueue(
             queue.prepare_data(func, (item,), at_front=at_front)  # type: ignore[type-var]
             for item in chunk[::step]
         ]
-        enqueued.append(queue.enqueue_many(calls)[::step])
+        enqueued.append(_enqueue_calls(queue, calls)[::step])
     return [job for jobs in enqueued[::step] for job in jobs]
+
+
+def _enqueue_calls(queue: Queue, calls: list[Any]) -> list[Job]:
+    """Enqueue what RQ prepared, one by one where ``enqueue_job`` is patched or overridden."""
+    kind = type(queue)
+    if has_patched(kind, "enqueue_many") or not has_patched(kind, "enqueue_job"):
+        return queue.enqueue_many(calls)
+    with queue.connection.pipeline() as pipeline:
+        jobs = [
+            queue.enqueue_job(
+                queue.create_job(call.func, call.args, timeout=call.timeout),
+                pipeline=pipeline,
+                at_front=call.at_front,
+            )
+            for call in calls
+        ]
+        pipeline.execute()
+    return jobs

@@ -8,6 +8,7 @@ patched worker keeps most of its speed, and waits for an absent Redis as an unpa
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -19,9 +20,11 @@ from rq.job import Job
 from rq.queue import Queue
 
 from pysplash.jobs.results import SETTLES, portrait
-from pysplash.jobs.rq import enter, hold, leave
+from pysplash.jobs.rq import enter, hold, leave, perform
 from pysplash.log import logger
 
+from .hooks import Hooks
+from .horse import ENTRY, HorseDone, borrow, stand_ins
 from .interrupts import Interrupts
 from .outcomes import Outcomes
 from .supervised import Supervised
@@ -76,7 +79,12 @@ class HookedRun:
         self._fail = fail
         self._run: _Run | None = None
         #: whether ``prepare_job_execution`` is patched, so that it has to be called for the patch
-        self.prepares = False
+        self._prepares = False
+        #: whether ``main_work_horse`` is patched, and RQ's ``execute_job`` would not call it
+        self._enters_horse = False
+        self._borrowed: dict[str, Any] = {}
+        #: the names of what is replaced on the worker now
+        self._replaced: set[str] = set()
         self._replacements: dict[str, Any] = {
             "_is_hooked": True,
             "prepare_execution": self._prepare_execution,
@@ -93,6 +101,13 @@ class HookedRun:
             )
         }
 
+    def note(self, hooks: Hooks) -> None:
+        """Take what is patched from now on."""
+        named = {name.rpartition(".")[2] for name in hooks.around}
+        self._prepares = "prepare_job_execution" in named
+        self._enters_horse = ENTRY in named and "execute_job" not in named
+        self._borrowed = borrow(self._worker, hooks.borrowed)
+
     def run(self, job: Job, queue: Queue, function: str, store: Store) -> None:
         """Run *job*, which calls *function*, to its stored or storable outcome.
 
@@ -101,9 +116,10 @@ class HookedRun:
         before, worker = self._run, self._worker
         run = self._run = _Run(job, queue, function, self._outcomes.execution(job), store)
         hold(worker, run.execution)
-        vars(worker).update(self._replacements)
+        instead = stand_ins(worker, partial(perform, worker, job, queue))
+        self._replace(self._borrowed | self._replacements | instead)
         try:
-            worker.execute_job(job, queue)
+            self._enter(job, queue)
             if not run.settled:
                 raise RuntimeError("a patched execute_job or perform_job did not run the job")
         except Exception as error:
@@ -116,14 +132,31 @@ class HookedRun:
             self._run = before
             hold(worker, None)
             if before is None:
-                for name in self._replacements:
-                    del vars(worker)[name]
+                self._restore()
+
+    def _enter(self, job: Job, queue: Queue) -> None:
+        with contextlib.suppress(HorseDone):
+            if self._enters_horse:
+                self._worker.main_work_horse(job, queue)
+            else:
+                self._worker.execute_job(job, queue)
+
+    def _replace(self, methods: dict[str, Any]) -> None:
+        vars(self._worker).update(methods)
+        self._replaced.update(methods)
+
+    def _restore(self) -> None:
+        for name in self._replaced:
+            vars(self._worker).pop(name, None)
+        self._replaced.clear()
 
     # --- what RQ's methods find on the worker ---
 
     def _own(self, name: str) -> Any:
         """Return the worker's method *name* as its class has it, patched or not."""
         kind = type(self._worker)
+        if name in self._borrowed:
+            return self._borrowed[name]
         found = next(vars(each)[name] for each in kind.__mro__ if name in vars(each))
         return found.__get__(self._worker, kind) if hasattr(found, "__get__") else found
 
@@ -136,7 +169,7 @@ class HookedRun:
 
     def _prepare_job_execution(self, job: Job, *arguments: Any, **settings: Any) -> None:
         run = self._run
-        if run is None or job is not run.job or self.prepares:
+        if run is None or job is not run.job or self._prepares:
             self._own("prepare_job_execution")(job, *arguments, **settings)
         if run is not None and job is run.job:
             # taken by RQ's very next step; callbacks have the class's own

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from types import FunctionType
 from typing import Any, NamedTuple
 
-import rq
 from rq.job import Job
 from rq.queue import Queue
+from rq.worker import Worker as ForkingWorker
+
+from pysplash.jobs.own_methods import is_own
+
+from .horse import ENTRY
 
 #: methods of workers around the run of a job: a patched one makes RQ's own code run the job
 AROUND = ("execute_job", "perform_job", "prepare_job_execution")
@@ -31,11 +33,10 @@ STORING = (
 )
 STORING_JOB = ("cleanup", "_handle_success")
 STORING_QUEUE = ("enqueue_dependents",)
+#: methods by which RQ stores what is no success; called however a job is run
+FAILING = ("handle_job_failure", "handle_job_retry", "handle_exception")
 #: of RQ's workers that fork alone; ours runs jobs in its own process, as SimpleWorker does
-NEVER_CALLED = ("main_work_horse", "fork_work_horse", "monitor_work_horse")
-
-#: where the methods of RQ and ours are written
-_HOMES = tuple(f"{folder}/" for folder in (Path(rq.__file__).parent, Path(__file__).parents[1]))
+NEVER_CALLED = ("fork_work_horse", "monitor_work_horse")
 
 
 class Hooks(NamedTuple):
@@ -46,18 +47,13 @@ class Hooks(NamedTuple):
     storing: tuple[str, ...] = ()
     #: those that a worker which does not fork never calls
     never_called: tuple[str, ...] = ()
+    #: those of the first that are patched in RQ's forking worker alone; names without the class
+    borrowed: tuple[str, ...] = ()
 
     @property
     def called(self) -> tuple[str, ...]:
         """Those that are called."""
         return (*self.around, *self.storing)
-
-
-def is_own(found: Any) -> bool:
-    """Return whether *found* is a method as RQ or PySplash has written it."""
-    if isinstance(found, staticmethod | classmethod):
-        found = found.__func__
-    return isinstance(found, FunctionType) and found.__code__.co_filename.startswith(_HOMES)
 
 
 def _patched(owner: type, names: Iterable[str]) -> Iterator[str]:
@@ -72,16 +68,31 @@ def _patched(owner: type, names: Iterable[str]) -> Iterator[str]:
 def find_hooks(worker: Any) -> Hooks:
     """Return which methods that *worker* calls, or would call as one of RQ's, are patched."""
     kind = type(worker)
-    given = [f"{kind.__name__}.{name}" for name in AROUND if name in vars(worker)]
+    names = (*AROUND, ENTRY)
+    given = [f"{kind.__name__}.{name}" for name in names if name in vars(worker)]
+    borrowed = tuple(_borrowed(worker))
+    lent = [f"{ForkingWorker.__name__}.{name}" for name in borrowed]
     return Hooks(
-        (*given, *_patched(kind, AROUND), *_patched(Job, AROUND_JOB)),
+        (*given, *lent, *_patched(kind, names), *_patched(Job, AROUND_JOB)),
         (
             *_patched(kind, STORING),
             *_patched(Job, STORING_JOB),
             *_patched(Queue, STORING_QUEUE),
         ),
-        tuple(_patched(kind, NEVER_CALLED)),
+        tuple(_patched(ForkingWorker, NEVER_CALLED)),
+        borrowed,
     )
+
+
+def _borrowed(worker: Any) -> Iterator[str]:
+    """Yield which methods are patched in RQ's forking worker, and not in *worker*'s own class."""
+    kind, own = type(worker), vars(ForkingWorker)
+    if issubclass(kind, ForkingWorker):
+        return
+    for name in (*AROUND, ENTRY, *STORING, *FAILING):
+        lent = name in own and not is_own(own[name]) and name not in vars(worker)
+        if lent and not any(_patched(kind, [name])):
+            yield name
 
 
 class HookWatch:
@@ -97,7 +108,8 @@ class HookWatch:
     def look(self) -> None:
         """Look again, if there may be anything new; it costs a fraction of a microsecond if not."""
         kind = self._kind
-        seen = (len(sys.modules), kind.perform_job, kind.execute_job, Job.perform)
+        forking = ForkingWorker.perform_job
+        seen = (len(sys.modules), kind.perform_job, kind.execute_job, Job.perform, forking)
         if seen == self._seen:
             return
         self._seen = seen

@@ -22,7 +22,6 @@ from rq.queue import Queue
 from rq.timeouts import JobTimeoutException
 from rq.worker import SimpleWorker, WorkerStatus
 
-from pysplash.connections.abilities import check_abilities
 from pysplash.connections.clients import check_prefix, native
 from pysplash.connections.outage import AWAY
 from pysplash.events import JOB_FINISHED, JOB_STARTED
@@ -49,7 +48,7 @@ from .oversize import LARGE
 from .prefetch import Prefetching
 from .process_state import is_new
 from .reading import ClaimedJobs
-from .rq_way import hindrance, over_redis_py
+from .rq_way import over_redis_py, way_of
 from .signals import WakeUp, handle_job_stops, stop_own_job
 from .supervised import Supervised
 from .timeouts import TIMERS, StackingDeathPenalty
@@ -132,9 +131,7 @@ class Worker(Supervised, SimpleWorker):
         :class:`~pysplash.errors.ConnectionFailed` for a server that cannot be used.
         """
         check_prefix()
-        self._rq_way = "" if self.slot is not None else hindrance(self.connection)
-        if self.slot is None and not self._rq_way:
-            check_abilities(self.connection)
+        self._rq_way = way_of(self, in_pool=self.slot is not None)
         super().bootstrap(*arguments, **settings)
         if self._rq_way:
             offer(None)
@@ -314,7 +311,7 @@ class Worker(Supervised, SimpleWorker):
 
     def _note_hooks(self, hooks: Hooks) -> None:
         """Say which methods of RQ are patched, and see that they are called."""
-        self._hooked.prepares = any("prepare_job_execution" in name for name in hooks.around)
+        self._hooked.note(hooks)
         if hooks.around or hooks.storing:
             log.info("RQ's methods are called, as they are patched: %s", ", ".join(hooks.called))
         for name in hooks.never_called:

@@ -10,14 +10,16 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import rq.worker
 from redis import Redis
 from rq import Callback, Queue, Retry, SimpleWorker
 from rq.job import Job, JobStatus
 from rq.worker import BaseWorker
 
-from pysplash.waiting.wait import wait_jobs
+from pysplash.jobs.own_methods import is_own
+from pysplash.waiting.wait import map_jobs, wait_jobs
 from pysplash.worker import hooks
-from pysplash.worker.hooks import find_hooks, is_own
+from pysplash.worker.hooks import find_hooks
 from pysplash.worker.scoreboard import Scoreboard, Slot
 from pysplash.worker.worker import Worker
 
@@ -204,10 +206,17 @@ def test_a_method_patched_by_a_job_is_called_for_the_next(
 
 
 class Wrapper:
-    """A wrapper that is no function, as wrapt makes them; with *count* times around itself."""
+    """A wrapper that is no function and says it is one, as wrapt makes them."""
 
     def __init__(self, inner: Any, calls: list[str]) -> None:
         self.inner, self.calls = inner, calls
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return self.inner.__class__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
 
     def __get__(self, owner: Any, kind: Any = None) -> Any:
         bound = self.inner.__get__(owner, kind)
@@ -289,9 +298,64 @@ def test_what_is_never_called_is_said(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A patched method of workers that fork is named in the log, once."""
-    patch(monkeypatch, BaseWorker, "main_work_horse", lambda *_: None)
+    patch(monkeypatch, rq.worker.Worker, "fork_work_horse", lambda *_: None)
     for number in range(3):
         queue.enqueue(plain, number)
     with caplog.at_level(logging.WARNING):
         run(Worker, queue)
-    assert caplog.text.count("main_work_horse is patched and never called") == 1
+    assert caplog.text.count("fork_work_horse is patched and never called") == 1
+
+
+@pytest.mark.parametrize("owner", [rq.worker.Worker, BaseWorker, SimpleWorker, Worker])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("perform_job",),
+        ("main_work_horse",),
+        ("execute_job",),
+        ("main_work_horse", "perform_job"),
+        ("handle_job_failure",),
+    ],
+)
+def test_a_patch_of_any_worker_class_is_called(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, owner: type, names: tuple[str, ...]
+) -> None:
+    """The forking worker's, too, whose place ours takes; the worker goes on in its process."""
+    if names == ("execute_job",) and owner is BaseWorker:
+        pytest.skip("RQ's workers each have their own")
+    calls: list[str] = []
+    for name in names:
+        patch(monkeypatch, owner, name, lambda name, _: calls.append(name))
+    jobs = [queue.enqueue(plain, 1), queue.enqueue(raises, 2), queue.enqueue(plain, 3)]
+    run(Worker, queue)
+
+    statuses = [job.get_status() for job in jobs]
+    assert statuses == [JobStatus.FINISHED, JobStatus.FAILED, JobStatus.FINISHED]
+    assert calls == list(names) * (1 if names == ("handle_job_failure",) else 3)
+
+
+def doubled() -> list[Any]:
+    """Map over numbers inside a job; return the results."""
+    return map_jobs(plain, [1, 2, 3], progress=False)
+
+
+def test_map_jobs_enqueues_through_a_patch(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a patch of enqueue_job adds to a job's meta reaches the job, and the order stays."""
+    ran: list[Any] = []
+    inner, perform = Queue.enqueue_job, Job.perform
+
+    def enqueue_job(self: Queue, job: Job, **options: Any) -> Job:
+        job.meta["trace"] = "here"
+        return inner(self, job, **options)
+
+    def performed(self: Job) -> Any:
+        ran.append((self.args, self.meta.get("trace")))
+        return perform(self)
+
+    monkeypatch.setattr(Queue, "enqueue_job", enqueue_job)
+    monkeypatch.setattr(Job, "perform", performed)
+    job = queue.enqueue(doubled)
+    run(Worker, queue)
+    assert job.return_value() == [1, 2, 3]
+    assert [tuple(args) for args, _ in ran[1:]] == [(1,), (2,), (3,)]
+    assert {trace for _, trace in ran} == {"here"}
