@@ -13,6 +13,11 @@ RQ_TESTS := tests/unit/test_rq_versions.py $(addprefix tests/integration/,test_w
 	test_differential.py test_wait_in_jobs.py test_twice.py) tests/acceptance/test_crashes.py
 RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 
+# What takes longest, in a target of its own; CI runs it as well.
+LONG_TESTS := tests/integration/test_control_scenarios.py tests/integration/test_refusing_servers.py \
+	$(addprefix tests/acceptance/,test_ten_thousand.py test_forks.py test_set_up.py test_worker_classes.py \
+	test_hidden_files.py test_output.py test_leavings.py test_callbacks.py test_job_stops.py)
+
 # Servers, by their names in tests/server_programs.py. One that cannot be had here is left out, unless SERVERS was given.
 SERVERS ?= system 6.2 8.2 valkey-8.1 valkey-9.0 valkey-9.1
 # What hangs on the server: waking, claims, settlement, nesting, clients, doors, and storms in a bad network.
@@ -24,7 +29,7 @@ SERVER_TESTS := $(addprefix tests/integration/,test_claims.py test_settlement.py
 SERVER_CHOICE := (not test_crashes or killed_worker or server) and (not test_ten_thousand or network)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit test-all test-rq test-rq-suite test-servers test-tools lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
+.PHONY: help demo test test-long unit test-all test-rq test-rq-suite test-servers test-tools lint format bench bench-throughput bench-latency bench-doors bench-limit bench-mapping bench-waking bench-plant bench-control clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -42,8 +47,11 @@ $(VENV)/.test: $(VENV)/.demo
 demo: $(VENV)/.demo ## Compute fib(12) with jobs that wait for jobs, and watch the pool
 	$(BIN)/pysplash demo
 
-test: $(VENV)/.test ## Run all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: $(VENV)/.test ## Run all tests but the longest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(LONG_TESTS) tests/tools)
+
+test-long: $(VENV)/.test ## Run the longest: storms, simulated machines, set-ups, forks, refusals
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(LONG_TESTS)
 
 unit: $(VENV)/.test ## Run the tests that need neither server nor process
 	$(BIN)/python -m pytest tests/unit
