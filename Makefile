@@ -16,7 +16,8 @@ RQ_CHOICE := not test_crashes or killed_worker or poison or forking
 # What takes longest, in a target of its own; CI runs it as well.
 LONG_TESTS := tests/integration/test_control_scenarios.py tests/integration/test_refusing_servers.py \
 	$(addprefix tests/acceptance/,test_ten_thousand.py test_forks.py test_set_up.py test_worker_classes.py \
-	test_hidden_files.py test_output.py test_leavings.py test_callbacks.py test_job_stops.py)
+	test_hidden_files.py test_output.py test_leavings.py test_callbacks.py test_job_stops.py test_throttle.py \
+	test_trees.py test_scaling.py)
 
 # Servers, by their names in tests/server_programs.py. One that cannot be had here is left out, unless SERVERS was given.
 SERVERS ?= system 6.2 8.2 valkey-8.1 valkey-9.0 valkey-9.1
